@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mlfnode/node/poll"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -174,27 +176,19 @@ func (p *snapshotPace) written(msg *nats.Msg) error {
 // start requests chunks ahead until stop is called, which waits for the goroutine to end.
 func (p *snapshotPace) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background()) // ends with stop
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(snapshotStall)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
+	var requesting sync.WaitGroup
+	requesting.Go(func() {
+		for poll.Sleep(ctx, snapshotStall) {
 			more := p.more.Load()
 			if p.idle.Swap(true) && more != nil && *more != "" && p.ahead.Load() < snapshotAhead {
 				p.ahead.Add(1)
 				_ = p.conn.Publish(*more, nil) // if this fails, the snapshot ends with an error
 			}
 		}
-	}()
+	})
 	return func() {
 		cancel()
-		<-ended
+		requesting.Wait()
 	}
 }
 

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -190,13 +191,10 @@ func (c *Calls) acceptMetrics(node grid.NodeID, b *grid.Batch) {
 	if b.Node != node || b.V > grid.NewestEventVersion {
 		return
 	}
-	kept := b.Events[:0]
-	for _, e := range b.Events {
-		if e.Kind == grid.Metrics && mayWrite(node, e.Run) {
-			kept = append(kept, e)
-		}
-	}
-	if b.Events = kept; len(kept) > 0 {
+	b.Events = slices.DeleteFunc(b.Events, func(e grid.Event) bool {
+		return e.Kind != grid.Metrics || !mayWrite(node, e.Run)
+	})
+	if len(b.Events) > 0 {
 		c.metrics.notify(b)
 	}
 }

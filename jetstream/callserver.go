@@ -111,7 +111,7 @@ const rateAge = 2 * blockLogInterval
 func openCallServer(st *Store, s *Server) (*callServer, error) {
 	c := &callServer{
 		calls: st.Calls, server: s, inProgress: map[grid.NodeID]int{}, rates: map[grid.NodeID]*callRates{},
-		hints: hintQueue{pending: make(chan struct{}, 1), lanes: map[string]bool{}},
+		hints: hintQueue{pending: poll.NewSignal(), lanes: map[string]bool{}},
 	}
 	var err error
 	if c.conn, err = s.connect(); err != nil {
@@ -254,7 +254,7 @@ func (c *callServer) answer(m *nats.Msg, data []byte, err error) {
 
 // hintQueue holds the hints that are to be sent.
 type hintQueue struct {
-	pending chan struct{} // holds a token if there are some
+	pending poll.Signal // there are some
 
 	mu      sync.Mutex
 	lanes   map[string]bool // with new leases
@@ -266,10 +266,7 @@ func (h *hintQueue) add(change func(*hintQueue)) {
 	h.mu.Lock()
 	change(h)
 	h.mu.Unlock()
-	select {
-	case h.pending <- struct{}{}:
-	default:
-	}
+	h.pending.Set()
 }
 
 // take returns what is to be sent now.

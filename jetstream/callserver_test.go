@@ -244,11 +244,7 @@ func TestRecordsOnSeveralPages(t *testing.T) {
 func TestNodeHasOneConnection(t *testing.T) {
 	l := newTestServer(t)
 	gone := make(chan grid.NodeID, 256)
-	stop, err := l.server.Disconnections(func(node grid.NodeID) { gone <- node })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
+	defer l.server.Disconnections(func(node grid.NodeID) { gone <- node })()
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{Reason: "heard"} })
 	before := heapSize()
 	const n = 200

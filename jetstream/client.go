@@ -17,6 +17,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
 	"mlfnode/jetstream/natsd"
+	"mlfnode/node/poll"
 )
 
 // ConnectConfig says how a node reaches the Server of its master.
@@ -68,11 +69,11 @@ func (c *Calls) LocalClient(node grid.NodeID) *MasterClient {
 // it reconnects by itself whenever the connection is lost; calls in between fail, and WatchRecords
 // continues where it stopped.
 func Connect(ctx context.Context, r ConnectConfig) (*MasterClient, error) {
-	state := &connectionState{}
-	state.closing, state.end = context.WithCancelCause(context.Background()) // ends with Close
-	state.connected()
+	closing, end := context.WithCancelCause(context.Background()) // ends with Close
+	var connection natsd.Availability                             // when it is lost, calls that wait for an answer fail
+	connection.Begin(closing)
 	c := &MasterClient{
-		link: newLink(state.available), node: r.Node, log: r.Logger.With("component", "jetstream"),
+		link: newLink(connection.Current), node: r.Node, log: r.Logger.With("component", "jetstream"),
 		readyLanes: &observers[string]{}, recordChanges: &observers[struct{}]{},
 	}
 	connected := r.Connected
@@ -82,28 +83,29 @@ func Connect(ctx context.Context, r ConnectConfig) (*MasterClient, error) {
 	var once sync.Once
 	reached := make(chan struct{})
 	up := func(*nats.Conn) {
-		state.connected()
+		connection.End(ErrNoMaster)
+		connection.Begin(closing)
 		once.Do(func() { close(reached) })
 		connected(true)
 		c.recordChanges.notify(struct{}{})
 	}
 	conn, err := nats.Connect("nats://master",
-		nats.SetCustomDialer(&dialer{ConnectConfig: r, ctx: state.closing}), nats.Name(string(r.Node)),
+		nats.SetCustomDialer(&dialer{ConnectConfig: r, ctx: closing}), nats.Name(string(r.Node)),
 		nats.CustomInboxPrefix(inbox(r.Node)), nats.SyncQueueLen(inboxMessages),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
 		nats.PingInterval(natsd.PingInterval), nats.MaxPingsOutstanding(natsd.MaxPings), nats.DontRandomize(),
 		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) {
-			state.disconnected(ErrNoMaster)
+			connection.End(ErrNoMaster)
 			connected(false)
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.log.Debug("nats client", "err", err)
 		}),
-		nats.ClosedHandler(func(*nats.Conn) { state.end(ErrClosed); c.ended() }))
+		nats.ClosedHandler(func(*nats.Conn) { end(ErrClosed); c.ended() }))
 	if err != nil {
-		state.end(ErrClosed)
+		end(ErrClosed)
 		return nil, fmt.Errorf("connect to the master: %w", err)
 	}
 	c.conn = conn
@@ -222,11 +224,16 @@ func requestJSON[T any](ctx context.Context, c *MasterClient, verb string, conte
 	if err != nil {
 		return answer, fmt.Errorf("encode a call for %s: %w", verb, err)
 	}
-	got, err := c.request(ctx, verb, &nats.Msg{Data: data})
+	return requestAnswer[T](ctx, c, verb, &nats.Msg{Data: data})
+}
+
+// requestAnswer makes a call whose answer is JSON.
+func requestAnswer[T any](ctx context.Context, c *MasterClient, verb string, m *nats.Msg) (answer T, err error) {
+	data, err := c.request(ctx, verb, m)
 	if err != nil {
 		return answer, err
 	}
-	if err := json.Unmarshal(got, &answer); err != nil {
+	if err := json.Unmarshal(data, &answer); err != nil {
 		return answer, fmt.Errorf("read the answer for %s: %w", verb, err)
 	}
 	return answer, nil
@@ -235,13 +242,8 @@ func requestJSON[T any](ctx context.Context, c *MasterClient, verb string, conte
 // WatchRecords calls fn with every existing record, then with Synced, then with every change, until
 // ctx ends. fn must be quick.
 func (c *MasterClient) WatchRecords(ctx context.Context, fn func(Change)) error {
-	changed := make(chan struct{}, 1)
-	defer c.recordChanges.add(func(struct{}) {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	})()
+	changed := poll.NewSignal()
+	defer c.recordChanges.add(func(struct{}) { changed.Set() })()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	seen := &watchState{client: c, known: map[grid.SweepID]bool{}}
@@ -398,18 +400,11 @@ func (c *MasterClient) PublishOutput(
 
 // report sends a report that the master stores, and returns its sequence.
 func (c *MasterClient) report(ctx context.Context, verb string, m *nats.Msg) (uint64, error) {
-	data, err := c.request(ctx, verb, m)
-	if err != nil {
-		return 0, err
+	s, err := requestAnswer[storedReply](ctx, c, verb, m)
+	if err == nil && s.Unknown {
+		err = ErrUnknownSweep
 	}
-	var s storedReply
-	if err := json.Unmarshal(data, &s); err != nil {
-		return 0, fmt.Errorf("read the answer for %s: %w", verb, err)
-	}
-	if s.Unknown {
-		return 0, ErrUnknownSweep
-	}
-	return s.Seq, nil
+	return s.Seq, err
 }
 
 // SendMetrics sends the metrics of running attempts of one sweep, without waiting for the master.
@@ -445,35 +440,3 @@ func (c *MasterClient) Keyring(ctx context.Context) ([][]byte, error) {
 
 // ErrNoMaster is returned by calls while there is no connection.
 var ErrNoMaster = errors.New("there is no connection to the master")
-
-// connectionState is the state of a connection that is lost and re-established. When it is lost,
-// calls that wait for an answer fail.
-type connectionState struct {
-	closing context.Context // ends with Close
-	end     context.CancelCauseFunc
-
-	mu         sync.Mutex
-	current    context.Context
-	endCurrent context.CancelCauseFunc
-}
-
-func (s *connectionState) connected() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.endCurrent != nil {
-		s.endCurrent(ErrNoMaster)
-	}
-	s.current, s.endCurrent = context.WithCancelCause(s.closing)
-}
-
-func (s *connectionState) disconnected(cause error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.endCurrent(cause)
-}
-
-func (s *connectionState) available() context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.current
-}

@@ -251,11 +251,7 @@ func TestDisconnections(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
 	gone := make(chan grid.NodeID, 4)
-	stop, err := l.server.Disconnections(func(node grid.NodeID) { gone <- node })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
+	defer l.server.Disconnections(func(node grid.NodeID) { gone <- node })()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	w, err := Connect(ctx, l.connectConfig("w"))

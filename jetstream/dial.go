@@ -24,12 +24,12 @@ type dialer struct {
 }
 
 // Dial implements nats.CustomDialer. The address that nats.go passes is a placeholder.
-func (d *dialer) Dial(string, string) (net.Conn, error) { return d.dialFirst(d.Addresses()) }
-
-// dialFirst connects to the first address at which the master answers. It tries them concurrently,
+//
+// It connects to the first address at which the master answers. It tries them concurrently,
 // with staggered starts: neither an address that swallows packets nor one at which another service
 // answers keeps the node from the rest (RFC 8305 does the same for the addresses of one host).
-func (d *dialer) dialFirst(addresses []string) (net.Conn, error) {
+func (d *dialer) Dial(string, string) (net.Conn, error) {
+	addresses := d.Addresses()
 	ctx, stop := context.WithCancel(d.ctx)
 	defer stop()
 	type try struct {

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -59,9 +60,7 @@ func packAll(chunks []Chunk, publish func(data []byte) (uint64, error)) (first, 
 		if last, err = publish(data); err != nil {
 			return 0, 0, err
 		}
-		if first == 0 {
-			first = last
-		}
+		first = cmp.Or(first, last)
 	}
 	return first, last, nil
 }

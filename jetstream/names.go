@@ -134,25 +134,19 @@ func objectFilter(subjects func(bucket, owner string) string, bucket, prefix str
 // objectName returns the name of the object with this meta subject.
 func objectName(bucket, subject string) string {
 	_, name, _ := strings.Cut(subject[len("mlf."+bucket+".meta."):], ".")
-	return untokens(name)
+	return convertParts(name, ".", "/", untoken)
 }
 
 // tokens converts a name with slashes to tokens of a subject.
-func tokens(name string) string {
-	parts := strings.Split(name, "/")
-	for i, p := range parts {
-		parts[i] = token(p)
-	}
-	return strings.Join(parts, ".")
-}
+func tokens(name string) string { return convertParts(name, "/", ".", token) }
 
-// untokens is the inverse of tokens.
-func untokens(s string) string {
-	parts := strings.Split(s, ".")
+// convertParts converts each part of a text, and what separates the parts.
+func convertParts(s, from, to string, convert func(part string) string) string {
+	parts := strings.Split(s, from)
 	for i, p := range parts {
-		parts[i] = untoken(p)
+		parts[i] = convert(p)
 	}
-	return strings.Join(parts, "/")
+	return strings.Join(parts, to)
 }
 
 // token converts any text to one token of a subject: bytes other than letters, digits, '-' and '_'

@@ -23,7 +23,7 @@ func TestTokens(t *testing.T) {
 		if got := untoken(k); got != s || k == "" {
 			t.Fatalf("got %q back from %q, want %q", got, k, s)
 		}
-		if got := untokens(tokens(s)); got != s {
+		if got := convertParts(tokens(s), ".", "/", untoken); got != s {
 			t.Fatalf("got %q back, want %q", got, s)
 		}
 	})

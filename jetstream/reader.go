@@ -59,8 +59,7 @@ var (
 func (t *streamReader) read(ctx context.Context, fn func([]message) error, empty func() error) error {
 	for {
 		err := t.readOnce(ctx, fn, empty)
-		var own callbackError
-		if errors.As(err, &own) {
+		if own, ok := errors.AsType[callbackError](err); ok {
 			err = own.error
 			if !errors.Is(err, errNoMore) {
 				return err

@@ -261,6 +261,6 @@ const (
 )
 
 func hasCode(err error, code js.ErrorCode) bool {
-	var api *js.APIError
-	return errors.As(err, &api) && api.ErrorCode == code
+	api, ok := errors.AsType[*js.APIError](err)
+	return ok && api.ErrorCode == code
 }

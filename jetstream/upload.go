@@ -54,8 +54,8 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 }
 
 func (o *Objects) explainRefusal(err error) error {
-	var refused *js.APIError
-	if !errors.As(err, &refused) || refused.ErrorCode != codeStoreFailed {
+	refused, ok := errors.AsType[*js.APIError](err)
+	if !ok || refused.ErrorCode != codeStoreFailed {
 		return err
 	}
 	if !natsd.StreamFull(refused.Description) {

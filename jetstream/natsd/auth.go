@@ -82,7 +82,6 @@ func (a *authenticator) Check(c server.ClientAuthentication) bool {
 	c.RegisterUser(&server.User{Username: string(node), Permissions: &server.Permissions{
 		Publish: &server.SubjectPermission{Allow: publish}, Subscribe: &server.SubjectPermission{Allow: subscribe},
 	}})
-	a.resetHandshakes(node)
 	a.conns.add(c.GetID(), node)
 	if _, err := a.peer(*state); err != nil { // Kick may have missed the connection
 		a.conns.remove(c.GetID())
@@ -100,21 +99,16 @@ func (a *authenticator) block(node grid.NodeID) {
 	a.blocked[node] = now.Add(blockTime)
 }
 
+// isBlocked reports whether a node that has got as far as this is refused.
 func (a *authenticator) isBlocked(node grid.NodeID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.handshakes, node) // the node speaks this version's protocol
 	if time.Now().Before(a.blocked[node]) {
-		delete(a.handshakes, node) // the node speaks this version's protocol
 		return true
 	}
 	delete(a.blocked, node)
 	return false
-}
-
-func (a *authenticator) resetHandshakes(node grid.NodeID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.handshakes, node)
 }
 
 // countHandshakes returns a copy of cfg that counts the handshakes of each node.

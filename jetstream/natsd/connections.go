@@ -2,15 +2,17 @@ package natsd
 
 import (
 	"maps"
+	"slices"
 	"sync"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 )
 
 // connections is the table of nodes' connections. A node has one: a new connection supersedes an
 // older one.
 type connections struct {
-	superseded chan struct{} // holds a token when a connection has been superseded
+	superseded poll.Signal // a connection has been superseded
 
 	notifying sync.Mutex // held while observers run; taken before mu
 
@@ -23,7 +25,7 @@ type connections struct {
 
 func newConnections() *connections {
 	return &connections{
-		superseded: make(chan struct{}, 1), nodes: map[uint64]grid.NodeID{}, observers: map[int]func(grid.NodeID){},
+		superseded: poll.NewSignal(), nodes: map[uint64]grid.NodeID{}, observers: map[int]func(grid.NodeID){},
 	}
 }
 
@@ -38,10 +40,7 @@ func (c *connections) add(id uint64, node grid.NodeID) {
 	}
 	c.nodes[id] = node
 	if len(c.older) > 0 {
-		select {
-		case c.superseded <- struct{}{}:
-		default:
-		}
+		c.superseded.Set()
 	}
 }
 
@@ -99,10 +98,7 @@ func (c *connections) reap(isOpen func(id uint64) bool, closeConnection func(id 
 			}
 		}
 	}
-	observers := make([]func(grid.NodeID), 0, len(c.observers))
-	for _, fn := range c.observers {
-		observers = append(observers, fn)
-	}
+	observers := slices.Collect(maps.Values(c.observers))
 	c.mu.Unlock()
 	for _, id := range older {
 		closeConnection(id)

@@ -148,8 +148,8 @@ func (c *nodeConnections) Connections() map[grid.NodeID]int {
 // Disconnections calls fn with each node whose last connection ends, until stop is called: shortly
 // after the other side has closed it, and within some seconds if it does not answer. fn must be
 // quick and must not call stop; it does not run after stop has returned. The Server must listen.
-func (c *nodeConnections) Disconnections(fn func(grid.NodeID)) (stop func(), err error) {
-	return c.auth.conns.onDisconnect(fn), nil
+func (c *nodeConnections) Disconnections(fn func(grid.NodeID)) (stop func()) {
+	return c.auth.conns.onDisconnect(fn)
 }
 
 // Kick closes the connections of a node that may no longer connect.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"mlfnode/node/poll"
 	"slices"
 	"strings"
 	"sync"
@@ -14,7 +15,7 @@ import (
 type serverLog struct {
 	log           *slog.Logger
 	disposable    []string
-	errorReported chan<- struct{} // receives a token with each error, without blocking
+	errorReported poll.Signal // is set with each error
 
 	mu            sync.Mutex
 	lastFatal     string
@@ -131,10 +132,7 @@ func (l *serverLog) Errorf(format string, v ...any) {
 	if !l.isRepeated(msg) {
 		l.log.Error("nats server", "msg", msg)
 	}
-	select {
-	case l.errorReported <- struct{}{}:
-	default:
-	}
+	l.errorReported.Set()
 }
 
 // Fatalf implements server.Logger. It does not end the process, as nats-server's own logger would:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"mlfnode/node/poll"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +32,7 @@ func (s *Server) watchHealth(ctx context.Context) {
 		case <-s.errorReported:
 		}
 		if h := s.nats.Healthz(nil); h.Error != "" {
-			s.fail(DiskError(h.Error))
+			s.writable.End(DiskError(h.Error))
 			s.recoverStore(ctx)
 		}
 	}
@@ -39,14 +40,7 @@ func (s *Server) watchHealth(ctx context.Context) {
 
 // recoverStore reopens JetStream once the folder can be written, or returns when ctx ends.
 func (s *Server) recoverStore(ctx context.Context) {
-	tick := time.NewTicker(recoverInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	for poll.Sleep(ctx, recoverInterval) {
 		if probe(s.dir) != nil {
 			continue
 		}
@@ -101,7 +95,7 @@ func (s *Server) reopen() error {
 	if err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
-	s.begin()
+	s.writable.Begin(context.Background()) // ends with Close
 	return nil
 }
 

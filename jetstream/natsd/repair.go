@@ -24,7 +24,13 @@ import (
 // Disposable streams are not synced, so a power cut may leave any state. Without complete settings,
 // they start empty.
 func repair(dir string, disposable []string) error {
-	if err := removeProbes(dir); err != nil {
+	// nats-server creates folders to find out whether it can write. It would take one that is left
+	// over for the folder of an account.
+	probes, err := filepath.Glob(filepath.Join(dir, "jetstream", "_test_*"))
+	for _, probe := range probes {
+		err = errors.Join(err, os.RemoveAll(probe))
+	}
+	if err != nil {
 		return fmt.Errorf("clean the store: %w", err)
 	}
 	folders, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", "*"))
@@ -47,16 +53,6 @@ func repair(dir string, disposable []string) error {
 		}
 	}
 	return nil
-}
-
-// removeProbes removes the folders that nats-server creates to find out whether it can write. It
-// would take one that is left over for the folder of an account.
-func removeProbes(dir string) error {
-	probes, err := filepath.Glob(filepath.Join(dir, "jetstream", "_test_*"))
-	for _, probe := range probes {
-		err = errors.Join(err, os.RemoveAll(probe))
-	}
-	return err
 }
 
 // removeUnused removes the folder of a stream unless it holds messages.

@@ -23,6 +23,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"mlfnode/node/filelock"
+	"mlfnode/node/poll"
 )
 
 // Config says where a Server keeps its folder, and who may connect.
@@ -88,39 +89,42 @@ type Server struct {
 	lock       *os.File
 	opts       *server.Options
 
-	errorReported chan struct{} // holds a token after nats-server has logged an error
+	errorReported poll.Signal // nats-server has logged an error
 	stop          context.CancelFunc
 	background    sync.WaitGroup
 
 	nodeConnections
-	availability
-}
-
-// availability is the time in which the folder can be written.
-type availability struct {
-	mu      sync.Mutex
-	current context.Context
-	end     context.CancelCauseFunc // of current
-}
-
-// begin begins a new time, which ends with Close at the latest.
-func (a *availability) begin() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.current, a.end = context.WithCancelCause(context.Background())
-}
-
-// fail fails everything that waits for the server, at once.
-func (a *availability) fail(cause error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.end(cause)
+	writable Availability
 }
 
 // Available returns a context that ends when the folder can't be written (with ErrDisk as the
 // cause) or the Server is closed (with ErrClosed). After recovery from a write error, Available
 // returns a new context.
-func (a *availability) Available() context.Context {
+func (s *Server) Available() context.Context { return s.writable.Current() }
+
+// Availability is a time in which something can be used, and after its end the next one.
+type Availability struct {
+	mu      sync.Mutex
+	current context.Context
+	end     context.CancelCauseFunc // of current
+}
+
+// Begin begins a new time, which ends with parent at the latest. An earlier one must have ended.
+func (a *Availability) Begin(parent context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.current, a.end = context.WithCancelCause(parent)
+}
+
+// End ends the current time: everything that waits within it fails at once.
+func (a *Availability) End(cause error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.end(cause)
+}
+
+// Current returns a context that ends with the current time.
+func (a *Availability) Current() context.Context {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.current
@@ -133,12 +137,16 @@ func Start(cfg Config) (*Server, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the store's folder: %w", err)
 	}
-	lock, err := lockFolder(cfg.Dir)
+	// A second process would corrupt the streams. The lock ends with the process.
+	lock, err := filelock.TryLock(filepath.Join(cfg.Dir, "lock"))
+	if errors.Is(err, filelock.ErrLocked) {
+		return nil, ErrInUse
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock the store: %w", err)
 	}
 	s := &Server{
-		log: cfg.Logger, dir: cfg.Dir, disposable: cfg.Disposable, lock: lock, errorReported: make(chan struct{}, 1),
+		log: cfg.Logger, dir: cfg.Dir, disposable: cfg.Disposable, lock: lock, errorReported: poll.NewSignal(),
 		opts: &server.Options{
 			ServerName: "mlfnode", DontListen: true, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 			JetStream: true, StoreDir: cfg.Dir, SyncAlways: !cfg.Unsynced,
@@ -147,7 +155,7 @@ func Start(cfg Config) (*Server, error) {
 			MaxClosedClients: 1, MaxTracedMsgLen: 64,
 		},
 	}
-	s.begin()
+	s.writable.Begin(context.Background()) // ends with Close
 	if cfg.Listen != nil {
 		if err := s.listen(cfg.Listen, cfg.Permissions); err != nil {
 			s.shutdown()
@@ -165,19 +173,6 @@ func Start(cfg Config) (*Server, error) {
 		s.background.Go(func() { s.watch(ctx) })
 	}
 	return s, nil
-}
-
-// lockFolder keeps a second process out, which would corrupt the streams. The lock ends with the
-// process.
-func lockFolder(dir string) (*os.File, error) {
-	f, err := filelock.TryLock(filepath.Join(dir, "lock"))
-	if errors.Is(err, filelock.ErrLocked) {
-		return nil, ErrInUse
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the store: %w", err)
-	}
-	return f, nil
 }
 
 // start runs nats-server up to the point where it serves.
@@ -250,7 +245,7 @@ func (s *Server) Close() {
 }
 
 func (s *Server) shutdown() {
-	s.fail(ErrClosed)
+	s.writable.End(ErrClosed)
 	if s.nats != nil {
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()

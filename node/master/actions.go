@@ -51,7 +51,7 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	}
 	reopened := o.count
 	if !revives(r.Sweep, q, reopened) {
-		if reopened, err = m.countUnfinished(ctx, r.Sweep); reopened == 0 || err != nil {
+		if reopened, err = m.countRevived(ctx, r.Sweep, q, reopened); reopened == 0 || err != nil {
 			return r, 0, err
 		}
 	}
@@ -67,22 +67,11 @@ func revives(s *grid.Sweep, q api.Retry, reopened int64) bool {
 	return reopened > 0 || s.State == grid.SweepCancelled && !q.FailedOnly && q.Class == ""
 }
 
-// countRevived counts the trials that a retry lets run without reopening them.
+// countRevived counts the trials that a retry lets run without reopening them: those without a
+// result of a cancelled sweep that it continues, and of a finished one. The latter has none, unless
+// an earlier version finished it during a retry.
 func (m *Master) countRevived(ctx context.Context, s *grid.Sweep, q api.Retry, reopened int64) (int64, error) {
-	if s.State != grid.SweepCancelled || !revives(s, q, reopened) {
-		return m.countUnfinished(ctx, s)
-	}
-	c, err := m.cfg.History.Counts(ctx, s.ID)
-	if err != nil {
-		return 0, fmt.Errorf("count trials of %s: %w", s.ID, err)
-	}
-	return max(0, s.Space.Count()-c.Done()), nil
-}
-
-// countUnfinished counts the trials of a finished sweep that have no result. There are none, unless
-// an earlier version finished the sweep during a retry.
-func (m *Master) countUnfinished(ctx context.Context, s *grid.Sweep) (int64, error) {
-	if s.State != grid.SweepFinished {
+	if s.State != grid.SweepFinished && (s.State != grid.SweepCancelled || !revives(s, q, reopened)) {
 		return 0, nil
 	}
 	c, err := m.cfg.History.Counts(ctx, s.ID)

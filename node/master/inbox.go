@@ -3,6 +3,7 @@ package master
 import (
 	"context"
 	"errors"
+	"mlfnode/node/poll"
 	"sync"
 )
 
@@ -20,7 +21,7 @@ type inbox struct {
 	mu     sync.Mutex
 	posted []func(*scheduler)
 	sent   []func(*scheduler)
-	wake   chan struct{} // holds a token when the scheduler has something to do
+	wake   poll.Signal   // the scheduler has something to do
 	room   chan struct{} // holds a token for each sent function that has not run
 	closed chan struct{} // closed when the master is about to end
 }
@@ -82,12 +83,7 @@ func ask[T any](ctx context.Context, q *inbox, fn func(*scheduler) T) (answer T,
 var errEnded = errors.New("the master has ended")
 
 // Kick makes the scheduler look for trials to lease, because more nodes may be up.
-func (q *inbox) Kick() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
+func (q *inbox) Kick() { q.wake.Set() }
 
 // run runs all posted functions, and then the next one that was sent.
 func (q *inbox) run(s *scheduler) {

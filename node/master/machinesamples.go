@@ -14,6 +14,7 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -308,22 +309,14 @@ func (s *sampleStore) restore(all map[grid.NodeID][]byte) {
 
 // saveRegularly saves the samples in history, so that a restart loses few of them.
 func (s *sampleStore) saveRegularly(ctx context.Context) error {
-	tick := time.NewTicker(saveInterval)
-	defer tick.Stop()
-	for {
-		var err error
-		select {
-		case <-tick.C:
-			err = s.save(ctx)
-		case <-ctx.Done():
-			last, stop := context.WithTimeout(context.Background(), saveTimeout) // the master ends
-			defer stop()
-			return s.save(last)
-		}
-		if err != nil {
+	for poll.Sleep(ctx, saveInterval) {
+		if err := s.save(ctx); err != nil {
 			return err
 		}
 	}
+	last, stop := context.WithTimeout(context.Background(), saveTimeout) // the master ends
+	defer stop()
+	return s.save(last)
 }
 
 func (s *sampleStore) save(ctx context.Context) error {

@@ -227,7 +227,7 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 // TestSamplesOfTheNextMaster loads what the master before has saved.
 func TestSamplesOfTheNextMaster(t *testing.T) {
 	dir, nodes := t.TempDir(), &Nodes{
-		Members: func() []cluster.Member { return nil }, Disconnections: func(func(grid.NodeID)) (func(), error) { return func() {}, nil },
+		Members: func() []cluster.Member { return nil }, Disconnections: func(func(grid.NodeID)) func() { return func() {} },
 	}
 	c := startWithNodes(t, dir, 1, nodes)
 	c.sampleStore.add("a", &jetstream.Sample{Load: 42}, time.Now())

@@ -88,7 +88,7 @@ func New(cfg Config) *Master {
 	m := &Master{
 		cfg: cfg, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
 		inbox: &inbox{
-			wake: make(chan struct{}, 1), room: make(chan struct{}, maxSent), closed: make(chan struct{}),
+			wake: poll.NewSignal(), room: make(chan struct{}, maxSent), closed: make(chan struct{}),
 		},
 		liveSettings: &liveSettings{values: settings{retention: cfg.Retention}}, leases: newLeaseTable(),
 		sampleStore: &sampleStore{db: cfg.History, byNode: map[grid.NodeID]*nodeSamples{}},
@@ -104,7 +104,7 @@ func New(cfg Config) *Master {
 	m.nodeWatcher = &nodeWatcher{m: m, nodes: &nodeTable{
 		byID: map[grid.NodeID]*nodeState{}, marks: uint64(time.Now().UnixNano()),
 	}}
-	m.collector = &collector{m: m, runNow: make(chan struct{}, 1)}
+	m.collector = &collector{m: m, runNow: poll.NewSignal()}
 	if cfg.Nodes != nil {
 		m.values.crashLimit, m.values.outage = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
 	}

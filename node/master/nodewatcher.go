@@ -20,7 +20,7 @@ type Nodes struct {
 	// Refused reports whether the node's machine answers while its agent does not.
 	Refused func(ctx context.Context, node grid.NodeID) bool
 	// Disconnections calls fn when the connection of a node has ended.
-	Disconnections func(fn func(grid.NodeID)) (stop func(), err error)
+	Disconnections func(fn func(grid.NodeID)) (stop func())
 	// Drain reports whether a node may not take leases, whether that is because it is broken, and
 	// why in words.
 	Drain func(grid.NodeID) (drain, broken bool, reason string)
@@ -105,16 +105,12 @@ func (w *nodeWatcher) watch(ctx context.Context) error {
 	defer w.m.cfg.Store.Calls.RefuseLeases(w.refusesLeases)()
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	stopEnds, err := w.m.cfg.Nodes.Disconnections(func(node grid.NodeID) {
+	defer w.m.cfg.Nodes.Disconnections(func(node grid.NodeID) {
 		if w.nodes.recordDisconnect(node, time.Now()) {
 			w.m.log.Debug("connection of a node ended", "node", node)
 			asking.Go(func() { w.probeAgent(ctx, node) })
 		}
-	})
-	if err != nil {
-		return err
-	}
-	defer stopEnds()
+	})()
 	var p selfCheck
 	return poll.Until(ctx, nodeCheckInterval, func() (bool, error) {
 		w.checkNodes(ctx, &p, time.Now())

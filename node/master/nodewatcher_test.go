@@ -55,11 +55,11 @@ func (w *fakeCluster) nodes() *Nodes {
 			defer w.mu.Unlock()
 			return w.refusing[node]
 		},
-		Disconnections: func(fn func(grid.NodeID)) (func(), error) {
+		Disconnections: func(fn func(grid.NodeID)) func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.onDisconnect = fn
-			return func() {}, nil
+			return func() {}
 		},
 		Known: func(node grid.NodeID) bool {
 			w.mu.Lock()

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -128,10 +129,7 @@ func (p *nodeState) lossReason(
 		return "node " + string(node) + " left", true
 	case now.Sub(p.returned) < disconnectedTimeout: // another agent starts
 	case p.hostAnswers(now):
-		outlive := p.outlive
-		if outlive == 0 {
-			outlive = o.AgentTimeout
-		}
+		outlive := cmp.Or(p.outlive, o.AgentTimeout)
 		if now.Sub(later(p.disconnected, since)) > outlive+restartGrace {
 			return fmt.Sprintf("the agent of node %s died, and no other agent took over its programs within %s",
 				node, outlive), false

@@ -9,6 +9,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 // collector removes sweeps that have ended, and other data that nothing needs any more.
 type collector struct {
 	m      *Master
-	runNow chan struct{} // makes run remove outdated sweeps at once
+	runNow poll.Signal // makes run remove outdated sweeps at once
 }
 
 // run removes ended sweeps that the retention no longer covers, and data that belongs to
@@ -174,10 +175,7 @@ func (c *collector) Remove(ctx context.Context, id grid.SweepID) error {
 	}
 	err := c.removeEnded(ctx, id)
 	if err != nil {
-		select {
-		case c.runNow <- struct{}{}:
-		default:
-		}
+		c.runNow.Set()
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -75,11 +76,7 @@ func (t *sweepTable) Changed() <-chan struct{} {
 func (t *sweepTable) Sweeps() []jetstream.Record {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]jetstream.Record, 0, len(t.sweeps))
-	for _, r := range t.sweeps {
-		all = append(all, r)
-	}
-	return all
+	return slices.AppendSeq(make([]jetstream.Record, 0, len(t.sweeps)), maps.Values(t.sweeps))
 }
 
 // Sweep returns one record.
