@@ -30,6 +30,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 )
 
 // Config says how a node takes part. All fields but Advertise, Keys and Label are needed.
@@ -75,7 +76,7 @@ func Start(cfg Config) (*Cluster, error) {
 	c := &Cluster{
 		log: cfg.Logger.With("component", "cluster"), node: cfg.Node, table: newTable(cfg.Node),
 		published: &publishedState{
-			started: time.Now().Truncate(time.Millisecond), self: cfg.Self, sent: cfg.Self, serial: 1, changed: make(chan struct{}, 1),
+			started: time.Now().Truncate(time.Millisecond), self: cfg.Self, sent: cfg.Self, serial: 1, changed: poll.NewSignal(),
 		},
 	}
 	if c.keyring, err = newKeyring(cfg.Keys); err != nil {
@@ -217,10 +218,7 @@ func (c *Cluster) Update(change func(*Self)) {
 	p.self.Reason = cut(p.self.Reason, maxReason)
 	p.serial++
 	p.mu.Unlock()
-	select {
-	case p.changed <- struct{}{}:
-	default:
-	}
+	p.changed.Set()
 	c.table.receive([]*detail{c.published.detail(c.node)})
 }
 

@@ -41,7 +41,7 @@ func (c *Cluster) Join(ctx context.Context, seeds []string) error {
 		err := c.joinSeed(ctx, seed)
 		if err == nil {
 			c.admission.admitted(seed)
-			c.table.nudge()
+			c.table.wake.Set()
 			return nil
 		}
 		if taken := c.admission.err(); taken != nil {

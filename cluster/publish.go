@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -29,10 +30,10 @@ type publishedState struct {
 
 	mu      sync.Mutex
 	self    Self
-	serial  uint64        // grows with each change
-	sent    Self          // what was announced last
-	leaving bool          // the node is about to leave
-	changed chan struct{} // one token while something is not announced
+	serial  uint64      // grows with each change
+	sent    Self        // what was announced last
+	leaving bool        // the node is about to leave
+	changed poll.Signal // something is not announced
 }
 
 // detail returns the record of this node, for others to pass on.

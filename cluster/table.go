@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 // lock of memberlist held.
 type table struct {
 	self grid.NodeID
-	wake chan struct{} // holds a token while there may be news for the watchers
+	wake poll.Signal // holds a token while there may be news for the watchers
 
 	mu       sync.Mutex
 	records  map[grid.NodeID]*record
@@ -50,15 +51,7 @@ type watcher struct {
 }
 
 func newTable(self grid.NodeID) *table {
-	return &table{self: self, wake: make(chan struct{}, 1), records: map[grid.NodeID]*record{}, watchers: map[int]*watcher{}}
-}
-
-// nudge requests a round of the watchers.
-func (t *table) nudge() {
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
+	return &table{self: self, wake: poll.NewSignal(), records: map[grid.NodeID]*record{}, watchers: map[int]*watcher{}}
 }
 
 // full returns the member with its details.
@@ -122,7 +115,7 @@ func (t *table) details() []*detail {
 
 // receive keeps the records that are newer than those of the same agents in the table.
 func (t *table) receive(all []*detail) {
-	defer t.nudge()
+	defer t.wake.Set()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, d := range all {
@@ -143,7 +136,7 @@ func (t *table) receive(all []*detail) {
 
 // update records what memberlist knows of a node, after an event.
 func (t *table) update(n *memberlist.Node, state State, now time.Time) {
-	defer t.nudge()
+	defer t.wake.Set()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	name := grid.NodeID(n.Name)
@@ -184,7 +177,7 @@ func (t *table) probed(node grid.NodeID, reached bool, now time.Time) {
 	}
 	if r != nil && r.State == from {
 		r.State, r.Since = to, now
-		t.nudge()
+		t.wake.Set()
 	}
 }
 
@@ -223,7 +216,7 @@ func (t *table) pruneLocked(now time.Time) {
 }
 
 func (t *table) watch(fn func(Member)) (stop func()) {
-	defer t.nudge()
+	defer t.wake.Set()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	id := t.next

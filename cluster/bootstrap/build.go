@@ -107,11 +107,8 @@ func (b *Builds) open(path string) (*build, error) {
 // glibcSatisfies reports whether a program that needs one version of glibc runs with another; ""
 // stands for none.
 func glibcSatisfies(needed, there string) bool {
-	if needed == "" {
-		return true
-	}
-	if there == "" {
-		return false
+	if needed == "" || there == "" {
+		return needed == ""
 	}
 	a, b := strings.Split(needed, "."), strings.Split(there, ".")
 	for i := range a {

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -67,9 +68,7 @@ func (h *Host) setRole(r Role, on bool) {
 // machine. A machine of the last run, which is applied unless that is nil, keeps its name, whatever
 // machines are added or removed.
 func (c *Cluster) fillDefaults(self string, applied *Cluster) {
-	if c.Root == "" {
-		c.Root = DefaultRoot
-	}
+	c.Root = cmp.Or(c.Root, DefaultRoot)
 	taken := map[string]bool{}
 	for i := range c.Hosts {
 		taken[c.Hosts[i].Name] = true
@@ -92,12 +91,11 @@ func (c *Cluster) fillDefaults(self string, applied *Cluster) {
 // nodeNameAt returns the name of the node at an address, or "" if there is none. The cluster may be
 // nil.
 func (c *Cluster) nodeNameAt(address string) string {
-	if c != nil {
-		for i := range c.Hosts {
-			if c.Hosts[i].Address == address {
-				return c.Hosts[i].Name
-			}
-		}
+	if c == nil {
+		return ""
+	}
+	if h := c.findHost(func(h *Host) bool { return h.Address == address }); h != nil {
+		return h.Name
 	}
 	return ""
 }

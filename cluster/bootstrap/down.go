@@ -57,11 +57,6 @@ func Down(ctx context.Context, o Options, s DownOptions) ([]Outcome, error) {
 	return r.results(), r.SaveApplied(&c)
 }
 
-// sweepSummary holds the fields of `mlfnode sweeps --json` that are needed here.
-type sweepSummary struct {
-	Running int64 `json:"running"`
-}
-
 // findLosses finds out what runs and what is stored on the machines. It notes running trials and
 // returns what a purge would lose.
 func (r *operation) findLosses(ctx context.Context) (losses []string) {
@@ -110,7 +105,9 @@ func (m *machine) keptResults(ctx context.Context) string {
 	if m.observed.Role != string(Master) {
 		return ""
 	}
-	var all []sweepSummary
+	var all []struct { // of `mlfnode sweeps --json`
+		Running int64 `json:"running"`
+	}
 	if !m.observed.Active || m.runJSON(ctx, &all, "sweeps", "--json") != nil {
 		return "the results of its cluster"
 	}

@@ -66,11 +66,11 @@ func (m *machine) install(ctx context.Context, b *build) (_ string, err error) {
 	script := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK", unpack).Replace(installScript)
 	err = m.shell.Run(ctx, script, bytes.NewReader(content), nil)
 	root := m.facts.Layout.Root
-	var exit *shell.ExitError
+	exit, failed := errors.AsType[*shell.ExitError](err)
 	switch {
-	case errors.As(err, &exit) && strings.Contains(exit.Stderr, "No space left"):
+	case failed && strings.Contains(exit.Stderr, "No space left"):
 		return "", problem("the disk of "+root+" is full", "make room on it, or choose a folder on another one with -r")
-	case errors.As(err, &exit):
+	case failed:
 		return "", problem(fmt.Sprintf("the program can't be put into %s: %s", root, lastLine(exit.Error())),
 			"look at the folder there, or choose another one with -r")
 	case err != nil:

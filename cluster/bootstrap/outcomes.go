@@ -1,7 +1,6 @@
 package bootstrap
 
 import (
-	"errors"
 	"sync"
 	"time"
 
@@ -104,9 +103,6 @@ func (r *report) noteCluster(m *machine, note string) {
 
 // ProblemOf returns an error as a problem that is safe to show: its text may come from a machine.
 func ProblemOf(err error) *shell.Problem {
-	var p *shell.Problem
-	if !errors.As(err, &p) {
-		p = &shell.Problem{Cause: err.Error()}
-	}
-	return sanitizeProblem(&shell.Problem{Cause: p.Cause, Cure: p.Cure})
+	p := *protocol.ProblemOf(err)
+	return sanitizeProblem(&p)
 }

@@ -75,10 +75,7 @@ func seedOf(config string) string {
 
 // planMachine lists what Up would do on a machine.
 func (r *rollout) planMachine(m *machine) (would []string, err error) {
-	seen := m.observed
-	if seen == nil {
-		seen = &protocol.Observed{}
-	}
+	seen := cmp.Or(m.observed, &protocol.Observed{})
 	runs := seen.Service != "" || seen.Active
 	if m.removed || len(m.Roles) == 0 {
 		if m.removed && m.facts.Digest != "" {

@@ -1,7 +1,6 @@
 package bootstrap
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"fmt"
@@ -107,9 +106,8 @@ func clip(text string) string {
 // that is incomplete, or can't be that of a machine. now is this machine's time at the probe's.
 func parseFacts(text string, now time.Time) *Facts {
 	said := map[string]string{}
-	lines := bufio.NewScanner(strings.NewReader(text))
-	for lines.Scan() {
-		if key, value, ok := strings.Cut(lines.Text(), "="); ok {
+	for line := range strings.Lines(text) {
+		if key, value, ok := strings.Cut(line, "="); ok {
 			said[key] = strings.TrimSpace(value)
 		}
 	}

@@ -44,13 +44,7 @@ func (f *Facts) check() (_ *shell.Problem, notes []string) {
 
 // goArch returns the processor's name in Go, or "" if there is no program for it.
 func (f *Facts) goArch() string {
-	switch f.Arch {
-	case "x86_64", "amd64":
-		return "amd64"
-	case "aarch64", "arm64":
-		return "arm64"
-	}
-	return ""
+	return map[string]string{"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}[f.Arch]
 }
 
 // skew describes how far the clock is off.

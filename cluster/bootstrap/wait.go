@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,10 +36,7 @@ func (r *rollout) waitForNodes(ctx context.Context) {
 	limited, stop := context.WithTimeout(ctx, waitTimeout)
 	defer stop()
 	r.forEach(r.nodes(), func(m *machine) {
-		asked := r.master
-		if asked == nil {
-			asked = m
-		}
+		asked := cmp.Or(r.master, m)
 		r.step(m, Wait, func() (string, error) {
 			err := m.waitUntilWorking(limited, asked)
 			if asked == m || m.gossip == "" || ctx.Err() != nil {

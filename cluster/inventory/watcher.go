@@ -89,11 +89,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 		w.watch(ctx)
 	}()
 	<-ctx.Done()
-	limit := time.NewTimer(endLimit)
-	defer limit.Stop()
 	select {
 	case <-ended:
-	case <-limit.C:
+	case <-time.After(endLimit):
 	}
 	return nil
 }

@@ -88,8 +88,7 @@ func hideValues(err error) error {
 	if errors.Is(err, io.EOF) {
 		return errors.New("it is empty")
 	}
-	var wrong *yaml.TypeError
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
 		if s := yamlField.Get().FindString(wrong.Errors[0]); s != "" {
 			return errors.New(strings.Replace(s, "field", "the field", 1) + " among those of a context")
 		}

@@ -44,8 +44,8 @@ func LoadKeyring(dir string) (*Keyring, error) {
 	if missing(path) {
 		return nil, fmt.Errorf("%s is missing; copy it, with mode 0600, from the trust folder of another node of the cluster", path)
 	}
-	var t keyringText
-	if err := readJSON(path, &t); err != nil {
+	t, err := readJSON[keyringText](path)
+	if err != nil {
 		return nil, err
 	}
 	if t.Version > fileVersion {

@@ -2,9 +2,7 @@ package trust
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -32,8 +30,8 @@ type tableFile[V any] struct {
 
 // openTable reads the file, which must exist.
 func openTable[V any](path string) (*table[V], error) {
-	var f tableFile[V]
-	if err := readJSON(path, &f); err != nil {
+	f, err := readJSON[tableFile[V]](path)
+	if err != nil {
 		return nil, err
 	}
 	if f.Version > fileVersion {
@@ -71,18 +69,12 @@ func (t *table[V]) change(fn func(map[string]V) error) error {
 	return nil
 }
 
-func readJSON(path string, v any) error {
+func readJSON[V any](path string) (V, error) {
 	b, err := readPrivate(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is missing; restore it from a backup: %w", path, fs.ErrNotExist)
-	}
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, v); err != nil { // its messages contain kinds and offsets, but no values
-		return fmt.Errorf("%s is damaged; restore it from a backup: %w", path, err)
-	}
-	return nil
+	return decoded(path, b, err, func(text []byte) (v V, err error) {
+		err = json.Unmarshal(text, &v) // whose messages contain kinds and offsets, but no values
+		return v, err
+	})
 }
 
 func writeJSON(path string, v any) error {

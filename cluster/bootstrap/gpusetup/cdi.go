@@ -44,9 +44,6 @@ func readCDI(a *answer) (c cdi) {
 
 // checkCDI checks whether the specifications fit the driver, the GPUs and the engine.
 func checkCDI(h host, _ Options) Finding {
-	if f, ok := h.notNeeded(); ok {
-		return f
-	}
 	// Since 1.18 the toolkit has units that keep the specification fresh.
 	refreshOff := !older(h.toolkitVersion(), "1.18") && h.systemd &&
 		(h.value("units", "nvidia-cdi-refresh.path") == "disabled" || h.value("units", "nvidia-cdi-refresh.service") == "disabled")

@@ -39,9 +39,6 @@ func (d *docker) runtimeRegistered() (inFile, known bool) {
 
 // checkConfiguration checks whether Docker knows the toolkit.
 func checkConfiguration(h host, o Options) Finding {
-	if f, ok := h.notNeeded(); ok {
-		return f
-	}
 	inFile, known := h.runtimeRegistered()
 	switch {
 	case h.daemon.problem != "":

@@ -66,7 +66,5 @@ func (s *setup) runAs(as, program string) string {
 
 // exitError distinguishes a program that failed from a machine that was lost.
 func exitError(err error) (*shell.ExitError, bool) {
-	var exit *shell.ExitError
-	ok := errors.As(err, &exit)
-	return exit, ok
+	return errors.AsType[*shell.ExitError](err)
 }

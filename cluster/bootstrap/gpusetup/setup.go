@@ -21,12 +21,12 @@ func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Re
 		return s.report, err
 	}
 	for _, c := range table() {
-		line := Check{Name: c.name, Finding: c.evaluate(s.h, s.o)}
+		line := Check{Name: c.name, Finding: c.run(s.h, s.o)}
 		var err error
 		if line.Verdict == Fix {
 			line, err = s.fix(ctx, c, line)
 		}
-		if err == nil && line.Verdict != Stop && c.trial != nil && !s.fixesStopped {
+		if err == nil && line.Verdict == OK && c.trial != nil && !s.fixesStopped {
 			line, err = s.runTrial(ctx, c, line)
 		}
 		s.fixesStopped = s.fixesStopped || line.Verdict == Stop
@@ -130,7 +130,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 	if err := s.probe(ctx); err != nil {
 		return line, err
 	}
-	line.Finding = c.evaluate(s.h, s.o)
+	line.Finding = c.run(s.h, s.o)
 	if line.Verdict == Fix {
 		line.Verdict, line.Cause, line.Cure = Stop, "the fix ended well and changed nothing: "+line.Cause, cureUnknown
 	}
@@ -143,10 +143,7 @@ const cureUnknown = "run the program of this check by hand to see more, put righ
 
 // runTrial runs the test of a check that needs one, and evaluates its output.
 func (s *setup) runTrial(ctx context.Context, c check, line Check) (Check, error) {
-	body, vars, needed := c.trial(s.h, s.o)
-	if !needed {
-		return line, nil
-	}
+	body, vars := c.trial(s.h, s.o)
 	line.Program = s.o.program(body, vars)
 	if s.h.root != "no" {
 		line.As = s.sudo()

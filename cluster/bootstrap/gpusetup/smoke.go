@@ -7,9 +7,6 @@ import (
 
 // checkSmokeTest checks whether a trial is possible at all.
 func checkSmokeTest(h host, o Options) Finding {
-	if f, ok := h.notNeeded(); ok {
-		return f
-	}
 	switch {
 	case o.Image == "-":
 		return Finding{Verdict: Skip, Note: "no image to try"}
@@ -24,16 +21,13 @@ func checkSmokeTest(h host, o Options) Finding {
 // smokeTest runs nvidia-smi in a container for each GPU. systemd forgets the devices of containers
 // when it reloads (nvidia-container-toolkit#48), so that is tried too, but only while nobody else's
 // containers run.
-func smokeTest(h host, o Options) (string, map[string]string, bool) {
-	if checkSmokeTest(h, o).Verdict != OK {
-		return "", nil, false
-	}
+func smokeTest(h host, o Options) (string, map[string]string) {
 	uuids := strings.Join(h.testableGPUs(), " ")
 	vars := map[string]string{"IMAGE": o.Image, "UUIDS": uuids, "INJECTION": h.injection(), "RELOAD": "0"}
 	if h.root != "no" && h.info.ContainersRunning == 0 && h.systemd {
 		vars["RELOAD"] = "1"
 	}
-	return smokeProgram, vars, true
+	return smokeProgram, vars
 }
 
 // testableGPUs are the GPUs that are not cut into MIG devices.

@@ -8,13 +8,24 @@ type check struct {
 	evaluate func(host, Options) Finding
 	// fix returns the program for a verdict Fix, with the variables that it reads. It runs as root.
 	fix func(host, Options) (program string, vars map[string]string)
-	// trial returns a program whose output evaluateTrial evaluates, and whether there is anything
-	// to test.
-	trial         func(host, Options) (program string, vars map[string]string, needed bool)
+	// trial returns a program for a verdict OK, whose output evaluateTrial evaluates.
+	trial         func(host, Options) (program string, vars map[string]string)
 	evaluateTrial func(host, string) Finding
 	isLast        func(host, Finding) bool // no check after this one makes sense
 	cure          string                   // for a fix that fails
 	reboots       bool                     // the fix takes the machine away
+	ofToolkit     bool                     // skipped where the toolkit has nobody to serve
+}
+
+// run evaluates the check.
+func (c *check) run(h host, o Options) Finding {
+	switch {
+	case c.ofToolkit && h.container:
+		return Finding{Verdict: Skip, Note: "the toolkit belongs to the host of this container"}
+	case c.ofToolkit && h.engine != engineDocker:
+		return Finding{Verdict: Skip, Note: "no Docker server to serve"}
+	}
+	return c.evaluate(h, o)
 }
 
 // table lists the checks in their order: a fix may rely on every check before its own.
@@ -28,12 +39,14 @@ func table() []check {
 		{name: "platform", evaluate: checkPlatform},
 		{name: "driver", evaluate: checkDriver, fix: run(rebootProgram), reboots: true},
 		{name: "engine", evaluate: checkEngine},
-		{name: "leftovers", evaluate: checkLeftovers, fix: fixLeftovers},
-		{name: "toolkit", evaluate: checkToolkit, fix: fixToolkit,
+		{name: "leftovers", ofToolkit: true, evaluate: checkLeftovers, fix: fixLeftovers},
+		{name: "toolkit", ofToolkit: true, evaluate: checkToolkit, fix: fixToolkit,
 			cure: "read what apt says above; an interrupted installation is ended by dpkg --configure -a as root"},
-		{name: "configuration", evaluate: checkConfiguration, fix: fixConfiguration, cure: "read Docker's log (journalctl -u docker)"},
-		{name: "cdi", evaluate: checkCDI, fix: run(cdiProgram), cure: "run nvidia-ctk cdi generate as root and read what it says"},
-		{name: "trial", evaluate: checkSmokeTest, trial: smokeTest, evaluateTrial: evaluateSmokeTest},
+		{name: "configuration", ofToolkit: true, evaluate: checkConfiguration, fix: fixConfiguration,
+			cure: "read Docker's log (journalctl -u docker)"},
+		{name: "cdi", ofToolkit: true, evaluate: checkCDI, fix: run(cdiProgram),
+			cure: "run nvidia-ctk cdi generate as root and read what it says"},
+		{name: "trial", ofToolkit: true, evaluate: checkSmokeTest, trial: smokeTest, evaluateTrial: evaluateSmokeTest},
 	}
 }
 

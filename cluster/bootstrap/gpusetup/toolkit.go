@@ -23,17 +23,6 @@ const backupDir = "/var/backups/mlfnode-gpu-setup"
 // aptSourceFile is the file of our own apt source.
 const aptSourceFile = "/etc/apt/sources.list.d/nvidia-container-toolkit.list"
 
-// notNeeded reports, with the reason, that the toolkit has nobody to serve and is not checked.
-func (h *host) notNeeded() (Finding, bool) {
-	switch {
-	case h.container:
-		return Finding{Verdict: Skip, Note: "the toolkit belongs to the host of this container"}, true
-	case h.engine != engineDocker:
-		return Finding{Verdict: Skip, Note: "no Docker server to serve"}, true
-	}
-	return Finding{}, false
-}
-
 // leftovers are the packages and files of older installers that are in the way.
 func (h *host) leftovers() (packages, files []string) {
 	// The toolkit has replaced these. nvidia-container-runtime remains in use on Tegra, which is left
@@ -68,9 +57,6 @@ func plainPath(path string) bool {
 
 // checkLeftovers looks for what older installers have left.
 func checkLeftovers(h host, _ Options) Finding {
-	if f, ok := h.notNeeded(); ok {
-		return f
-	}
 	packages, files := h.leftovers()
 	if len(packages)+len(files) > 0 {
 		return Finding{Verdict: Fix, Cause: "older installers have left " + strings.Join(append(packages, files...), ", ")}
@@ -99,9 +85,6 @@ func lockWaitSeconds(o Options) string { return strconv.Itoa(int(o.LockWait.Seco
 
 // checkToolkit checks whether the toolkit is installed, complete and new enough.
 func checkToolkit(h host, o Options) Finding {
-	if f, ok := h.notNeeded(); ok {
-		return f
-	}
 	var missing []string
 	mixed, have := false, h.toolkitVersion()
 	for _, p := range toolkitPackages() {

@@ -20,8 +20,7 @@ func (p *Problem) Error() string { return p.Cause }
 
 // ProblemOf returns the Problem in an error's chain, or one with the error's text as its cause.
 func ProblemOf(err error) *Problem {
-	var p *Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
 	return &Problem{Cause: err.Error()}

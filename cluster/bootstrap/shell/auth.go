@@ -235,10 +235,7 @@ func (h *handshake) explain(err error) error {
 	if h.callbackErr != nil {
 		return h.callbackErr
 	}
-	r, keys := h.route, h.keys
-	if keys == nil {
-		keys = &keyOffers{}
-	}
+	r, keys := h.route, cmp.Or(h.keys, &keyOffers{})
 	accepts := func(method string) bool { return slices.Contains(h.accepted, method) }
 	allows := func(method string) bool { return slices.Contains(r.methods, method) }
 	var reason error

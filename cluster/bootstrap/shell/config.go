@@ -195,8 +195,7 @@ func readIncludes(patterns, dir string, depth int) (string, error) {
 		paths, _ := filepath.Glob(p)
 		for _, path := range paths {
 			text, err := readConfig(path, dir, depth)
-			var refused *Problem
-			if errors.As(err, &refused) {
+			if errors.As(err, new(*Problem)) {
 				return "", err
 			}
 			out.WriteString(text + "\n")

@@ -174,8 +174,7 @@ const (
 func (c *Connection) open(ctx context.Context) (channel ssh.Channel, requests <-chan *ssh.Request, err error) {
 	for try := range openTries {
 		channel, requests, err = c.client.OpenChannel("session", nil)
-		var refused *ssh.OpenChannelError
-		if !errors.As(err, &refused) || waitFor(openPause<<try, ctx.Done()) {
+		if !errors.As(err, new(*ssh.OpenChannelError)) || waitFor(openPause<<try, ctx.Done()) {
 			break
 		}
 	}
@@ -184,43 +183,39 @@ func (c *Connection) open(ctx context.Context) (channel ssh.Channel, requests <-
 
 // waitFor waits until end is closed, and reports whether that happened in time.
 func waitFor(limit time.Duration, end <-chan struct{}) bool {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
 	select {
 	case <-end:
 		return true
-	case <-timer.C:
+	case <-time.After(limit):
 		return false
 	}
 }
 
 // runError returns the error of Run for the end of a session.
 func (c *Connection) runError(err error, out, errs *markerFilter, stderr *tail) error {
-	var exit *ExitError
-	var problem *Problem
 	started, said, writeErr := out.result()
+	exit, failed := errors.AsType[*ExitError](err)
+	problem, lost := errors.AsType[*Problem](err)
 	switch {
-	case errors.As(err, &problem):
+	case lost:
 		return problem
 	case writeErr != nil:
 		return writeErr
-	case err != nil && !errors.As(err, &exit):
+	case err != nil && !failed:
 		return lostProblem(c.route)
 	case !started:
 		_, saidToo, _ := errs.result()
 		return problemf("give the user a shell there, as with `chsh -s /bin/sh "+c.route.user+"`",
 			"the login shell of %s on %s runs no programs, it said %q", c.route.user, c.route,
 			cmp.Or(strings.TrimSpace(said+saidToo), "nothing"))
-	case exit != nil:
+	case failed:
 		return &ExitError{Code: exit.Code, Stderr: stderr.String()}
 	}
 	return nil
 }
 
 // lost reports whether the connection is gone.
-func (c *Connection) lost() bool {
-	return c.conn.ended.Load()
-}
+func (c *Connection) lost() bool { return c.conn.ended.Load() }
 
 func (c *Connection) sessionError(err error) error {
 	if c.lost() || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {

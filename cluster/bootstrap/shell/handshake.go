@@ -184,8 +184,7 @@ func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, er
 	case limited.Err() != nil:
 		return nil, networkProblem(r, limited.Err())
 	case jump != nil:
-		var refused *ssh.OpenChannelError
-		if errors.As(err, &refused) { // in the words of the jump host
+		if refused, ok := errors.AsType[*ssh.OpenChannelError](err); ok { // in the words of the jump host
 			err = errors.New(refused.Message)
 			if refused.Reason == ssh.Prohibited {
 				err = errors.New("it passes no connections on, see AllowTcpForwarding of its ssh server")

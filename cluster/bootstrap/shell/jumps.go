@@ -3,6 +3,7 @@ package shell
 import (
 	"context"
 	"errors"
+	"mlfnode/node/poll"
 	"sync"
 )
 
@@ -41,8 +42,7 @@ func (d *Dialer) jumpPath(r route, depth int) ([]route, error) {
 }
 
 func wrapJumpError(r, jump route, err error) error {
-	var p *Problem
-	if errors.As(err, &p) {
+	if errors.As(err, new(*Problem)) {
 		return jumpProblem(r, jump, err)
 	}
 	return err
@@ -88,7 +88,7 @@ func (j *jumpConnections) join(ctx context.Context, name string, dial func(conte
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := j.byPath[name]
-	if p == nil || p.unusable() {
+	if p == nil || poll.Closed(p.done) && (p.err != nil || p.conn.lost()) {
 		p = &jumpConnection{done: make(chan struct{})}
 		// The dial outlives the caller that began it while others wait, and ends with the last of
 		// them: see release.
@@ -102,16 +102,6 @@ func (j *jumpConnections) join(ctx context.Context, name string, dial func(conte
 	}
 	p.users++
 	return p
-}
-
-// unusable reports whether the connection has failed or was lost.
-func (c *jumpConnection) unusable() bool {
-	select {
-	case <-c.done:
-		return c.err != nil || c.conn.lost()
-	default:
-		return false
-	}
 }
 
 // release removes a user. The last one closes the connection.

@@ -54,11 +54,11 @@ func readKey(path string, prompt Prompter) *fileKey {
 		return key
 	}
 	signer, err := ssh.ParsePrivateKey(key.data)
-	var locked *ssh.PassphraseMissingError
+	locked, encrypted := errors.AsType[*ssh.PassphraseMissingError](err)
 	switch {
 	case err == nil:
 		key.signer, key.public = signer, signer.PublicKey()
-	case errors.As(err, &locked):
+	case encrypted:
 		if key.public = locked.PublicKey; key.public == nil {
 			key.public, _ = readPublic(path + ".pub") // old formats hide it; without that file it is opened to be offered
 		}

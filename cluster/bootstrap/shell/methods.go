@@ -55,8 +55,8 @@ func unsupportedOptions(options settings) (b unsupported) {
 // explain adds to the reason why nobody was let in by a machine that takes these ways what
 // OpenSSH's client might have used.
 func (u unsupported) explain(reason error, taken []string) error {
-	var p *Problem
-	if !errors.As(reason, &p) {
+	p, ok := errors.AsType[*Problem](reason)
+	if !ok {
 		return reason
 	}
 	var names []string

@@ -43,13 +43,13 @@ func rememberProblem(file string, err error) *Problem {
 
 // networkProblem says why a machine could not be connected to.
 func networkProblem(r route, err error) *Problem {
-	var dns *net.DNSError
-	var network net.Error
+	dns, unresolved := errors.AsType[*net.DNSError](err)
+	network, ofNetwork := errors.AsType[net.Error](err)
 	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
+	case unresolved && dns.IsNotFound:
 		return problemf("correct the name, or add it to ~/.ssh/config with a HostName",
 			"there is no machine %s, the name %s was not found", r.name, r.host)
-	case errors.As(err, &dns):
+	case unresolved:
 		return problemf("check the network and its name server",
 			"the name %s could not be looked up (%s)", r.host, dns.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -57,7 +57,7 @@ func networkProblem(r route, err error) *Problem {
 			"%s refuses connections on port %d", r.host, r.port)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return problemf("check the network and whether the machine is on", "there is no route to %s", r)
-	case errors.As(err, &network) && network.Timeout():
+	case ofNetwork && network.Timeout():
 		return problemf("check that the machine is on and that no firewall drops the port",
 			"%s did not answer on port %d within %v", r.host, r.port, r.connectTimeout)
 	}
@@ -67,8 +67,7 @@ func networkProblem(r route, err error) *Problem {
 // unwrapErrno takes the repeated frames off an error of the system: `open /a: permission denied`
 // names what the text names already.
 func unwrapErrno(err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return err
@@ -108,8 +107,7 @@ func keyFileProblem(file string, err error) *Problem {
 }
 
 func jumpProblem(r, jump route, err error) *Problem {
-	var p *Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*Problem](err); ok {
 		return problemf(p.Cure, "the jump host %s of %s cannot be passed, %s", jump.name, r.name, p.Cause)
 	}
 	return problemf(fmt.Sprintf("see what `%s` says", r.command()),
@@ -126,14 +124,13 @@ func lostProblem(r route) *Problem {
 }
 
 func configProblem(file string, err error) *Problem {
-	var p *Problem
-	var path *fs.PathError
-	switch {
-	case errors.As(err, &p):
+	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
-	case errors.Is(err, fs.ErrNotExist):
+	}
+	if errors.Is(err, fs.ErrNotExist) {
 		return &Problem{Cause: "there is no configuration of ssh " + file, Cure: "correct the name"}
-	case errors.As(err, &path):
+	}
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		file = path.Path // the user's own, when none was named
 	}
 	return problemf("make it readable", "the configuration of ssh %s cannot be read (%v)", file, unwrapErrno(err))

@@ -94,11 +94,11 @@ func (Local) Run(ctx context.Context, program string, stdin io.Reader, stdout io
 	stderr := &tail{}
 	c.Stdin, c.Stdout, c.Stderr, c.WaitDelay = stdin, stdout, stderr, closeDelay
 	err := c.Run()
-	var exit *exec.ExitError
+	exit, failed := errors.AsType[*exec.ExitError](err)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.As(err, &exit):
+	case failed:
 		return &ExitError{Code: exit.ExitCode(), Stderr: stderr.String()}
 	}
 	return err
