@@ -57,7 +57,7 @@ func (s *EarlyStop) Check() error {
 			"stop does not name a metric")
 	case s.Goal != "maximize" && s.Goal != "minimize":
 		return problem.Errorf("Write goal: minimize or goal: maximize.",
-			"stop does not say whether less or more of %.60s is better", s.Metric)
+			"stop does not say whether a lower or a higher %.60s is better", s.Metric)
 	case s.Rule != StopMedian && s.Rule != StopHalving:
 		return problem.Errorf("Write median or asha.", "stop.rule is %.60q", string(s.Rule))
 	case !(s.After > 0) || math.IsInf(s.After, 0):
@@ -189,7 +189,7 @@ func (c *Comparison) checkHalving(n int, step float64, s standing) string {
 	if stay == 0 || !c.better(others[stay-1], s.value) {
 		return ""
 	}
-	return fmt.Sprintf("stopped early at step %s: %s has come to %s, and the best third of %d trials is at %s (asha)",
+	return fmt.Sprintf("stopped early at step %s: %s is at %s, and the best third of %d trials is at %s (asha)",
 		numberText(step), c.stop.Metric, numberText(float64(s.value)), len(others)+1,
 		numberText(float64(others[stay-1])))
 }
@@ -210,7 +210,7 @@ func (c *Comparison) checkMedian(index int64) string {
 			return ""
 		}
 		step, _ := c.stop.rung(n)
-		return fmt.Sprintf("stopped early at step %s: %s has come to %s, and the median of %d "+
+		return fmt.Sprintf("stopped early at step %s: %s is at %s, and the median of %d "+
 			"other trials is %s (median)",
 			numberText(step), c.stop.Metric, numberText(float64(value)), len(others), numberText(float64(median)))
 	}

@@ -36,7 +36,7 @@ func TestMedianStops(t *testing.T) {
 	if why := c.Add(3, constantCurve(2, 5)); why != "" {
 		t.Errorf("as good as the median: %s", why)
 	}
-	want := "stopped early at step 10: loss has come to 2.5, and the median of 3 other trials is 2 (median)"
+	want := "stopped early at step 10: loss is at 2.5, and the median of 3 other trials is 2 (median)"
 	if why := c.Add(4, constantCurve(2.5, 11)); why != want {
 		t.Errorf("worse than the median: got %q, want %q", why, want)
 	}
@@ -136,7 +136,7 @@ func TestStopIsCompleted(t *testing.T) {
 		{EarlyStop{Metric: "val/Loss"}, accuracy, "val/Loss minimize"},
 		{EarlyStop{Metric: "test_error"}, nil, "test_error minimize"},
 		{EarlyStop{Metric: "reward", Goal: "maximize"}, nil, "reward maximize"},
-		{EarlyStop{Metric: "accuracy"}, nil, "does not say whether less or more of accuracy is better"},
+		{EarlyStop{Metric: "accuracy"}, nil, "does not say whether a lower or a higher accuracy is better"},
 		{EarlyStop{}, nil, "stop does not name a metric"},
 	} {
 		s := c.stop

@@ -128,7 +128,7 @@ func CheckEnvValue(name, text string) error {
 		dollars := len(text[:i+1]) - len(strings.TrimRight(text[:i+1], "$"))
 		if at := reference.Get().FindStringIndex(text[i:]); dollars%2 == 1 && (at == nil || at[0] != 0) {
 			return problem.Errorf("Write $$ for a dollar, or let a shell do it in the command.",
-				"%s is %.60q, and of ${…} only ${NAME} is replaced", name, text)
+				"%s is %.60q, but only ${NAME} is replaced, no other form of ${…}", name, text)
 		}
 	}
 	return nil

@@ -24,7 +24,7 @@ type Checkout struct {
 	Branch string `json:"branch,omitempty"` // empty for a detached HEAD
 	// Files that differ from the commit, as in "M train.py" and "?? new.py", at most MaxChanged.
 	Changed []string `json:"changed,omitempty"`
-	More    int      `json:"more,omitempty"` // number of further changed files
+	More    int      `json:"more,omitempty"` // number of other changed files
 }
 
 // Limits of an origin, which is part of a record that is rewritten with each change of the sweep.

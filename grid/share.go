@@ -19,7 +19,7 @@ const maxShared = 10_000
 // checkShare returns an error for links that would leave the attempt's folder.
 func (t *Task) checkShare() error {
 	if len(t.Share)+len(t.Links) > maxShared {
-		return problem.Errorf("Share the folder that they lie in.", "the task shares more than %d files and folders",
+		return problem.Errorf("Share the folder that contains them.", "the task shares more than %d files and folders",
 			maxShared)
 	}
 	for _, text := range t.Share {

@@ -284,7 +284,7 @@ func (s *Source) check() error {
 		return problem.Errorf("Give one of log, regex and json; several sources stand in a list.",
 			"a source of metrics has %d fields", given)
 	case s.Log != "" && (!IsRelative(s.Log) || strings.ContainsRune(s.Log, 0)):
-		return problem.Errorf("Give the path from the folder itself, without leading '/' and without '..'.",
+		return problem.Errorf("Give a path inside the folder, without a leading '/' and without '..'.",
 			"metrics.log is %q, which leaves the folder", s.Log)
 	case s.JSON != "" && s.JSON != "stdout":
 		return problem.Errorf("Write json: stdout.", "metrics.json is %q", s.JSON)

@@ -13,7 +13,7 @@ type Trial struct {
 	Attempt     int    // the attempt that determines State: the running one or the one whose result counts
 	Attempts    int    // the highest attempt number known
 	Floor       int    // attempts up to this number ended before a retry and can no longer determine the result
-	Run         string // the run behind Attempt
+	Run         string // the run of Attempt
 	Node        NodeID
 	Result      Result        // of Attempt; the last failure while a retry is pending
 	Ended       int64         // microseconds since 1970; 0 until the trial ends

@@ -18,7 +18,7 @@ import (
 // argument names one of them. In the latter case Note says so.
 func Adhoc(argv []string, cwd string) (*Project, error) {
 	if len(argv) == 0 || argv[0] == "" {
-		return nil, errors.New("there is no command. Write it behind two dashes, as in mlfnode sweep --set " +
+		return nil, errors.New("there is no command. Write it after two dashes, as in mlfnode sweep --set " +
 			"lr=0.1,0.01 -- python3 prog.py")
 	}
 	for _, a := range argv {
@@ -28,7 +28,7 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 		}
 	}
 	if a := above(argv, cwd); a != "" {
-		return nil, fmt.Errorf("%s lies outside of the folder you are in, which is all that trials get. Go to the "+
+		return nil, fmt.Errorf("%s is outside the folder you are in, and trials get only that folder. Go to the "+
 			"folder that contains both, or give the absolute path", a)
 	}
 	p := &Project{Name: programName(argv[0])}
@@ -40,7 +40,7 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	switch {
 	case file != "":
 		if what == "your home folder" || what == "the root folder" {
-			return nil, fmt.Errorf("all files of %s would travel to the workers, because %s lies in it. Move %s to "+
+			return nil, fmt.Errorf("all files of %s would travel to the workers, because %s is in it. Move %s to "+
 				"a folder of its own and run the command there", what, file, file)
 		}
 		p.Name, p.Dir, p.Bundled = programName(file), cwd, true

@@ -30,8 +30,8 @@ type turns struct {
 // tempPrefix marks folders that are being filled.
 const tempPrefix = ".new-"
 
-// ContentsSuffix ends the name of the file that lies beside an unpacked bundle and holds the digest
-// of its contents.
+// ContentsSuffix is the suffix of the file next to an unpacked bundle that holds the digest of its
+// contents.
 const ContentsSuffix = ".contents"
 
 // NewCache opens the cache in dir and removes what a crash has left half unpacked. Only one process
@@ -67,7 +67,7 @@ func (c *Cache) Open(digest string, fetch func(io.Writer) error) (dir, contents 
 		if known, err := os.ReadFile(dir + ContentsSuffix); err == nil && len(known) == 2*sha256.Size {
 			return dir, string(known), nil
 		}
-		if err := RemoveTree(dir); err != nil { // an older program unpacked it, without modes and times
+		if err := RemoveTree(dir); err != nil { // an older version unpacked it, without modes and times
 			return "", "", fmt.Errorf("unpack bundle again: %w", err)
 		}
 	}

@@ -12,9 +12,9 @@ import (
 // a disk that does not respond.
 const checkoutTime = 5 * time.Second
 
-// Checkout reports the commit that a folder is at, and which of its files differ from it. It
-// returns nil where git, which refuses repositories of other users, knows nothing about the folder,
-// or does not answer within checkoutTime.
+// Checkout reports which commit a folder is at, and which of its files differ from it. It returns
+// nil if git knows nothing about the folder (git refuses repositories of other users), or does not
+// answer within checkoutTime.
 func Checkout(ctx context.Context, dir string) *grid.Checkout {
 	ctx, stop := context.WithTimeout(ctx, checkoutTime)
 	defer stop()

@@ -230,15 +230,15 @@ func commonFolder(top string) string {
 	if err != nil {
 		return dir // a folder, not a file that refers to one
 	}
-	beside := func(base, at string) string {
+	resolve := func(base, at string) string {
 		if filepath.IsAbs(at) {
 			return at
 		}
 		return filepath.Join(base, at)
 	}
-	dir = beside(top, strings.TrimSpace(strings.TrimPrefix(string(text), "gitdir:")))
+	dir = resolve(top, strings.TrimSpace(strings.TrimPrefix(string(text), "gitdir:")))
 	if text, err := os.ReadFile(filepath.Join(dir, "commondir")); err == nil {
-		dir = beside(dir, strings.TrimSpace(string(text)))
+		dir = resolve(dir, strings.TrimSpace(string(text)))
 	}
 	return dir
 }

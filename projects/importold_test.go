@@ -94,7 +94,7 @@ tasks:
 // TestImportAppendedOptions checks that what a task appends to its command before the parameters
 // belongs to the command.
 func TestImportAppendedOptions(t *testing.T) {
-	const adds = ": the task t adds to its command here, behind parameters or under a condition; look at `command`"
+	const adds = ": the task t adds to its command here, after parameters or under a condition; look at `command`"
 	for _, c := range []struct {
 		name, body, want string
 		notes            []string

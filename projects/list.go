@@ -35,7 +35,7 @@ type Files struct {
 	Bytes int64       // the size of those files
 	Left  []Left      // what is left out, in order of names
 	Links []grid.Link // links that lead outside, which trials see in place
-	Notes []string    // what else is worth knowing, as whole sentences
+	Notes []string    // what else is worth knowing, as full sentences
 	dir   string      // the folder of the files
 	items []item      // in order of names
 	kinds map[string]fs.FileMode

@@ -55,7 +55,7 @@ func (im *importer) findCommand(f oldFunction, lines []string, begin, end int) b
 				grown = true
 			case grown || indentOf(lines[i]) != all[len(all)-1].indent || !all[len(all)-1].add(more):
 				im.note("tasks.py", i+1,
-					"the task %s adds to its command here, behind parameters or under a condition; look at `command`",
+					"the task %s adds to its command here, after parameters or under a condition; look at `command`",
 					f.name)
 			}
 		}
@@ -177,8 +177,8 @@ var (
 	callWords = lazyregexp.New(`[A-Za-z_]\w*`)
 )
 
-// mostTurns bounds the iterations of a loop that is followed.
-const mostTurns = 1000
+// maxIterations bounds the iterations of a loop that is followed.
+const maxIterations = 1000
 
 // arguments follows a loop over a range that computes the arguments of a task, and returns text
 // such as "n = 5, 6, 8". It returns "" if the loop does anything else. It runs nothing: it
@@ -213,7 +213,7 @@ func arguments(lines []string, call int) string {
 	var name string
 	var values []string
 	for v := lo; step > 0 && v < hi || step < 0 && v > hi; v += step {
-		if len(values) > mostTurns {
+		if len(values) > maxIterations {
 			return ""
 		}
 		known[m[2]] = v

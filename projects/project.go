@@ -23,7 +23,7 @@ import (
 	"mlfnode/grid/yamlfile"
 )
 
-// The files of a project that have a meaning.
+// The files of a project that mlfnode reads.
 const (
 	projectFile    = "project.yaml"
 	parametersFile = "parameters.yml"
@@ -237,13 +237,10 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 
 // missing explains what to write if there is no project.yaml.
 func missing(root *os.Root, dir string) error {
-	old := ""
-	if _, err := root.Stat("tasks.py"); err == nil {
-		old = fmt.Sprintf("There is a tasks.py: mlfnode import %s makes one from it. Else ", dir)
-	}
 	advice := "Write one like this:"
-	if old != "" {
-		advice = old + "write one like this:"
+	if _, err := root.Stat("tasks.py"); err == nil {
+		advice = fmt.Sprintf("There is a tasks.py: mlfnode import %s makes one from it. Otherwise write one like this:",
+			dir)
 	}
 	return fmt.Errorf("%s has no %s. %s\n%s", dir, projectFile, advice, smallest(folderName(dir)))
 }

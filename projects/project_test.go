@@ -155,7 +155,7 @@ func TestLoadMissing(t *testing.T) {
 
 	check(t, os.WriteFile(filepath.Join(dir, "tasks.py"), nil, 0o600))
 	_, err = Load(dir)
-	wantError(t, err, dir+" has no project.yaml. There is a tasks.py: mlfnode import "+dir+" makes one from it. Else write one like this:\n"+example)
+	wantError(t, err, dir+" has no project.yaml. There is a tasks.py: mlfnode import "+dir+" makes one from it. Otherwise write one like this:\n"+example)
 }
 
 func TestLoadNoFile(t *testing.T) {

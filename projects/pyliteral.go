@@ -35,8 +35,8 @@ func statement(text string) (any, error) {
 // source is the text of a number or a name.
 type source string
 
-// deepest bounds the depth of nesting.
-const deepest = 50
+// maxNesting bounds the depth of nesting.
+const maxNesting = 50
 
 type pyReader struct{ s string }
 
@@ -53,7 +53,7 @@ func (p *pyReader) space() {
 
 func (p *pyReader) value(depth int) (any, error) {
 	p.space()
-	if p.s == "" || depth > deepest {
+	if p.s == "" || depth > maxNesting {
 		return nil, errors.New("no literal")
 	}
 	switch p.s[0] {
@@ -178,6 +178,7 @@ func (p *pyReader) strings(depth int) (any, error) {
 	}
 }
 
+// oneString reads one string literal.
 func (p *pyReader) oneString() (string, error) {
 	raw := false
 	if isPrefixed(p.s) {

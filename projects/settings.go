@@ -63,7 +63,7 @@ func objectiveSetting(text string) (string, *yaml.Node, error) {
 	goals := map[string]string{"min": "minimize", "minimize": "minimize", "max": "maximize", "maximize": "maximize"}
 	goal := goals[text[at+1:]]
 	if at < 1 || goal == "" {
-		return "", nil, fmt.Errorf("it names no metric with a goal. Write loss:min or accuracy:max")
+		return "", nil, fmt.Errorf("it does not name a metric with a goal. Write loss:min or accuracy:max")
 	}
 	return "objective", flowMap(scalar("metric"), scalar(text[:at]), scalar("goal"), scalar(goal)), nil
 }

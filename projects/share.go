@@ -62,7 +62,7 @@ func patternProblem(what, text string) (msg, hint string) {
 			"Patterns start at the project's folder: no '..'."
 	}
 	if plain := path.Clean("/" + text); plain == "/" {
-		return fmt.Sprintf("%s has %q, the whole project", what, text), "Write ** for all that is in it."
+		return fmt.Sprintf("%s has %q, the whole project", what, text), "Write ** for everything in it."
 	} else if strings.TrimSuffix(text, "/") != plain && strings.TrimSuffix(text, "/") != plain[1:] {
 		return fmt.Sprintf("%s has %q, and no file has such a name", what, text), fmt.Sprintf("Write %s.", plain)
 	}

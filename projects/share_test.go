@@ -13,7 +13,7 @@ func TestPatternsThatNameNothing(t *testing.T) {
 	for _, c := range []struct{ text, hint string }{
 		{"[", file}, {"a[b", file}, {"[]", file}, {"[!", file}, {"[[:none:]]", file}, {`a\`, file},
 		{"!a", file}, {"# a", file}, {" ", file},
-		{"/", file}, {".", "Write ** for all that is in it."}, {"./", "Write ** for all that is in it."},
+		{"/", file}, {".", "Write ** for everything in it."}, {"./", "Write ** for everything in it."},
 		{"./data", "Write /data."}, {"./data/**", "Write /data/**."}, {"data//x", "Write /data/x."}, {"data/./x", "Write /data/x."}, {"data/.", "Write /data."},
 		{"a/../b", "Patterns start at the project's folder: no '..'."},
 		{"a\nb", "Give each pattern in an entry of its own."},

@@ -282,7 +282,7 @@ func readShare(v yamlValue) []string {
 func inside(v yamlValue) string {
 	p, ok := v.filled()
 	if ok && !grid.IsRelative(p) {
-		v.report("Give the path from the folder itself, without leading '/' and without '..'.",
+		v.report("Give a path inside the folder, without a leading '/' and without '..'.",
 			"%s is %q, which leaves the folder", v.what, p)
 		return ""
 	}

@@ -113,7 +113,7 @@ func TestAdhocRefusesAbove(t *testing.T) {
 	for _, argv := range [][]string{{"python3", "../train.py"}, {"../train.py"}, {"ls", ".."}, {"x", "--data=../in"}, {"x", "in/../../train.py"}} {
 		_, err := Adhoc(argv, filepath.Join(outer, "in"))
 		at, _ := strings.CutPrefix(argv[len(argv)-1], "--data=")
-		wantError(t, err, at+" lies outside of the folder you are in, which is all that trials get. Go to the folder that contains both, or give the absolute path")
+		wantError(t, err, at+" is outside the folder you are in, and trials get only that folder. Go to the folder that contains both, or give the absolute path")
 	}
 }
 
@@ -132,7 +132,7 @@ func TestAdhocKeepsArguments(t *testing.T) {
 func TestAdhocRefuses(t *testing.T) {
 	home := tree{"train.py": ":"}.folder(t)
 	t.Setenv("HOME", home)
-	const none = "there is no command. Write it behind two dashes, as in mlfnode sweep --set lr=0.1,0.01 -- python3 prog.py"
+	const none = "there is no command. Write it after two dashes, as in mlfnode sweep --set lr=0.1,0.01 -- python3 prog.py"
 	for _, c := range []struct {
 		argv []string
 		want string
@@ -140,7 +140,7 @@ func TestAdhocRefuses(t *testing.T) {
 		{nil, none},
 		{[]string{""}, none},
 		{[]string{"echo", "a\x00b"}, `the argument "a\x00b" contains a zero byte, which a program's argument can't contain. Take it out`},
-		{[]string{"python3", "train.py"}, "all files of your home folder would travel to the workers, because train.py lies in it. Move train.py to a folder of its own and run the command there"},
+		{[]string{"python3", "train.py"}, "all files of your home folder would travel to the workers, because train.py is in it. Move train.py to a folder of its own and run the command there"},
 	} {
 		_, err := Adhoc(c.argv, home)
 		wantError(t, err, c.want)

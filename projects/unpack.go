@@ -106,7 +106,7 @@ func (u *unpacker) admit(name string, h *tar.Header) error {
 	case len(u.seen) >= maxEntries:
 		return fmt.Errorf("the bundle has more than %d files", maxEntries)
 	case parent != "." && u.seen[parent] != tar.TypeDir: // otherwise a link could redirect the name
-		return fmt.Errorf("the bundle's entry %q lies in none of its folders", h.Name)
+		return fmt.Errorf("the bundle's entry %q is not in any of its folders", h.Name)
 	case h.Typeflag == tar.TypeSymlink && (!staysInside(name, h.Linkname) || turnsBack(h.Linkname)):
 		return fmt.Errorf("the bundle's link %q leaves its folder: %q", h.Name, h.Linkname)
 	case h.Typeflag != tar.TypeDir && h.Typeflag != tar.TypeSymlink && h.Typeflag != tar.TypeReg:

@@ -93,7 +93,7 @@ func venvInputs(dir, file string) ([]string, error) {
 			continue
 		}
 		if !grid.IsRelative(name) {
-			return nil, fmt.Errorf("the requirements name %s, which lies outside of the project's folder. Copy it "+
+			return nil, fmt.Errorf("the requirements name %s, which is outside the project's folder. Copy it "+
 				"into the folder", name)
 		}
 		text, err := os.ReadFile(filepath.Join(dir, name))

@@ -49,10 +49,13 @@ func flowMap(entries ...*yaml.Node) *yaml.Node {
 	return &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle, Content: entries}
 }
 
+// mapping returns an empty map.
 func mapping() *yaml.Node { return &yaml.Node{Kind: yaml.MappingNode} }
 
+// put appends a key with its value to a map.
 func put(m *yaml.Node, key string, v *yaml.Node) { m.Content = append(m.Content, scalar(key), v) }
 
+// encoded returns a document in YAML, after a heading.
 func encoded(heading string, n *yaml.Node) ([]byte, error) {
 	b := bytes.NewBufferString(heading)
 	enc := yaml.NewEncoder(b)

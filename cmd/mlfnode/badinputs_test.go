@@ -239,7 +239,7 @@ func badInputs() []badInput {
 		{name: "link up", files: map[string]string{"prog.py": "", "d/data": "-> ../../x"}, args: "sweep --set a=1 -- python3 prog.py",
 			want: "mlfnode: the link d/data points to ../../x, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore\n"},
 		{name: "home folder", files: map[string]string{"prog.py": "", "home": "-> ."}, args: "sweep --set a=1 -- python3 prog.py",
-			want: "mlfnode: all files of your home folder would travel to the workers, because prog.py lies in it. Move prog.py to a folder of its own and run the command there\n"},
+			want: "mlfnode: all files of your home folder would travel to the workers, because prog.py is in it. Move prog.py to a folder of its own and run the command there\n"},
 		{name: "control character", files: map[string]string{"prog.py": "", "a\nb": ""}, args: "sweep --set a=1 -- python3 prog.py",
 			want: "mlfnode: the file name \"a\\nb\" has characters that not every machine supports; rename it, or name it in .mlfignore\n"},
 

@@ -264,7 +264,7 @@ func (s *script) checkVariables(file *syntax.File) {
 				}
 				use(w, func(h *placeholder, name string) {
 					if h.refusal == nil {
-						h.refusal = h.refuse("in the variable "+name+", of which a command runs the value as code",
+						h.refusal = h.refuse("in the variable "+name+", whose value a command runs as code",
 							`Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
 					}
 				})

@@ -265,7 +265,7 @@ func (h *placeholder) classify(stack []syntax.Node, before string) {
 			}
 		case *syntax.Assign:
 			if n.Name != nil && isOneOf(evaluated, n.Name.Value) {
-				deny("in "+n.Name.Value+", of which shells run the value", "Leave it out there.")
+				deny("in "+n.Name.Value+", whose value shells run", "Leave it out there.")
 			}
 			if n.Value == nil || next != syntax.Node(n.Value) {
 				if _, array := next.(*syntax.ArrayExpr); !array {

@@ -43,8 +43,8 @@ func (n *node) check(variables []Variable) error {
 	return nil
 }
 
-// commonKind returns the kind of all nodes, or Any if they differ. Nil is ignored beside other
-// kinds.
+// commonKind returns the kind of all nodes, or Any if they differ. Nil is ignored if there are
+// other kinds.
 func commonKind(nodes []*node) Kind {
 	kind := Nil
 	for _, a := range nodes {

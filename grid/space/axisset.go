@@ -63,8 +63,8 @@ func (x *axisSet) keys() []string {
 	return keys
 }
 
-// whole returns the product of all values of all axes.
-func (x *axisSet) whole() *product {
+// product returns the product of all values of all axes.
+func (x *axisSet) product() *product {
 	b := &product{}
 	for _, w := range x.factors {
 		b.lo, b.hi = append(b.lo, 0), append(b.hi, w.count(x.values))

@@ -170,7 +170,7 @@ func (d *Values) overlap(key string, s series) (*ranges.Set, *problem.Error) {
 			r, ok = long.shared(old)
 		}
 		if !ok {
-			return nil, problem.Errorf("Add values that start behind the old ones, or an interval with the same step.",
+			return nil, problem.Errorf("Add values that start after the old ones, or an interval with the same step.",
 				"%s has too many values to find those that are new", key)
 		}
 		known.Add(r.Lo, r.Hi)
@@ -224,7 +224,7 @@ func clampDiv(x, step *big.Int, n int64, up bool) int64 {
 func missingSlices(e *Values, known *ranges.Set) (*Values, *problem.Error) {
 	long, ok := e.pieces[0].(*interval)
 	if !ok || known.Len() > maxPieces {
-		return nil, problem.Errorf("Add values that start behind the old ones, or an interval with the same step.",
+		return nil, problem.Errorf("Add values that start after the old ones, or an interval with the same step.",
 			"%s has too many values to take out those that are there already", e.key)
 	}
 	var rest *Values

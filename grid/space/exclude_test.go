@@ -122,7 +122,7 @@ func TestBadExclude(t *testing.T) {
 		{"", `exclude "" does not work: `},
 		{"true", "the exclude expressions leave no point of the space. Loosen them."},
 		{"unit < 10", "the exclude expressions leave no point of the space. Loosen them."},
-		{"big == 3", "the exclude expressions would have to look at more than 10000000 combinations, those of all axes down to big. Move the axes"},
+		{"big == 3", "the exclude expressions would have to be evaluated on more than 10000000 combinations, those of all axes down to big. Move the axes"},
 		{strings.Repeat("unit > 3 or ", 400) + "false", `exclude "unit > 3 or`},
 		{"len(1..100000000) > unit", `exclude "len(1..100000000) > unit" does not work: `},
 	} {

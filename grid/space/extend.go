@@ -36,7 +36,7 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 		if before == after {
 			continue
 		}
-		b := more.axes.whole()
+		b := more.axes.product()
 		b.lo[k] = before
 		for j, w := range s.axes.factors[:k] {
 			b.hi[j] = w.count(s.axes.values)

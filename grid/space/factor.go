@@ -176,7 +176,7 @@ func columnsOf(a Axis) ([][]Value, *problem.Error) {
 			return nil, tooManyRows(z.Key, n)
 		case n != rows:
 			return nil, problem.Errorf(
-				"Give each as many values: the first ones are one point, the second ones the next.",
+				"Give all of them the same number of values: the first ones form one point, the second ones the next.",
 				"%s has %s and %s has %s, but they go together",
 				a.Zip[0].Key, quantity(int(rows), "value"), z.Key, quantity(int(n), "value"))
 		}

@@ -360,7 +360,7 @@ func TestBadTables(t *testing.T) {
 		{"p.jsonl", "{\"a\": [[1]]}\n", `p.jsonl:1:1: invalid point: value [[1]] has a list in a list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
 		{"p.csv", "k\n" + strings.Repeat("1\n", MaxRows+1), fmt.Sprintf("p.csv:%d:1: the file has more than 100000 points. Use a grid, or several sweeps.", MaxRows+2)},
 		{"p.csv", strings.Repeat("x", yamlfile.MaxFile+1), "p.csv:1:1: " + yamlfile.TooLong("Split it into several sweeps.").Error()},
-		{"p.yml", "zip: {a: [1, 2], b: [1]}", "p.yml:1:6: a has 2 values and b has 1 value, but they go together. Give each as many values: the first ones are one point, the second ones the next."},
+		{"p.yml", "zip: {a: [1, 2], b: [1]}", "p.yml:1:6: a has 2 values and b has 1 value, but they go together. Give all of them the same number of values: the first ones form one point, the second ones the next."},
 		{"p.yml", "a: 1\nzip: {a: [1, 2], b: [1, 2]}", "p.yml:2:7: the key a is given twice, first in line 1. Put all its values in one list."},
 		{"p.yml", "zip: {a: 1, b: 2}\nzip: {c: 1, d: 2}", "p.yml:2:1: the key zip is given twice, first in line 1. Put all its values in one list."},
 		{"p.yml", "zip: {a: {start: 0, end: 1e9}, b: 1}", "p.yml:1:6: a has 1000000000 values, and axes that go together have at most 100000. Use a grid, or several sweeps."},

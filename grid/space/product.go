@@ -165,7 +165,8 @@ func (b *product) filter(x *axisSet) (*bitmap, int64, error) {
 		if n, ok = multiply(n, b.hi[k]-b.lo[k]); !ok || n > maxFiltered {
 			return nil, 0, problem.Errorf(
 				"Move the axes that exclude names to the top of the file, or give them fewer values.",
-				"the exclude expressions would have to look at more than %d combinations, those of all axes down to %s",
+				"the exclude expressions would have to be evaluated on more than %d combinations, those of all axes "+
+					"down to %s",
 				maxFiltered, x.values[x.rules.last].key)
 		}
 	}

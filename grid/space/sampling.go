@@ -28,7 +28,7 @@ func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
 			return Space{}, problem.Errorf("Put it last.", "the axis %s is not the last one", RepeatKey)
 		case s.axes.split() > last:
 			return Space{}, problem.Errorf("Leave it out of exclude, or run all points.",
-				"exclude names %s, but each point of a sample runs as often", RepeatKey)
+				"exclude names %s, but all points of a sample run equally often", RepeatKey)
 		}
 		each = s.axes.factors[last].count(s.axes.values)
 	}

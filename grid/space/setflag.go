@@ -39,7 +39,7 @@ func parseSet(s string) (Axis, *problem.Error) {
 	}
 	if key == "zip" && strings.HasPrefix(rest, "{") && !formula.Get().MatchString(rest) {
 		var zips []Axis
-		const hint = "Write zip={lr: [0.1, 0.01], batch: [32, 64]}, with a space behind each colon."
+		const hint = "Write zip={lr: [0.1, 0.01], batch: [32, 64]}, with a space after each colon."
 		f := flowValue(rest, hint, func(p *parameters, n *yaml.Node) { zips = p.zips([]*yaml.Node{n}) })
 		if f != nil {
 			return Axis{}, f

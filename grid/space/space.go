@@ -43,7 +43,7 @@ func New(axes []Axis, exclude []string) (Space, error) {
 		}
 		s.axes.rules = r
 	}
-	if err := s.products.add(s.axes.whole(), &s.axes); err != nil {
+	if err := s.products.add(s.axes.product(), &s.axes); err != nil {
 		return Space{}, err
 	}
 	if s.Count() == 0 {

@@ -83,7 +83,7 @@ func (r *record) space() (Space, error) {
 		}
 	}
 	if len(r.Blocks) == 0 {
-		return s, s.products.add(s.axes.whole(), &s.axes)
+		return s, s.products.add(s.axes.product(), &s.axes)
 	}
 	for _, recorded := range r.Blocks {
 		b, err := recorded.product(&s.axes)

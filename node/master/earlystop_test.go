@@ -63,7 +63,7 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 	reports(bad, badRun, 7)
 	c.waitFor("the worse trial is to be stopped", func(*scheduler) bool { return len(stopping()) > 0 })
 	all := stopping()
-	if len(all) != 1 || all[0].Run != badRun || all[0].Index != bad.Lo || !strings.Contains(all[0].Reason, "loss has come to 7, and the median of") {
+	if len(all) != 1 || all[0].Run != badRun || all[0].Index != bad.Lo || !strings.Contains(all[0].Reason, "loss is at 7, and the median of") {
 		t.Fatalf("got %+v, want run %s alone", all, badRun)
 	}
 	ends(bad, badRun, grid.ClassStopped, 7)

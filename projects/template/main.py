@@ -75,7 +75,7 @@ def save(coefficients, folder="result"):
 
 
 class State:
-    """What is done so far. It is kept in $MLF_CHECKPOINT, so that a trial that is stopped continues where it was."""
+    """The progress so far. It is kept in $MLF_CHECKPOINT, so that a stopped trial continues where it was."""
 
     def __init__(self, degree):
         self.done, self.total = 0, [0.0] * (degree + 1)
@@ -92,7 +92,7 @@ class State:
         self.stopping = True
 
     def save(self):
-        """Write to another name and rename, so that a kill leaves a whole file."""
+        """Write to another name and rename, so that a killed process leaves a complete file."""
         if "MLF_CHECKPOINT" in os.environ:
             with open(self.path + ".tmp", "w") as file:
                 json.dump([self.done, self.total], file)
