@@ -475,7 +475,7 @@ func TestTrialsAreFiltered(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("the client has gone")
 	cancel(gone)
-	l := &listing{listingPage: listingPage{sweep: s}, trials: m.handlers.trials, q: api.TrialQuery{Sort: "index"}}
+	l := &listing{listingPage: listingPage{sweep: s, q: api.TrialQuery{Sort: "index"}}, trials: m.handlers.trials}
 	if err := l.selectTrials(ctx, whereOf(t, "d[b]=1")); !errors.Is(err, gone) {
 		t.Errorf("while a chart is being computed: got %v, want that it waits for its turn", err)
 	}

@@ -1,20 +1,30 @@
 package monitor
 
 import (
+	"slices"
+
 	"mlfnode/grid"
 	"mlfnode/grid/ranges"
+	"mlfnode/node/api"
 )
 
 // listingPage cuts a page out of a listing: it passes over some trials, then emits some. A listing
 // offers its trials in order, until none are left to emit.
 type listingPage struct {
 	sweep          *grid.Sweep
+	q              api.TrialQuery
 	left           int64 // how many more to emit
 	skip           int64 // how many to pass over first
 	emit           func(*grid.Trial) error
 	last           *grid.Trial // that was emitted
 	lastUnrecorded int64       // the index of the last trial without a row; -1 for none yet
 }
+
+func (p *listingPage) wantsState(s grid.State) bool {
+	return len(p.q.States) == 0 || slices.Contains(p.q.States, s)
+}
+
+func (p *listingPage) wantsUnrecorded() bool { return p.wantsState(unrecordedState(p.sweep)) }
 
 // keepClass leaves out trials whose last attempt did not fail in this class. Its trials
 // are skipped and counted here, because history does not select by class.

@@ -179,7 +179,7 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		return err
 	}
 	if l.after != nil {
-		at, err := l.firstAfterCursor(indexes, axis, places)
+		at, err := firstAfter(l.after.Index, indexes, points, axis, places)
 		if err != nil {
 			return err
 		}
@@ -212,15 +212,15 @@ func (l *listing) byAxisOrder(ctx context.Context, order *axisOrder) error {
 	return nil
 }
 
-// firstAfterCursor returns the position of the first trial after the cursor, in the order of the
-// places of an axis.
-func (l *listing) firstAfterCursor(indexes []int64, axis int, places []int32) (int, error) {
-	value, known, err := valueOf(l.sweep.Space, l.after.Index, axis)
+// firstAfter returns the position of the first trial after another one, in the order of the places
+// of an axis.
+func firstAfter(last int64, indexes []int64, points space.Space, axis int, places []int32) (int, error) {
+	value, known, err := valueOf(points, last, axis)
 	if !known {
 		return len(indexes), err
 	}
-	n, _ := slices.BinarySearchFunc(indexes, l.after.Index, func(index, last int64) int {
-		other, _, err2 := valueOf(l.sweep.Space, index, axis)
+	n, _ := slices.BinarySearchFunc(indexes, last, func(index, last int64) int {
+		other, _, err2 := valueOf(points, index, axis)
 		err = cmp.Or(err, err2)
 		return cmp.Or(cmp.Compare(places[other], places[value]), cmp.Compare(index, last+1))
 	})

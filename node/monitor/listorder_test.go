@@ -85,9 +85,11 @@ func TestSortByParameter(t *testing.T) {
 			for _, skip := range []int64{0, 500, 1200} {
 				var got []int64
 				l := &listing{
-					listingPage:   listingPage{sweep: s, left: 60, skip: skip, emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil }},
+					listingPage: listingPage{
+						sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc}, left: 60, skip: skip,
+						emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil },
+					},
 					listingPlaces: listingPlaces{parameter: "a"}, trials: m.handlers.trials,
-					q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc},
 				}
 				if err := l.byParameter(t.Context(), "a"); err != nil {
 					t.Fatal(err)

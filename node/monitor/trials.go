@@ -59,8 +59,8 @@ func (h *trialHandlers) newListing(r *http.Request, s *grid.Sweep) (*listing, er
 		return nil, err
 	}
 	l := &listing{
-		listingPage: listingPage{sweep: s, left: q.Limit, skip: q.Offset, lastUnrecorded: -1}, listingPlaces: listingPlaces{parameter: parameter, sorted: q.Sort},
-		trials: h, q: q,
+		listingPage:   listingPage{sweep: s, q: q, left: q.Limit, skip: q.Offset, lastUnrecorded: -1},
+		listingPlaces: listingPlaces{parameter: parameter, sorted: q.Sort}, trials: h,
 	}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
@@ -143,7 +143,6 @@ type listing struct {
 	listingPlaces
 
 	trials   *trialHandlers
-	q        api.TrialQuery
 	selected []int64 // indexes, if a filter selects trials
 	matched  int64   // the number of trials that the filter selects
 }
@@ -178,12 +177,6 @@ func (l *listing) run(ctx context.Context) error {
 	}
 	return l.fillGaps(l.trials.history.Known(l.sweep.ID), from, l.sweep.Space.Count())
 }
-
-func (l *listing) wantsState(s grid.State) bool {
-	return len(l.q.States) == 0 || slices.Contains(l.q.States, s)
-}
-
-func (l *listing) wantsUnrecorded() bool { return l.wantsState(unrecordedState(l.sweep)) }
 
 // byIndex merges rows and gaps by index; in this order the offset is an index.
 func (l *listing) byIndex(ctx context.Context) error {

@@ -43,7 +43,7 @@ func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
 
 // table answers with a page of a listing, by columns.
 func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
-	applied, key := h.history.Applied(), l.pageKey(columns, limit)
+	applied, key := h.history.Applied(), pageKey(l, columns, limit)
 	table, err := api.TrialTable{}, error(nil)
 	found := false
 	if key != "" {

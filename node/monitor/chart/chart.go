@@ -125,11 +125,16 @@ type trials struct {
 	margins func() *margins // computed once
 }
 
-// View is a selection of trials.
+// View is a selection of trials, with the charts of it.
 type View struct {
+	selection
+}
+
+// selection is some of all trials.
+type selection struct {
 	*trials
-	from  *View   // the view that it was selected from; nil for all trials
-	rows  []int32 // that are selected
+	from  *selection // that it was selected from; nil for all trials
+	rows  []int32    // that are selected
 	parts []Part
 
 	// Computed once, as a cached view has several users: the selected rows that have a value, with
@@ -139,8 +144,8 @@ type View struct {
 	ranks func() []float32
 }
 
-func newView(t *trials, from *View, rows []int32) *View {
-	v := &View{trials: t, from: from, rows: rows}
+func newView(t *trials, from *selection, rows []int32) *View {
+	v := &View{selection{trials: t, from: from, rows: rows}}
 	v.order, v.ranks = sync.OnceValues(v.sort), sync.OnceValue(v.rank)
 	return v
 }
@@ -264,7 +269,7 @@ func (v *View) Select(w Where) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	some := newView(v.trials, v, keptParts(v.rows, f.keep))
+	some := newView(v.trials, &v.selection, keptParts(v.rows, f.keep))
 	if len(some.rows) == 0 {
 		for _, test := range f {
 			some.parts = append(some.parts, Part{test.name, int64(len(keptParts(v.rows, test.keep)))})
@@ -273,7 +278,7 @@ func (v *View) Select(w Where) (*View, error) {
 	return some, nil
 }
 
-func (v *View) head(sentence string) Head {
+func (v *selection) head(sentence string) Head {
 	h := Head{
 		Value: v.d.Name, Goal: "minimize", Matched: int64(len(v.rows)), Known: v.known, Count: v.d.Space.Count(), Parts: v.parts, Sentence: sentence,
 	}
@@ -309,7 +314,7 @@ func (t *trials) better(a, b float32) bool {
 const largePart = 8
 
 // sort computes the order of the view.
-func (v *View) sort() ([]int32, []float32) {
+func (v *selection) sort() ([]int32, []float32) {
 	if v.from == nil || len(v.rows) < len(v.from.rows)/largePart {
 		sorted := sortRows(v.rows, v.value, v.d.Maximize)
 		values := make([]float32, len(sorted))
@@ -355,7 +360,7 @@ func sortRows(rows []int32, column []float32, desc bool) []int32 {
 
 // rank returns for each row of order its rank from 0, the best, to 1; equal values share a rank.
 // Rows without a value have NaN.
-func (v *View) rank() []float32 {
+func (v *selection) rank() []float32 {
 	sorted, values := v.order()
 	ranks := make([]float32, len(v.d.State))
 	for i := range ranks {

@@ -42,7 +42,7 @@ const (
 
 // CurveTrials returns the trials whose curves Curves needs: the chosen ones, by default the best,
 // and those from which the band is made.
-func (v *View) CurveTrials(chosen []int64) (picked, band []int64, err error) {
+func (v *selection) CurveTrials(chosen []int64) (picked, band []int64, err error) {
 	if len(chosen) > maxChosen {
 		return nil, nil, &Error{fmt.Sprintf("%d curves are too many for a chart", len(chosen)), fmt.Sprintf("choose at most %d trials", maxChosen)}
 	}

@@ -26,12 +26,12 @@ type Place struct {
 const maxPlaces = 2 << 20
 
 // Matched returns the number of trials that the view selects.
-func (v *View) Matched() int { return len(v.rows) }
+func (v *selection) Matched() int { return len(v.rows) }
 
 // Trials returns the indexes of the selected trials in an order, and the position of each. Trials
 // with equal keys are ordered by index, and those without a key are last. It reports whether the
 // order is known here.
-func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) {
+func (v *selection) Trials(o Order) (all []int64, places func(n int) Place, ok bool) {
 	column, desc, rows := []float32(nil), o.Desc, v.rows
 	switch {
 	case o.Key != "":
@@ -110,7 +110,7 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 
 // sortByParameter sorts the selected rows by the values of a parameter, whose ranks are passed in:
 // numbers, then texts, then Booleans. It also returns the ranks of the values of all rows.
-func sortByParameter(v *View, at int, places []int64) ([]int32, []float32) {
+func sortByParameter(v *selection, at int, places []int64) ([]int32, []float32) {
 	s := v.d.Space
 	positions := make([]int64, len(v.d.State))
 	block := make([][]int64, len(s.Values()))
@@ -131,7 +131,7 @@ func sortByParameter(v *View, at int, places []int64) ([]int32, []float32) {
 
 // valuePlace returns the rank of the value that a trial has on an axis, or NaN if the sweep has no
 // such trial.
-func valuePlace(v *View, index int64, at int, places []int64) float64 {
+func valuePlace(v *selection, index int64, at int, places []int64) float64 {
 	position := make([][]int64, len(v.d.Space.Values()))
 	for k := range position {
 		position[k] = make([]int64, 1)
