@@ -54,13 +54,6 @@ func (b *valueBounds) include(v float64) {
 	b.lo, b.hi = min(b.lo, v), max(b.hi, v)
 }
 
-// includePositive leaves out 0, which stands for a missing value.
-func (b *valueBounds) includePositive(v int64) {
-	if v != 0 {
-		b.include(float64(v))
-	}
-}
-
 // metricNumber reads JSON as SQLite's json_extract does: booleans are numbers, arrays and objects
 // are text. It returns NaN for what is not a number.
 func metricNumber(raw json.RawMessage) (v float64, text bool) {
@@ -143,7 +136,9 @@ func (f *fold) updateBlocks(g *sweepFold) error {
 func (g *sweepFold) includeTrial(bounds []valueBounds, piece *trialBlock, t *grid.Trial) {
 	u, at := &t.Result.Usage, t.Index&(blockTrials-1)
 	for i, v := range [...]int64{t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory} {
-		bounds[i].includePositive(v)
+		if v != 0 { // else it is missing
+			bounds[i].include(float64(v))
+		}
 	}
 	if v, ok := objective(t.Result.Metrics, g.policy.Metric).(float64); ok {
 		bounds[5].include(v)

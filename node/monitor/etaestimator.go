@@ -80,12 +80,6 @@ const (
 	youngETAFactor = 10
 )
 
-// estimateAge returns the minimum age at which an estimate is recomputed of a sweep whose first
-// trial started at a time, in microseconds; 0 if none has.
-func estimateAge(started int64) time.Duration {
-	return min(etaAge, time.Since(time.UnixMicro(started))/youngETAFactor)
-}
-
 // remaining returns how many seconds a sweep will still run: by the model or, as long as the model
 // has no answer, by the number of completed trials.
 func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Sweep) *float64 {
@@ -97,7 +91,8 @@ func (ee *etaEstimator) remaining(ctx context.Context, s *grid.Sweep, v *api.Swe
 		return nil // history reports elsewhere what is wrong with it
 	}
 	version, _ := ee.charts.version(ctx, s, etaAge)
-	a, err := ee.cache.recent(string(s.ID), version, estimateAge(c.Started), ee.fit(ctx, s))
+	least := min(etaAge, time.Since(time.UnixMicro(c.Started))/youngETAFactor)
+	a, err := ee.cache.recent(string(s.ID), version, least, ee.fit(ctx, s))
 	if err == nil && a != nil {
 		var e chart.ETA
 		if err = json.Unmarshal(a.body, &e); err == nil && !math.IsNaN(float64(e.Seconds)) {

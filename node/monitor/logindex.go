@@ -11,7 +11,6 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
-	"mlfnode/node/history"
 )
 
 const (
@@ -102,14 +101,6 @@ type trialLog struct {
 }
 
 func (t *trialLog) empty() bool { return t.run == "" || t.ended && t.ref.First == 0 }
-
-func newTrialLog(id grid.TrialID, a *history.Attempt) *trialLog {
-	t := &trialLog{sweep: id.Sweep, index: id.Index}
-	if a != nil {
-		t.number, t.run, t.node, t.ended, t.ref, t.since = a.Number, a.Run, a.Node, a.Ended > 0, a.Result.Log, time.UnixMicro(a.Started).Add(-clockSlack)
-	}
-	return t
-}
 
 // get returns the index of an attempt.
 func (x *logIndexes) get(t *trialLog) *logIndex {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
@@ -145,7 +146,12 @@ func (l *lookup) trialLog(r *http.Request) (*trialLog, error) {
 			Hint: "see: mlfnode trials SWEEP/TRIAL",
 		}
 	}
-	return newTrialLog(id, a), nil
+	t := &trialLog{sweep: id.Sweep, index: id.Index}
+	if a != nil {
+		t.number, t.run, t.node, t.ended, t.ref = a.Number, a.Run, a.Node, a.Ended > 0, a.Result.Log
+		t.since = time.UnixMicro(a.Started).Add(-clockSlack)
+	}
+	return t, nil
 }
 
 // trialStream returns the attempt whose output a request asks for, and the number of the stream; 0

@@ -72,7 +72,9 @@ func (m *Monitor) newRouter() *router {
 		}
 	}
 	if worker {
-		t.mux.HandleFunc("/", answerOnWorker)
+		t.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
+		})
 	} else {
 		t.mux.HandleFunc("/", t.unknown)
 	}
@@ -136,11 +138,6 @@ func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sendError(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path), Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
-}
-
-// answerOnWorker is the response of a worker to calls that only a master answers.
-func answerOnWorker(w http.ResponseWriter, _ *http.Request) {
-	sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
 }
 
 // strict refuses queries with unknown parameters, since a client that mistypes one would misread
