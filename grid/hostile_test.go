@@ -22,17 +22,17 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 		"longer than can run": "echo " + many("x", 200_000),
 	} {
 		for _, task := range []Task{{Shell: script}, {Command: []string{"bash", "-c", script + "{a}"}}} {
-			if err := task.CheckCommand([]string{"a"}); err == nil {
+			if err := task.Template().Check([]string{"a"}); err == nil {
 				t.Errorf("%s: not refused", name)
 			}
-			if argv := task.Argv(space.Params{{Key: "a", Value: space.Value{Text: "1"}}}); len(argv) != 3 ||
+			if argv := task.Template().Argv(space.Params{{Key: "a", Value: space.Value{Text: "1"}}}); len(argv) != 3 ||
 				!strings.Contains(argv[2], "exit 2") {
 				t.Errorf("%s: a stored one does not say why it fails", name)
 			}
 		}
 	}
 	good := Task{Shell: "for i in 1 2; do " + many("( ", 500) + "echo {a}" + many(" )", 500) + "; case $i in a) ;; b) ;; esac; done " + many("# long\n", 10_000)}
-	if err := good.CheckCommand(nil); err != nil {
+	if err := good.Template().Check(nil); err != nil {
 		t.Errorf("a long script is refused: %v", err)
 	}
 	axes := make([]space.Axis, 20_000)

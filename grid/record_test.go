@@ -37,11 +37,11 @@ func FuzzSweepRecord(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if argv := s.Task.Argv(p); len(argv) < len(s.Task.Command) {
+			if argv := s.Task.Template().Argv(p); len(argv) < len(s.Task.Command) {
 				t.Fatalf("argv of point %d: %q", i, argv)
 			}
 			if s.Task.Shell != "" || len(s.Task.Command) > 0 {
-				_ = s.Task.Display(p)
+				_ = s.Task.Template().Display(p)
 			}
 			if _, err := json.Marshal(p); err != nil {
 				t.Fatalf("point %d can't be written: %v", i, err)

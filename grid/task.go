@@ -93,16 +93,7 @@ type Objective struct {
 	Goal   string `json:"goal"` // "maximize" or "minimize"
 }
 
-// Argv returns the program and arguments of one point; see command.Template.
-func (t *Task) Argv(p space.Params) []string { return t.template().Argv(p) }
-
-// CheckCommand returns an error if the task's command cannot take parameters with these keys; see
-// command.Template.
-func (t *Task) CheckCommand(keys []string) error { return t.template().Check(keys) }
-
-// Display returns the command of one point as a line that people can read and paste into a shell.
-func (t *Task) Display(p space.Params) string { return t.template().Display(p) }
-
-func (t *Task) template() *command.Template {
+// Template returns the command of the task, from which the commands of its points are built.
+func (t *Task) Template() *command.Template {
 	return &command.Template{Args: t.Command, Shell: t.Shell, Constants: t.Constants, Repeat: t.Repeat}
 }

@@ -119,7 +119,7 @@ func TestImportAppendedOptions(t *testing.T) {
 		check(t, err)
 		d, err := p.Task("t")
 		check(t, err)
-		if got := strings.Join(d.Task.Argv(nil), " "); got != c.want {
+		if got := strings.Join(d.Task.Template().Argv(nil), " "); got != c.want {
 			t.Errorf("%s: got the command %q, want %q", c.name, got, c.want)
 		}
 		if len(d.Axes) != 1 {

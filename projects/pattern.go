@@ -2,7 +2,6 @@ package projects
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -300,9 +299,6 @@ func matchTokens(tokens []token, text string) bool {
 	}
 	return at[n]
 }
-
-// String returns the pattern as it is written, with its line.
-func (p *pattern) String() string { return fmt.Sprintf("%s in line %d", p.text, p.line) }
 
 // lastMatch returns the last of the patterns that matches, which is the one that decides.
 func lastMatch(rules []pattern, name string, folder bool) *pattern {

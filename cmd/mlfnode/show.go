@@ -190,7 +190,7 @@ func settingsOf(d *api.Description) []factLine {
 	bare.Constants = nil
 	all := []factLine{
 		{"task", d.Sweep.Project + "." + t.Name},
-		{"program", bare.Display(nil)},
+		{"program", bare.Template().Display(nil)},
 		{"constants", assignmentsText(t.Constants)},
 		{"setup", command.Quote(t.Setup...)}, {"venv", t.Venv}, {"image", d.Sweep.Image},
 		{"environment", strings.Join(env, " ")},

@@ -126,7 +126,8 @@ func loadPlan(a *app, args, command []string, f *planFlags) (*plan, error) {
 			return nil, err
 		}
 	}
-	if err := errors.Join(p.task.Check(), p.task.CheckCommand(points.Keys())); err != nil { // as the master does again
+	// The master checks this again.
+	if err := errors.Join(p.task.Check(), p.task.Template().Check(points.Keys())); err != nil {
 		return nil, asUsage(err)
 	}
 	return p, p.checkCommand()
@@ -285,7 +286,7 @@ func printDryRun(ui *console, p *plan, limit int64) error {
 			if err != nil {
 				return err
 			}
-			out.Trials = append(out.Trials, dryTrial{Index: i, Params: params, Command: p.task.Argv(params)})
+			out.Trials = append(out.Trials, dryTrial{Index: i, Params: params, Command: p.task.Template().Argv(params)})
 		}
 		return json.NewEncoder(ui.stdout).Encode(out)
 	}
@@ -295,7 +296,7 @@ func printDryRun(ui *console, p *plan, limit int64) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(ui.stdout, "%4d  %s\n", i, sanitize([]byte(p.task.Display(params))))
+		fmt.Fprintf(ui.stdout, "%4d  %s\n", i, sanitize([]byte(p.task.Template().Display(params))))
 	}
 	if count > n {
 		fmt.Fprintf(ui.stdout, "      … %d more; --limit N shows more of them\n", count-n)

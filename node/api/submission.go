@@ -230,5 +230,5 @@ func (q *Submission) Check() (*Submit, error) {
 	if by := s.Task.MeasureBy; by != "" && !slices.Contains(s.Space.Keys(), by) {
 		return nil, fmt.Errorf("measure_by names %q, which is not a parameter of the sweep. Its parameters are %s", by, strings.Join(s.Space.Keys(), ", "))
 	}
-	return s, s.Task.CheckCommand(s.Space.Keys())
+	return s, s.Task.Template().Check(s.Space.Keys())
 }

@@ -22,7 +22,7 @@ type submissions struct {
 // Submit stores a new sweep and returns when its record is on disk. It answers a submission that
 // was stored already, recognised by its token, with the stored sweep.
 func (q *submissions) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
-	if err := s.Task.CheckCommand(s.Space.Keys()); err != nil {
+	if err := s.Task.Template().Check(s.Space.Keys()); err != nil {
 		return jetstream.Record{}, conflict(err.Error(), "")
 	}
 	if err := q.checkFits(ctx, s.Task.Resources.Initial()); err != nil {

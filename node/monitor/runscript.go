@@ -37,8 +37,9 @@ func (h *trialHandlers) runScript(r *http.Request) (api.ByHand, error) {
 		return none, err
 	}
 	v := api.ByHand{
-		Trial: id.String(), Project: s.Project, Bundle: s.Bundle, Image: s.Task.Image, Command: s.Task.Argv(params),
-		Setup: append([]string{}, s.Task.Setup...), Env: []api.Variable{}, Hidden: []string{},
+		Trial: id.String(), Project: s.Project, Bundle: s.Bundle, Image: s.Task.Image,
+		Command: s.Task.Template().Argv(params),
+		Setup:   append([]string{}, s.Task.Setup...), Env: []api.Variable{}, Hidden: []string{},
 	}
 	if s.Pinned != "" {
 		v.Image = s.Pinned

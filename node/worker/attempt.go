@@ -223,7 +223,7 @@ func (at *attemptRunner) spec(s *sweep, a *attempt) (*executor.Attempt, error) {
 			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
 			Container: container, Devices: a.allocation.UUIDs(),
 		},
-		Argv: t.Argv(a.params), Env: at.environs.forAttempt(s, a),
+		Argv: t.Template().Argv(a.params), Env: at.environs.forAttempt(s, a),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: at.backoff.startedCallback(a),
 		Kill: at.snapshots.graceEnded,
 	}
