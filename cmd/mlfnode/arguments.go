@@ -40,9 +40,6 @@ func joinOptional(root *cobra.Command, args []string) []string {
 	return joined
 }
 
-// hideDefault hides a default that only stands for "not given" from the help.
-func hideDefault(f *pflag.FlagSet, name string) { f.Lookup(name).DefValue = "0" }
-
 // badFlag explains a flag that is unknown or has an invalid value.
 func badFlag(c *cobra.Command, err error) error {
 	msg := err.Error()
@@ -78,13 +75,6 @@ func noArgument(c *cobra.Command, args []string) error {
 		return nil
 	}
 	return usage(fmt.Sprintf("%s takes no arguments, but was given %q", c.Name(), args[0]), c.CommandPath()+" --help")
-}
-
-func someArguments(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usage(c.Name()+" needs a host", c.CommandPath()+" --help")
-	}
-	return nil
 }
 
 // unknownCommand refuses a first argument that is not a command, and suggests similar ones.

@@ -55,14 +55,11 @@ func hostUntilIdle(ctx context.Context, s *node.Session) error {
 // ensureBackgroundNode starts a node that outlives this command, unless one runs or the sweep goes
 // to a cluster.
 func (c *connector) ensureBackgroundNode(ctx context.Context) error {
-	cfg, err := c.settings()
-	if err != nil {
+	d, err := c.destination()
+	if err != nil || !d.alone() || node.Running(ctx, d.cfg) {
 		return err
 	}
-	d, err := c.destination(&cfg)
-	if err != nil || !d.alone() || node.Running(ctx, cfg) {
-		return err
-	}
+	cfg := d.cfg
 	if err := makeStateFolder(c.console, cfg.StateDir); err != nil {
 		return err
 	}

@@ -141,6 +141,6 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 		return failed("nothing was restored: "+oneLine(err.Error()), "fix the cause and run it again")
 	}
 	a.say("restored the master %s as of %s; start it with: mlfnode master, or: mlfnode service install --role master",
-		about.Node, about.Made.Local().Format("2 January 2006 15:04"))
+		about.Node, dayAndTime(about.Made))
 	return nil
 }

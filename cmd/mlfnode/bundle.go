@@ -84,16 +84,12 @@ func listFiles(a *app, p *plan, include []string) error {
 	if !p.project.Bundled {
 		return nil
 	}
-	cfg, err := a.settings()
-	if err != nil {
-		return err
-	}
-	d, err := a.destination(&cfg)
+	d, err := a.destination()
 	if err != nil {
 		return err
 	}
 	p.files, err = projects.List(p.project.Dir, projects.ListOptions{
-		Except: []string{cfg.StateDir}, Include: include, Share: p.task.Share, Lenient: p.project.Lenient,
+		Except: []string{d.cfg.StateDir}, Include: include, Share: p.task.Share, Lenient: p.project.Lenient,
 		Setup: len(p.task.Setup) > 0, Cluster: !d.alone(),
 	})
 	if err == nil {
@@ -270,6 +266,7 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 // mentions reports whether a text mentions a file or something in a folder, as a path or as a
 // Python module.
 func mentions(text, file string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 	module := strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(file, "/"), ".py"), "/", ".")
 	for _, name := range []string{file, strings.TrimSuffix(file, "/"), module} {
 		for rest := text; ; {
@@ -277,7 +274,10 @@ func mentions(text, file string) bool {
 			if !found {
 				break
 			}
-			if !endsInName(before) && (strings.HasSuffix(name, "/") || !beginsWithName(after)) {
+			before = strings.TrimSuffix(before, "./")
+			begins := before == "" || !strings.Contains(letters+"/", before[len(before)-1:])
+			ends := strings.HasSuffix(name, "/") || after == "" || !strings.Contains(letters, after[:1])
+			if begins && ends { // not a part of a longer name
 				return true
 			}
 			rest = after
@@ -285,12 +285,3 @@ func mentions(text, file string) bool {
 	}
 	return false
 }
-
-func endsInName(s string) bool {
-	s = strings.TrimSuffix(s, "./")
-	return s != "" && strings.ContainsRune(nameLetters+"/", rune(s[len(s)-1]))
-}
-
-func beginsWithName(s string) bool { return s != "" && strings.ContainsRune(nameLetters, rune(s[0])) }
-
-const nameLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"

@@ -79,7 +79,7 @@ func sshOptions(ui *console, r *clusterFlags, cluster *bootstrap.Cluster) (o boo
 	if err != nil {
 		return o, nil, fmt.Errorf("find this machine's name: %w", err)
 	}
-	view := newClusterView(ui)
+	view := &clusterView{w: ui.stderr, terminal: isTerminal(ui.stderr)}
 	d, err := shell.NewDialer(shell.Options{
 		Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: newPrompter(ui, view),
 	})

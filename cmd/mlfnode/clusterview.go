@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -23,15 +24,16 @@ type clusterView struct {
 	pauses int // how many callers of pause have not resumed
 }
 
-func newClusterView(ui *console) *clusterView {
-	return &clusterView{w: ui.stderr, terminal: isTerminal(ui.stderr)}
-}
-
-// showEvent shows an event; it is bootstrap.Options.Tell.
+// showEvent shows an event; it is bootstrap.Options.OnEvent.
 func (v *clusterView) showEvent(e bootstrap.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	r := v.row(e.Host)
+	i := slices.IndexFunc(v.rows, func(r *machineRow) bool { return r.host == e.Host })
+	if i < 0 {
+		i = len(v.rows)
+		v.rows = append(v.rows, &machineRow{host: e.Host})
+	}
+	r := v.rows[i]
 	r.step, r.busy, r.failed, r.text = e.Step, !e.Done, e.Err != nil, string(e.Step)+" …"
 	if e.Done {
 		r.text = fmt.Sprintf("%-8s%s", e.Step, outcomeOf(&e))
@@ -55,17 +57,6 @@ func outcomeOf(e *bootstrap.Event) string {
 		return e.Detail
 	}
 	return "ok"
-}
-
-func (v *clusterView) row(host string) *machineRow {
-	for _, r := range v.rows {
-		if r.host == host {
-			return r
-		}
-	}
-	r := &machineRow{host: host}
-	v.rows = append(v.rows, r)
-	return r
 }
 
 // draw draws the table over the last one.
@@ -94,8 +85,7 @@ func (v *clusterView) eraseSequence() string {
 func (v *clusterView) lines(most int) []string {
 	chosen, lines := v.rows, []string(nil)
 	if len(v.rows) > most {
-		lines = []string{v.summary()}
-		chosen = v.mostUrgent(most - 1)
+		chosen, lines = v.mostUrgent(most-1), []string{v.summary()}
 	}
 	for _, r := range chosen {
 		lines = append(lines, fmt.Sprintf("%-12s %s", r.host, oneLine(r.text)))

@@ -44,7 +44,7 @@ const maxReattachments = 10
 
 // settings loads node.yaml and applies the global flags.
 func (c *connector) settings() (config.Config, error) {
-	cfg, err := config.Load(c.configFile())
+	cfg, err := config.Load(settingsFile(c.config, c.state))
 	if err != nil {
 		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
 	}
@@ -70,11 +70,11 @@ func (c *connector) settings() (config.Config, error) {
 	return cfg, nil
 }
 
-// configFile names the settings file to read. Without --config, a program that up has installed as
-// ROOT/bin/mlfnode reads ROOT/node.yaml. "" means the default places.
-func (c *connector) configFile() string {
-	if c.config != "" || c.state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
-		return c.config
+// settingsFile names the settings file to read. Without --config, a program that up has installed
+// as ROOT/bin/mlfnode reads ROOT/node.yaml. "" means the default places.
+func settingsFile(config, state string) string {
+	if config != "" || state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
+		return config
 	}
 	self, err := os.Executable()
 	if err != nil || filepath.Base(filepath.Dir(self)) != "bin" {
@@ -96,7 +96,7 @@ func (c *connector) requireState() error {
 	if _, err := os.Stat(cfg.StateDir); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if d, err := c.destination(&cfg); err != nil || !d.alone() {
+	if d, err := c.destination(); err != nil || !d.alone() {
 		return err
 	}
 	return errNoState
@@ -105,6 +105,7 @@ func (c *connector) requireState() error {
 // destination says where a command goes: to the cluster of this machine's state folder, to the
 // cluster that the user has chosen, or, without either, to this machine alone.
 type destination struct {
+	cfg     config.Config  // of this machine
 	role    trust.NodeRole // of this machine in its cluster
 	contact *node.Contact
 }
@@ -113,8 +114,12 @@ func (d *destination) alone() bool { return d.role == "" && d.contact == nil }
 
 // destination decides where a command goes. For a machine in a cluster, settings has already chosen
 // a state folder for --local.
-func (c *connector) destination(cfg *config.Config) (destination, error) {
-	d := destination{}
+func (c *connector) destination() (destination, error) {
+	cfg, err := c.settings()
+	if err != nil {
+		return destination{}, err
+	}
+	d := destination{cfg: cfg}
 	if c.master == "" || c.local {
 		d.role = node.RoleOf(cfg.StateDir)
 	}
@@ -154,33 +159,30 @@ func (c *connector) contact() (*node.Contact, error) {
 // where no node runs, it opens one in this process: if host is true, one that runs trials, else one
 // that only answers reads.
 func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error) {
-	cfg, err := c.settings()
-	if err != nil {
-		return nil, err
-	}
-	d, err := c.destination(&cfg)
+	d, err := c.destination()
 	if err != nil {
 		return nil, err
 	}
 	if d.alone() {
-		if err := makeStateFolder(c.console, cfg.StateDir); err != nil {
+		dir := d.cfg.StateDir
+		if err := makeStateFolder(c.console, dir); err != nil {
 			return nil, err
 		}
-		return node.Attach(ctx, cfg, host, func() {
-			c.say("another mlfnode is using the state folder %s; waiting for it", relativePath(cfg.StateDir))
+		return node.Attach(ctx, d.cfg, host, func() {
+			c.say("another mlfnode is using the state folder %s; waiting for it", relativePath(dir))
 		})
 	}
-	return c.connectToCluster(ctx, &cfg, &d)
+	return c.connectToCluster(ctx, &d)
 }
 
 // connectToCluster opens a session with the master. It waits some seconds for one that is being
 // restarted.
-func (c *connector) connectToCluster(ctx context.Context, cfg *config.Config, d *destination) (*node.Session, error) {
+func (c *connector) connectToCluster(ctx context.Context, d *destination) (*node.Session, error) {
 	if d.contact == nil {
-		return c.ownNode(ctx, cfg, d.role)
+		return c.ownNode(ctx, d)
 	}
 	if d.role == trust.Master {
-		if s, _ := node.At(ctx, *cfg); s != nil {
+		if s, _ := node.At(ctx, d.cfg); s != nil {
 			return s, nil
 		}
 	}
@@ -188,33 +190,29 @@ func (c *connector) connectToCluster(ctx context.Context, cfg *config.Config, d 
 }
 
 // ownNode opens a session with this machine's node in its cluster.
-func (c *connector) ownNode(ctx context.Context, cfg *config.Config, role trust.NodeRole) (*node.Session, error) {
-	s, err := node.Await(ctx, *cfg, func() { c.say("the %s of this machine does not answer; waiting for it", role) })
+func (c *connector) ownNode(ctx context.Context, d *destination) (*node.Session, error) {
+	role, dir := d.role, d.cfg.StateDir
+	s, err := node.Await(ctx, d.cfg, func() { c.say("the %s of this machine does not answer; waiting for it", role) })
 	if !errors.Is(err, node.ErrDown) {
 		return s, err
 	}
-	if name := otherOwner(cfg.StateDir); name != "" {
-		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(cfg.StateDir), name),
-			runAsHint(name))
+	if name := otherOwner(dir); name != "" {
+		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(dir), name), runAsHint(name))
 	}
 	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
 	if c.state != "" {
 		start += " --state-dir " + c.state
 	}
-	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, relativePath(cfg.StateDir)),
+	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, relativePath(dir)),
 		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone",
 			start))
 }
 
 // nearestNode opens a session with the node of this machine, or else with the master.
 func (c *connector) nearestNode(ctx context.Context) (*node.Session, error) {
-	cfg, err := c.settings()
-	if err != nil {
-		return nil, err
-	}
-	d, err := c.destination(&cfg)
+	d, err := c.destination()
 	if d.role != "" {
-		if s, about := node.At(ctx, cfg); s != nil && about.Role != "" {
+		if s, about := node.At(ctx, d.cfg); s != nil && about.Role != "" {
 			return s, nil
 		} else if s != nil {
 			s.Close()
@@ -222,14 +220,14 @@ func (c *connector) nearestNode(ctx context.Context) (*node.Session, error) {
 	}
 	switch {
 	case d.role != "" && (err != nil || d.contact == nil):
-		return c.ownNode(ctx, &cfg, d.role)
+		return c.ownNode(ctx, &d)
 	case err != nil:
 		return nil, err
 	case d.alone():
 		return nil, failed("no node of a cluster is running on this machine",
 			"start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
 	}
-	return c.connectToCluster(ctx, &cfg, &d)
+	return c.connectToCluster(ctx, &d)
 }
 
 // withSession calls fn with a session for reading. If the node goes away meanwhile, fn is called
@@ -254,13 +252,9 @@ func (c *connector) withSession(ctx context.Context, fn func(*node.Session) erro
 // again if the node goes away meanwhile.
 func (c *connector) openSession(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
 	if !detach {
-		cfg, err := c.settings()
-		if err != nil {
-			return nil, err
-		}
-		d, err := c.destination(&cfg)
+		d, err := c.destination()
 		if err == nil {
-			err = refuseInsideTrial(&cfg, &d)
+			err = refuseInsideTrial(&d)
 		}
 		if err != nil {
 			return nil, err
@@ -293,11 +287,7 @@ func (c *connector) callMaster(ctx context.Context, fn func(*api.Client) error) 
 
 // withMaster calls fn with a session with the cluster's master.
 func (c *connector) withMaster(ctx context.Context, fn func(*node.Session) error) error {
-	cfg, err := c.settings()
-	if err != nil {
-		return err
-	}
-	d, err := c.destination(&cfg)
+	d, err := c.destination()
 	if err != nil {
 		return err
 	}
@@ -305,7 +295,7 @@ func (c *connector) withMaster(ctx context.Context, fn func(*node.Session) error
 		return failed("no master is running on this machine, and you have not joined a cluster",
 			"start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
 	}
-	s, err := c.connectToCluster(ctx, &cfg, &d)
+	s, err := c.connectToCluster(ctx, &d)
 	if err != nil {
 		return err
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
-	"mlfnode/node/config"
 	"mlfnode/node/doctor"
 	"mlfnode/node/membership"
 	"mlfnode/node/service"
@@ -86,12 +86,20 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	}
 	facts := queryService(ctx)
 	gpus, uuids := queryGPUs(ctx)
+	ports := cfg.Cluster.Ports
 	h := doctor.Host{
-		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: doctorPorts(&cfg), Seed: seed,
-		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus, Containers: node.ContainerFacts(ctx, cfg, uuids),
+		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Seed: seed,
+		Ports: doctor.Ports{API: ports.API, NATS: ports.NATS, Gossip: ports.Gossip},
+		Bind:  cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus, Containers: node.ContainerFacts(ctx, cfg, uuids),
 		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
-	askMaster(a, &h)
+	if contact, err := a.contact(); err == nil && contact != nil { // else the host is checked without the master
+		m := &masterProbe{client: contact.Client(), node: cfg.Node, agent: h.Running}
+		h.AskMaster, h.DialBack = func(ctx context.Context) (doctor.MasterInfo, error) {
+			about, err := m.client.Node(ctx)
+			return doctor.MasterInfo{Time: about.Time, Version: about.Version}, err
+		}, m.reachPort
+	}
 	if h.Master, h.Roots, err = membership.Credentials(cfg.StateDir); err != nil {
 		return h, err
 	}
@@ -155,23 +163,8 @@ func printFindings(ui *console, found []doctor.Finding) error {
 // host.
 type masterProbe struct {
 	client *api.Client
-	node   string
+	node   grid.NodeID
 	agent  bool // a node of this host listens on the ports
-}
-
-// askMaster lets doctor ask what only the master knows.
-func askMaster(a *app, h *doctor.Host) {
-	contact, err := a.contact()
-	if err != nil || contact == nil {
-		return // the host is checked without the master
-	}
-	m := &masterProbe{client: contact.Client(), node: string(h.Node), agent: h.Running}
-	h.AskMaster, h.DialBack = m.askNode, m.reachPort
-}
-
-func (m *masterProbe) askNode(ctx context.Context) (doctor.MasterInfo, error) {
-	about, err := m.client.Node(ctx)
-	return doctor.MasterInfo{Time: about.Time, Version: about.Version}, err
 }
 
 // reachPort has the master connect to a port of this host. If no node listens there, this process
@@ -215,6 +208,19 @@ func (m *masterProbe) seenByGossip(ctx context.Context) error {
 	return checkAlive(all, m.node)
 }
 
+// checkAlive returns an error unless the node is among the members and alive. A node that gossip
+// does not see gets no trials.
+func checkAlive(all []api.Member, node grid.NodeID) error {
+	i := slices.IndexFunc(all, func(m api.Member) bool { return m.Node == node })
+	switch {
+	case i < 0:
+		return errors.New("its gossip does not see this node, so this node gets no trials")
+	case all[i].State != "alive":
+		return fmt.Errorf("its gossip lists this node as %s", all[i].State)
+	}
+	return nil
+}
+
 // receiveWord waits for the packet that the master sends.
 func (m *masterProbe) receiveWord(ctx context.Context, port int) error {
 	l, err := net.ListenPacket("udp", net.JoinHostPort("", strconv.Itoa(port)))
@@ -241,25 +247,4 @@ func (m *masterProbe) receiveWord(ctx context.Context, port int) error {
 			return nil
 		}
 	}
-}
-
-// checkAlive returns an error unless the node is among the members and alive. A node that gossip
-// does not see gets no trials.
-func checkAlive(all []api.Member, node string) error {
-	for i := range all {
-		if string(all[i].Node) != node {
-			continue
-		}
-		if all[i].State != "alive" {
-			return fmt.Errorf("its gossip lists this node as %s", all[i].State)
-		}
-		return nil
-	}
-	return errors.New("its gossip does not see this node, so this node gets no trials")
-}
-
-// doctorPorts returns the ports of the settings in doctor's form.
-func doctorPorts(cfg *config.Config) doctor.Ports {
-	p := cfg.Cluster.Ports
-	return doctor.Ports{API: p.API, NATS: p.NATS, Gossip: p.Gossip}
 }

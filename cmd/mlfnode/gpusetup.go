@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -24,7 +25,13 @@ func gpuSetupCommand(ui *console) *cobra.Command {
 	var o gpusetup.Options
 	r := &clusterFlags{}
 	c := &cobra.Command{
-		Use: "gpu-setup HOST…", Short: "Set up the NVIDIA container toolkit on hosts, over ssh", Args: someArguments,
+		Use: "gpu-setup HOST…", Short: "Set up the NVIDIA container toolkit on hosts, over ssh",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(c.Name()+" needs a host", c.CommandPath()+" --help")
+			}
+			return nil
+		},
 		Long: `gpu-setup checks each host step by step, from the hardware to Docker, installs what is missing for GPUs in containers, and checks
 again. It works on Ubuntu and Debian, as root or with a sudo that asks for no password. The driver must already be installed. Docker is
 not restarted under running containers, and no machine is rebooted, unless a flag says so. Programs without containers need none of this.`,
@@ -60,7 +67,9 @@ func setUpGPUs(ctx context.Context, ui *console, r *clusterFlags, o gpusetup.Opt
 	if ui.json {
 		err = ui.printJSON(reports)
 	} else {
-		printGPUReports(ui, reports)
+		for i := range reports {
+			printGPUReport(ui, &reports[i])
+		}
 	}
 	for _, r := range reports {
 		if err == nil && (r.Problem != nil || r.Outcome == gpusetup.Stopped) {
@@ -87,33 +96,24 @@ func setUpGPUHost(ctx context.Context, ui *console, over *bootstrap.Options, hos
 	return r
 }
 
-func printGPUReports(ui *console, all []gpuReport) {
-	for _, r := range all {
-		if r.Problem != nil {
-			printProblem(ui, r.Host, r.Problem)
-			continue
+func printGPUReport(ui *console, r *gpuReport) {
+	if r.Problem != nil {
+		printProblem(ui, r.Host, r.Problem)
+		return
+	}
+	for _, c := range r.Checks {
+		verdict := string(c.Verdict)
+		if c.Fixed {
+			verdict = "fixed"
 		}
-		for i := range r.Checks {
-			printGPUCheck(ui, r.Host, &r.Checks[i], r.DryRun)
+		fmt.Fprintf(ui.stdout, "%s: %-6s %-13s %s\n", r.Host, verdict, c.Name, oneLine(cmp.Or(c.Cause, c.Note)))
+		if c.Cure != "" && !c.Fixed {
+			fmt.Fprintf(ui.stdout, "  try: %s\n", oneLine(c.Cure))
 		}
-		fmt.Fprintf(ui.stdout, "%s: %s\n", r.Host, r.Outcome)
+		if r.DryRun && c.Program != "" {
+			program := strings.ReplaceAll(strings.TrimSpace(c.Program), "\n", "\n    ")
+			fmt.Fprintf(ui.stdout, "  would run as root:\n    %s\n", program)
+		}
 	}
-}
-
-func printGPUCheck(ui *console, host string, c *gpusetup.Check, dry bool) {
-	verdict, text := string(c.Verdict), c.Note
-	if c.Cause != "" {
-		text = c.Cause
-	}
-	if c.Fixed {
-		verdict = "fixed"
-	}
-	fmt.Fprintf(ui.stdout, "%s: %-6s %-13s %s\n", host, verdict, c.Name, oneLine(text))
-	if c.Cure != "" && !c.Fixed {
-		fmt.Fprintf(ui.stdout, "  try: %s\n", oneLine(c.Cure))
-	}
-	if dry && c.Program != "" {
-		program := strings.ReplaceAll(strings.TrimSpace(c.Program), "\n", "\n    ")
-		fmt.Fprintf(ui.stdout, "  would run as root:\n    %s\n", program)
-	}
+	fmt.Fprintf(ui.stdout, "%s: %s\n", r.Host, r.Outcome)
 }

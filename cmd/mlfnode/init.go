@@ -36,7 +36,9 @@ func runAsInit(args []string, stderr io.Writer) int {
 	c.Args[0] = args[0]
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// A group of its own, so that the child gets signals of the terminal once, from the terminal.
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: inForeground(unix.Stdin), Ctty: unix.Stdin}
+	group, err := unix.IoctlGetInt(unix.Stdin, unix.TIOCGPGRP)
+	foreground := err == nil && group == unix.Getpgrp()
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: foreground, Ctty: unix.Stdin}
 	if err := c.Start(); err != nil {
 		fmt.Fprintf(stderr, "error: start mlfnode as a child of process 1: %v\n", err)
 		return 1
@@ -68,10 +70,4 @@ func runAsInit(args []string, stderr io.Writer) int {
 		}
 		return ended.ExitStatus()
 	}
-}
-
-// inForeground reports whether fd is the terminal of this process, which may read from it.
-func inForeground(fd int) bool {
-	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"mlfnode/node"
-	"mlfnode/node/config"
 )
 
 // enclosingTrial returns the trial in which this process runs and the folder of its MLF_OUT,
@@ -45,20 +44,21 @@ func (c *connector) useTrialNode(quiet bool) {
 
 // refuseInsideTrial refuses to follow a sweep from inside a trial of the same node or cluster: the
 // sweep would wait for slots that trials hold while they wait for the sweep.
-func refuseInsideTrial(cfg *config.Config, d *destination) error {
+func refuseInsideTrial(d *destination) error {
 	trial, out := enclosingTrial()
-	if trial == "" || cfg.StateDir == trialNodeState() {
+	if trial == "" || d.cfg.StateDir == trialNodeState() {
 		return nil
 	}
 	state := filepath.Dir(filepath.Dir(filepath.Dir(out)))
 	if d.alone() {
-		rest, err := filepath.Rel(cfg.StateDir, out)
+		rest, err := filepath.Rel(d.cfg.StateDir, out)
 		if err != nil || rest == ".." || strings.HasPrefix(rest, "../") {
 			return nil
 		}
 	} else if node.RoleOf(state) == "" {
 		return nil
 	}
-	return failed(fmt.Sprintf("this runs inside trial %s: the sweep would wait for a slot that this trial holds, and the trial for the sweep", trial),
+	return failed(fmt.Sprintf("this runs inside trial %s: the sweep would wait for a slot that this trial holds, "+
+		"and the trial for the sweep", trial),
 		`-d submits it and returns at once; --local --state-dir "$(mktemp -d)" runs it on a separate node`)
 }

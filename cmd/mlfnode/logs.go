@@ -128,6 +128,14 @@ func printFailedLogs(ctx context.Context, ui *console, c *api.Client, id grid.Sw
 	return nil
 }
 
+// loggedOutput is a piece of output as `logs --json` prints it. Invalid UTF-8 is replaced.
+type loggedOutput struct {
+	Trial  string    `json:"trial"`
+	Stream string    `json:"stream"`
+	Time   time.Time `json:"time"`
+	Text   string    `json:"text"`
+}
+
 func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
 	raw := id.Index >= 0 && (view.raw || !isTerminal(ui.stdout))
 	v, err := c.Sweeps().Get(ctx, id.Sweep)
@@ -135,7 +143,7 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 		return err
 	}
 	if view.lines == nil {
-		view.lines = newLineWriter(v.Sweep, ui.colours(ui.stdout), writeLines(ui.stdout))
+		view.lines = newLineWriter(v.Sweep, ui.colours(ui.stdout), func(line string) { fmt.Fprintln(ui.stdout, line) })
 	}
 	shown := view.lines
 	for o, err := range c.Logs().Stream(ctx, v.Sweep, q) {
@@ -149,7 +157,8 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 			}
 		case !view.wants(o.Stream) || q.Follow && !view.seen.Fresh(&o):
 		case ui.json:
-			if err := json.NewEncoder(ui.stdout).Encode(logLine(v.Sweep, &o)); err != nil {
+			trial := grid.TrialID{Sweep: v.Sweep, Index: o.Index}.String()
+			if err := json.NewEncoder(ui.stdout).Encode(loggedOutput{trial, o.Stream, o.Time, string(o.Data)}); err != nil {
 				return err
 			}
 		case !raw:
@@ -162,14 +171,4 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 	}
 	shown.flush()
 	return nil
-}
-
-// logLine is a piece of output as `logs --json` prints it. Invalid UTF-8 is replaced.
-func logLine(id grid.SweepID, o *api.Output) any {
-	return struct {
-		Trial  string    `json:"trial"`
-		Stream string    `json:"stream"`
-		Time   time.Time `json:"time"`
-		Text   string    `json:"text"`
-	}{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Stream, o.Time, string(o.Data)}
 }

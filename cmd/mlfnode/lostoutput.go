@@ -81,12 +81,19 @@ func lostOutputText(p *api.Printed) string {
 	return text
 }
 
+// loggedGap is a gap in the output as `logs --json` prints it.
+type loggedGap struct {
+	Trial string `json:"trial"`
+	Cut   int64  `json:"cut_bytes"`
+	Gone  int64  `json:"gone_bytes"`
+}
+
 // printLostOutput prints what is missing from a trial's output: among its lines, or beside the
 // bytes of the program.
 func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, shown *lineWriter) error {
 	switch {
 	case ui.json:
-		return json.NewEncoder(ui.stdout).Encode(lostOutputLine(id, o))
+		return json.NewEncoder(ui.stdout).Encode(loggedGap{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Cut, o.Gone})
 	case raw:
 		ui.say("%s/%d: %s", id, o.Index, lostText(o.Cut, o.Gone))
 	default:
@@ -94,13 +101,4 @@ func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, show
 		shown.emit(fmt.Sprintf("%s/%d … %s", id, o.Index, lostText(o.Cut, o.Gone)))
 	}
 	return nil
-}
-
-// lostOutputLine is a gap in the output as `logs --json` prints it.
-func lostOutputLine(id grid.SweepID, o *api.Output) any {
-	return struct {
-		Trial string `json:"trial"`
-		Cut   int64  `json:"cut_bytes"`
-		Gone  int64  `json:"gone_bytes"`
-	}{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Cut, o.Gone}
 }

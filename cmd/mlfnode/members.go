@@ -56,11 +56,18 @@ func printMembers(ui *console, all []api.Member) error {
 	t := newTable(ui.stdout, append(head, "")...)
 	for i := range all {
 		m := &all[i]
+		state := m.State
+		switch {
+		case m.Quarantined:
+			state += ", quarantined"
+		case m.Drained:
+			state += ", drained"
+		}
 		running, load := "", "" // unknown for a node that is not there
 		if mayWork(m) {
 			running, load = strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64)
 		}
-		row := []string{string(m.Node), memberState(m), strings.Join(m.Roles, ","),
+		row := []string{string(m.Node), state, strings.Join(m.Roles, ","),
 			strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory), strconv.Itoa(m.GPUs),
 			running, load, m.Address, m.Version}
 		if labelled {
@@ -73,17 +80,6 @@ func printMembers(ui *console, all []api.Member) error {
 
 // mayWork reports whether the node may be running trials.
 func mayWork(m *api.Member) bool { return m.State == "alive" || m.State == "suspect" }
-
-// memberState returns the state of a node, with what is special about it.
-func memberState(m *api.Member) string {
-	switch {
-	case m.Quarantined:
-		return m.State + ", quarantined"
-	case m.Drained:
-		return m.State + ", drained"
-	}
-	return m.State
-}
 
 func drainCommand(a *app) *cobra.Command {
 	var reason string
@@ -118,7 +114,7 @@ const (
 func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.NodeID) error {
 	tick := time.NewTicker(restInterval)
 	defer tick.Stop()
-	told := false
+	warned := false
 	for idle := 0; idle < restCounts; {
 		rests, state, err := isIdle(ctx, s.Client(), node)
 		switch {
@@ -128,8 +124,8 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 			}
 		case err != nil:
 			return err
-		case !rests && (state == "" || state == "dead") && !told:
-			told = true
+		case !rests && (state == "" || state == "dead") && !warned:
+			warned = true
 			ui.say("the cluster can't reach %s, so what runs there is unknown; waiting for it", node)
 		}
 		if idle++; !rests {
@@ -165,12 +161,24 @@ func isIdle(ctx context.Context, client *api.Client, node grid.NodeID) (rests bo
 	return count == 0 && (m.State == "left" || m.State == "alive" && m.Running == 0), m.State, nil
 }
 
+// drainNode drains a node, and prints what still runs there.
 func drainNode(ctx context.Context, ui *console, client *api.Client, node grid.NodeID, reason string) error {
 	if err := client.Members().Drain(ctx, node, reason); err != nil {
 		return err
 	}
-	if err := printRunning(ctx, ui, client, node); err != nil && ctx.Err() == nil { // the node is drained anyway
+	count, names, err := runningOn(ctx, client, node)
+	switch {
+	case err != nil && ctx.Err() != nil: // the node is drained anyway
+	case err != nil:
 		ui.say("%s takes no more trials; what still runs there is unknown: %s", node, oneLine(err.Error()))
+	case count == 0:
+		ui.say("%s takes no more trials; no trial is known to be running there", node)
+	default:
+		if count > mostNamed {
+			names = append(names, "…")
+		}
+		ui.say("%s takes no more trials; still running there: %s (%s)", node, plural(int64(count), "trial"),
+			strings.Join(names, ", "))
 	}
 	return nil
 }
@@ -201,24 +209,6 @@ func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count
 		}
 	}
 	return count, names, nil
-}
-
-// printRunning prints what still runs on a node that takes no more trials.
-func printRunning(ctx context.Context, ui *console, client *api.Client, node grid.NodeID) error {
-	count, names, err := runningOn(ctx, client, node)
-	if err != nil {
-		return err
-	}
-	switch {
-	case count == 0:
-		ui.say("%s takes no more trials; no trial is known to be running there", node)
-		return nil
-	case count > mostNamed:
-		names = append(names, "…")
-	}
-	ui.say("%s takes no more trials; still running there: %s (%s)", node, plural(int64(count), "trial"),
-		strings.Join(names, ", "))
-	return nil
 }
 
 func undrainCommand(a *app) *cobra.Command {

@@ -159,7 +159,12 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	}
 	signals, release := a.interrupts.capture(syscall.SIGUSR2)
 	defer release()
-	terminals := openTerminals()
+	var ttys terminals
+	for _, fd := range []int{0, 2} {
+		if term.IsTerminal(fd) {
+			ttys = append(ttys, fd)
+		}
+	}
 	n, err := open(ctx, cfg)
 	if errors.Is(err, node.ErrInUse) {
 		return failed(fmt.Sprintf("another mlfnode is running with the state folder %s", cfg.StateDir),
@@ -184,7 +189,7 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 		case err := <-n.Failed():
 			return err
 		case sig := <-signals:
-			if sig == syscall.SIGHUP && !terminals.hungUp() {
+			if sig == syscall.SIGHUP && !ttys.hungUp() {
 				a.warn(tell.Reloading())
 				a.warn(tell.Ready(rereadSettings(a, n, f)))
 				continue
@@ -244,14 +249,4 @@ type terminals []int
 // hungUp reports whether one of them was hung up.
 func (t terminals) hungUp() bool {
 	return slices.ContainsFunc(t, func(fd int) bool { return !term.IsTerminal(fd) })
-}
-
-func openTerminals() terminals {
-	var all terminals
-	for _, fd := range []int{0, 2} {
-		if term.IsTerminal(fd) {
-			all = append(all, fd)
-		}
-	}
-	return all
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"time"
 
 	"mlfnode/grid"
@@ -95,9 +94,4 @@ func (l *lineWriter) emitLine(key lineKey, index int64, text []byte) {
 		prefix = fmt.Sprintf("\x1b[%dm%s\x1b[0m", 31+(index%6+6)%6, prefix)
 	}
 	l.emit(prefix + sanitize(text))
-}
-
-// writeLines returns an emit function that prints to w.
-func writeLines(w io.Writer) func(string) {
-	return func(line string) { fmt.Fprintln(w, line) }
 }

@@ -189,11 +189,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 	if !f.detach {
 		a.useTrialNode(f.quiet)
 	}
-	cfg, err := a.settings()
-	if err != nil {
-		return err
-	}
-	d, err := a.destination(&cfg)
+	d, err := a.destination()
 	if err != nil {
 		return err
 	}
@@ -207,7 +203,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 		if err := p.checkProgram(added); err != nil {
 			return err
 		}
-		if err := p.checkFits(ctx, cfg); err != nil {
+		if err := p.checkFits(ctx, &d.cfg); err != nil {
 			return err
 		}
 	}
@@ -270,7 +266,8 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 
 func featureNames() map[grid.Feature]string {
 	return map[grid.Feature]string{
-		grid.FeatureLists: "values that are lists of arguments", grid.FeatureZip: "parameters that go together (zip, CSV and JSON lines)",
+		grid.FeatureLists:  "values that are lists of arguments",
+		grid.FeatureZip:    "parameters that go together (zip, CSV and JSON lines)",
 		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat", grid.FeatureVenv: "venv", grid.FeatureSet: "set",
 		grid.FeatureStop: "stop_after", grid.FeatureEarly: "stop", grid.FeatureNodes: "nodes",
 		grid.FeatureTimeout: "set --timeout", grid.FeatureCancel: "how to cancel one trial",

@@ -188,7 +188,9 @@ func (p *plan) checkProgram(added []string) error {
 		return nil
 	case filepath.IsAbs(name):
 		return checkFile(name, name)
-	case strings.Contains(name, "/") || setsPath(added):
+	case strings.Contains(name, "/"):
+		return nil
+	case slices.ContainsFunc(added, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") }):
 		return nil
 	}
 	if _, err := exec.LookPath(name); err != nil {
@@ -207,10 +209,6 @@ func (p *plan) program() (name string, ok bool) {
 	return name, !strings.ContainsAny(name, "{}") && p.task.Env["PATH"] == ""
 }
 
-func setsPath(environ []string) bool {
-	return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") })
-}
-
 // checkFile refuses a path that can't be executed.
 func checkFile(name, path string) error {
 	info, err := os.Stat(path)
@@ -227,7 +225,7 @@ func checkFile(name, path string) error {
 }
 
 // checkFits refuses a task that this machine can never run.
-func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
+func (p *plan) checkFits(ctx context.Context, cfg *config.Config) error {
 	r := p.task.Resources
 	if !r.Nodes.Has(cfg.Node, cfg.Labels) {
 		return usage(fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes),
@@ -247,7 +245,7 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	}
 	ctx, stop := context.WithTimeout(ctx, gpuDriverTimeout)
 	defer stop()
-	never, problem := node.Never(ctx, &cfg, r)
+	never, problem := node.Never(ctx, cfg, r)
 	switch {
 	case never.Code == "":
 		return nil

@@ -61,7 +61,8 @@ func (p *progress) showLocked(now time.Time) {
 	switch {
 	case p.terminal:
 		p.clearLocked()
-		p.shown = truncate(text, terminalWidth(p.w)-1)
+		columns, _ := terminalSize(p.w)
+		p.shown = truncate(text, columns-1)
 		fmt.Fprint(p.w, p.shown)
 	case !p.quiet && now.Sub(p.last) >= plainInterval:
 		p.last = now
@@ -99,12 +100,19 @@ func (p *progress) print(w io.Writer, line string) {
 // endedTrials counts the trials that have ended.
 func endedTrials(s *api.Sweep) int64 { return s.Succeeded + s.Failed + s.Cancelled }
 
+// barWidth is how many characters of a progress line are its bar.
+const barWidth = 20
+
 // progressLine returns the counts, the rate and the time left. setup is the last line of a running
 // setup step.
 func progressLine(s *api.Sweep, setup string, now time.Time) string {
 	done := endedTrials(s)
+	full := 0
+	if s.Count > 0 {
+		full = int(float64(done) / float64(s.Count) * barWidth)
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s %d/%d", s.Sweep, progressBar(done, s.Count), done, s.Count)
+	fmt.Fprintf(&b, "%s [%s%s] %d/%d", s.Sweep, strings.Repeat("#", full), strings.Repeat("-", barWidth-full), done, s.Count)
 	if s.Running > 0 {
 		fmt.Fprintf(&b, " · %d running", s.Running)
 	}
@@ -118,7 +126,11 @@ func progressLine(s *api.Sweep, setup string, now time.Time) string {
 	}
 	if s.Started != nil && done > 0 {
 		if spent := now.Sub(*s.Started).Seconds(); spent > 0 && s.State == grid.SweepRunning {
-			fmt.Fprintf(&b, " · %s/s", rateText(float64(done)/spent))
+			format := " · %.2g/s"
+			if float64(done)/spent >= 100 {
+				format = " · %.0f/s"
+			}
+			fmt.Fprintf(&b, format, float64(done)/spent)
 		}
 	}
 	if s.ETA != nil && s.State == grid.SweepRunning {
@@ -128,21 +140,4 @@ func progressLine(s *api.Sweep, setup string, now time.Time) string {
 		b.WriteString(" · " + sanitize([]byte(s.Problem)))
 	}
 	return b.String()
-}
-
-const barWidth = 20
-
-func progressBar(done, count int64) string {
-	full := 0
-	if count > 0 {
-		full = int(float64(done) / float64(count) * barWidth)
-	}
-	return "[" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "]"
-}
-
-func rateText(v float64) string {
-	if v >= 100 {
-		return fmt.Sprintf("%.0f", v)
-	}
-	return fmt.Sprintf("%.2g", v)
 }

@@ -36,7 +36,11 @@ func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, f
 		}
 	}
 	if v.Failed > 0 {
-		if err := printFailureReasons(ctx, ui, client, v); err != nil {
+		q := api.TrialQuery{States: []grid.State{grid.Failed}}
+		err := printSomeTrials(ctx, ui, client, v, q, v.Failed, "--state failed", func(t *api.Trial) string {
+			return "failed: " + strings.Join(reasonLines(t.Reason), " · ")
+		})
+		if err != nil {
 			return err
 		}
 		if err := printFailureGroups(ctx, ui, client, v); err != nil {
@@ -47,7 +51,11 @@ func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, f
 		}
 	}
 	if v.Stopped > 0 {
-		if err := printStoppedEarly(ctx, ui, client, v); err != nil {
+		q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped}
+		err := printSomeTrials(ctx, ui, client, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string {
+			return oneLine(t.Reason)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -86,22 +94,6 @@ func noteDiscardedFiles(ctx context.Context, ui *console, c *api.Client, v *api.
 	ui.say("note: %s that trials made in their folders were deleted with them; "+
 		"to keep such files: --artifact 'PATTERN', or write to $MLF_OUT", text)
 	return nil
-}
-
-// printFailureReasons prints why the first failed trials failed.
-func printFailureReasons(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
-	q := api.TrialQuery{States: []grid.State{grid.Failed}}
-	return printSomeTrials(ctx, ui, c, v, q, v.Failed, "--state failed", func(t *api.Trial) string {
-		return "failed: " + strings.Join(reasonLines(t.Reason), " · ")
-	})
-}
-
-// printStoppedEarly prints why the first trials that were stopped early were stopped.
-func printStoppedEarly(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
-	q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped}
-	return printSomeTrials(ctx, ui, c, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string {
-		return oneLine(t.Reason)
-	})
 }
 
 // printSomeTrials prints a line about each of the first trials of a query; the flags of `mlfnode

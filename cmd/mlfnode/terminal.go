@@ -12,12 +12,6 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// terminalWidth returns the number of columns of a terminal, 80 if it is unknown.
-func terminalWidth(w io.Writer) int {
-	columns, _ := terminalSize(w)
-	return columns
-}
-
 // terminalSize returns the number of columns and lines of a terminal, 80 and 24 if they are
 // unknown.
 func terminalSize(w io.Writer) (columns, lines int) {

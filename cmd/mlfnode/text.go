@@ -71,13 +71,6 @@ func exitText(code *int) string {
 	return strconv.Itoa(*code)
 }
 
-func timeText(t *time.Time) string {
-	if t == nil {
-		return ""
-	}
-	return t.Format(time.RFC3339Nano)
-}
-
 // timeAgo says how long ago a past event was. A time in the future, from a clock that is ahead or
 // was set back, counts as now.
 func timeAgo(t time.Time) string {

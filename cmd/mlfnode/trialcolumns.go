@@ -81,7 +81,12 @@ func secondsColumn(name string, of func(*api.Trial) float64) trialColumn {
 func timeColumn(name string, of func(*api.Trial) *time.Time) trialColumn {
 	return trialColumn{
 		head: name, fields: []string{name}, kind: parquet.Time, json: func(t *api.Trial) any { return of(t) },
-		cell: func(t *api.Trial) string { return timeText(of(t)) },
+		cell: func(t *api.Trial) string {
+			if of(t) == nil {
+				return ""
+			}
+			return of(t).Format(time.RFC3339Nano)
+		},
 		value: func(t *api.Trial, _ parquet.Kind) (parquet.Value, bool) {
 			if of(t) == nil {
 				return parquet.Value{}, true

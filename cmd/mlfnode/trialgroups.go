@@ -56,11 +56,6 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 	}}, nil
 }
 
-// better reports whether a is a better value than b; without a goal no value is.
-func (q *quantity) better(a, b float64) bool {
-	return q.goal == "maximize" && a > b || q.goal == "minimize" && a < b
-}
-
 // group is the trials that have the same values of some parameters.
 type group struct {
 	params space.Params // those
@@ -172,7 +167,9 @@ func (g *group) add(t *api.Trial, value *quantity) {
 		if math.IsNaN(f) {
 			return
 		}
-		if g.values.Add(f); value.goal != "" && g.trial == "" || value.better(f, g.best) {
+		g.values.Add(f)
+		first := value.goal != "" && g.trial == "" // without a goal no value is better than another
+		if first || value.goal == "maximize" && f > g.best || value.goal == "minimize" && f < g.best {
 			g.best, g.trial = f, t.Trial
 		}
 	}

@@ -46,7 +46,7 @@ func (f *listFlags) add(c *cobra.Command, to *connector) {
 		"order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
 	c.Flags().BoolVar(&f.desc, "desc", false, "largest first")
 	c.Flags().Int64Var(&f.limit, "limit", -1, "maximum number of rows to print; 0 means all (default 50 in a table, otherwise all)")
-	hideDefault(c.Flags(), "limit")
+	c.Flags().Lookup("limit").DefValue = "0" // -1 only stands for "not given": the help has no default
 	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to skip")
 	c.Flags().StringSliceVar(&f.columns, "columns", nil,
 		"only these `COLUMNS`, in this order: fields such as state or wall_seconds, parameters and metrics")

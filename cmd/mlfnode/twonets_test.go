@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -72,7 +73,7 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 	defer at.Close()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	sees := func(c *api.Client, name string) bool {
+	sees := func(c *api.Client, name grid.NodeID) bool {
 		all, err := c.Members().List(ctx)
 		return err == nil && checkAlive(all, name) == nil
 	}

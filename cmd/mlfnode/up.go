@@ -174,7 +174,8 @@ func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 		strings.Join(gone, ", "), strings.Join(gone, " "), file)
 }
 
-// projectFiles returns the files of a project, nil if project is empty.
+// projectFiles copies what a bundle of the project would contain; it returns nil if project is
+// empty.
 func projectFiles(a *app, project string) (*bootstrap.Files, error) {
 	if project == "" {
 		return nil, nil
@@ -183,20 +184,15 @@ func projectFiles(a *app, project string) (*bootstrap.Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return copyFiles(p)
-}
-
-// copyFiles copies what a bundle of the project would contain.
-func copyFiles(p *projects.Project) (*bootstrap.Files, error) {
 	dir, err := os.MkdirTemp("", "mlfnode-push-")
 	if err != nil {
 		return nil, fmt.Errorf("copy the project: %w", err)
 	}
-	f, err := repack(p, dir)
+	files, err := repack(p, dir)
 	if err != nil {
 		_ = os.RemoveAll(dir) // err says what went wrong
 	}
-	return f, err
+	return files, err
 }
 
 func repack(p *projects.Project, dir string) (*bootstrap.Files, error) {
@@ -215,18 +211,15 @@ func repack(p *projects.Project, dir string) (*bootstrap.Files, error) {
 	if _, err := projects.Unpack(pack, dir); err != nil {
 		return nil, err
 	}
-	if err := makeFoldersWritable(dir); err != nil {
-		return nil, err
-	}
-	return bootstrap.ReadFiles(p.Name, dir)
-}
-
-// makeFoldersWritable lets the owner remove what is in the folder.
-func makeFoldersWritable(dir string) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	// The owner must be able to remove what is in the folders.
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
 		return os.Chmod(path, 0o755)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return bootstrap.ReadFiles(p.Name, dir)
 }
