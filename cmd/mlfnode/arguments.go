@@ -67,7 +67,8 @@ func oneArgument(c *cobra.Command, args []string) error {
 	if len(args) == 1 {
 		return nil
 	}
-	return usage(fmt.Sprintf("%s needs one argument, not %d: %s", c.Name(), len(args), c.Use), c.CommandPath()+" --help")
+	return usage(fmt.Sprintf("%s needs one argument, not %d: %s", c.Name(), len(args), c.Use),
+		c.CommandPath()+" --help")
 }
 
 func noArgument(c *cobra.Command, args []string) error {

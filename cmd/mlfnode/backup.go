@@ -22,13 +22,16 @@ func backupCommand(a *app) *cobra.Command {
 	final := false
 	c := &cobra.Command{
 		Use: "backup FILE", Short: "Back up this machine's master to one file", Args: oneArgument,
-		Long: `backup writes the sweeps, results, output, artifacts, checkpoints, nodes and tokens of this machine's master to FILE (- for standard
-output). The master may keep running: the backup holds everything that it had acknowledged before the backup began. The file holds the
-cluster's keys, so whoever has it controls the cluster; only you can read it.
+		Long: `backup writes the sweeps, results, output, artifacts, checkpoints, nodes and tokens of this
+machine's master to FILE (- for standard output). The master may keep running: the backup holds
+everything that it had acknowledged before the backup began. The file holds the cluster's keys, so
+whoever has it controls the cluster; only you can read it.
 
-Use --move to move the master to another machine. Stop the master first; it will not start here again.`,
-		Example: "  mlfnode backup /mnt/backup/cluster.mlf\n  mlfnode backup --move - | ssh hostB mlfnode restore -",
-		RunE:    func(c *cobra.Command, args []string) error { return writeBackup(c.Context(), a, args[0], final) },
+Use --move to move the master to another machine. Stop the master first; it will not start here
+again.`,
+		Example: `  mlfnode backup /mnt/backup/cluster.mlf
+  mlfnode backup --move - | ssh hostB mlfnode restore -`,
+		RunE: func(c *cobra.Command, args []string) error { return writeBackup(c.Context(), a, args[0], final) },
 	}
 	c.Flags().BoolVar(&final, "move", false, "for a move: the master will not start on this machine again")
 	return c
@@ -99,11 +102,13 @@ func fetchBackup(ctx context.Context, s *node.Session, out io.Writer) error {
 func restoreCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "restore FILE", Short: "Restore the master from a backup on this machine", Args: oneArgument,
-		Long: `restore puts the master in a backup (- for standard input) into the empty state folder of this machine. Then start the master, with
-mlfnode master or as a service; the old one must no longer run. Workers find the new machine through each other. What happened after
-the backup was made is lost: the trials of that time run again, and some sweep numbers are skipped.`,
-		Example: "  mlfnode restore /mnt/backup/cluster.mlf\n  mlfnode master",
-		RunE:    func(c *cobra.Command, args []string) error { return restoreBackup(c.Context(), a, args[0]) },
+		Long: `restore puts the master in a backup (- for standard input) into the empty state folder of this
+machine. Then start the master, with mlfnode master or as a service; the old one must no longer run.
+Workers find the new machine through each other. What happened after the backup was made is lost:
+the trials of that time run again, and some sweep numbers are skipped.`,
+		Example: `  mlfnode restore /mnt/backup/cluster.mlf
+  mlfnode master`,
+		RunE: func(c *cobra.Command, args []string) error { return restoreBackup(c.Context(), a, args[0]) },
 	}
 }
 
@@ -135,7 +140,8 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 	case errors.As(err, &refusal):
 		return err
 	case errors.Is(err, syscall.ENOSPC):
-		return failed(fmt.Sprintf("nothing was restored: the disk of the state folder %s is full", relativePath(cfg.StateDir)),
+		return failed(fmt.Sprintf("nothing was restored: the disk of the state folder %s is full",
+			relativePath(cfg.StateDir)),
 			"make room on that disk, or keep state on another one with --state-dir")
 	case err != nil:
 		return failed("nothing was restored: "+oneLine(err.Error()), "fix the cause and run it again")

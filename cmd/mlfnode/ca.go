@@ -13,11 +13,15 @@ import (
 func caCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "ca", Short: "Show or rotate the authority that certifies the nodes", Args: noArgument,
-		Long: `Show the cluster's certificate authority (CA) and the nodes that have not followed the last step of its rotation. A rotation has three
-steps, and the cluster works normally between them: rotate creates a new CA, which nodes learn of within seconds and people with their
-next command; switch has the new CA issue all certificates; retire stops trusting the old one. Run it on the master's machine, or with
-an admin token.`,
-		Example: "  mlfnode ca\n  mlfnode ca rotate\n  mlfnode ca switch\n  mlfnode ca retire",
+		Long: `Show the cluster's certificate authority (CA) and the nodes that have not followed the last step of
+its rotation. A rotation has three steps, and the cluster works normally between them: rotate
+creates a new CA, which nodes learn of within seconds and people with their next command; switch has
+the new CA issue all certificates; retire stops trusting the old one. Run it on the master's
+machine, or with an admin token.`,
+		Example: `  mlfnode ca
+  mlfnode ca rotate
+  mlfnode ca switch
+  mlfnode ca retire`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.callMaster(c.Context(), func(client *api.Client) error {
 				s, err := client.Access().CA(c.Context())

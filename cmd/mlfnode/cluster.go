@@ -169,17 +169,20 @@ func downCommand(ui *console) *cobra.Command {
 	var order bootstrap.DownOptions
 	c := &cobra.Command{
 		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
-		Long: `down stops the nodes on the machines of cluster.yaml, or on those that you name, and verifies that no process, unit or port is left.
-Running trials get the grace period of their tasks to end, and what they saved is stored: down waits for that, at most 12 minutes. It
-says how many trials were running; they run again on the remaining nodes, or when the cluster is up again. A machine that can't be
-reached does not keep the others from stopping; run down again for that one.
+		Long: `down stops the nodes on the machines of cluster.yaml, or on those that you name, and verifies that
+no process, unit or port is left. Running trials get the grace period of their tasks to end, and
+what they saved is stored: down waits for that, at most 12 minutes. It says how many trials were
+running; they run again on the remaining nodes, or when the cluster is up again. A machine that
+can't be reached does not keep the others from stopping; run down again for that one.
 
-Sweeps, results and all other files stay on the machines, and mlfnode up -f brings the cluster back with them. Until then your commands
-still go to this cluster, and report that it is down.
+Sweeps, results and all other files stay on the machines, and mlfnode up -f brings the cluster back
+with them. Until then your commands still go to this cluster, and report that it is down.
 
---purge removes what mlfnode has put into the folder on each machine, and nothing else. It asks before it removes results; in a script,
---yes agrees.`,
-		Example: "  mlfnode down\n  mlfnode down hostB\n  mlfnode down --purge",
+--purge removes what mlfnode has put into the folder on each machine, and nothing else. It asks
+before it removes results; in a script, --yes agrees.`,
+		Example: `  mlfnode down
+  mlfnode down hostB
+  mlfnode down --purge`,
 	}
 	c.Flags().BoolVar(&order.Purge, "purge", false, "also remove what mlfnode keeps on each machine, all results included")
 	c.Flags().BoolVarP(&order.Yes, "yes", "y", false, "with --purge: do not ask before results are removed")
@@ -194,9 +197,10 @@ still go to this cluster, and report that it is down.
 func pushCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "push", Short: "Copy the project's changed files to all machines",
-		Long: `push copies the new and changed files of the cluster's project (-d of up) to the folder "projects" on each machine, and removes files
-of an earlier push that are gone here. It touches nothing else. Sweeps do not need it, since they take their files along: it is for
-people who log in there and submit sweeps, or try out the program, on the machines themselves.`,
+		Long: `push copies the new and changed files of the cluster's project (-d of up) to the folder "projects"
+on each machine, and removes files of an earlier push that are gone here. It touches nothing else.
+Sweeps do not need it, since they take their files along: it is for people who log in there and
+submit sweeps, or try out the program, on the machines themselves.`,
 		Example: "  mlfnode push",
 	}
 	return clusterCommand(a.console, c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
@@ -215,16 +219,20 @@ func restartCommand(ui *console) *cobra.Command {
 	c := &cobra.Command{
 		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one at a time",
 		Args: cobra.ArbitraryArgs,
-		Long: `restart installs this program and the settings of cluster.yaml on the machines and restarts their nodes, one at a time, the master
-last. Running trials continue. It stops at the first node that does not come back.`,
-		Example: "  mlfnode restart\n  mlfnode restart hostB",
+		Long: `restart installs this program and the settings of cluster.yaml on the machines and restarts their
+nodes, one at a time, the master last. Running trials continue. It stops at the first node that does
+not come back.`,
+		Example: `  mlfnode restart
+  mlfnode restart hostB`,
 	}
 	return clusterCommand(ui, c, bootstrap.Restart)
 }
 
 func statusCommand(ui *console) *cobra.Command {
 	c := &cobra.Command{
-		Use: "status", Short: "Show the machines of the cluster, their services and what is wrong", Example: "  mlfnode status\n  mlfnode status --json",
+		Use: "status", Short: "Show the machines of the cluster, their services and what is wrong",
+		Example: `  mlfnode status
+  mlfnode status --json`,
 	}
 	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
 		return bootstrap.Status(ctx, o), nil
@@ -235,12 +243,13 @@ func moveMasterCommand(a *app) *cobra.Command {
 	r := &clusterFlags{}
 	c := &cobra.Command{
 		Use: "move-master HOST", Short: "Move the master to another machine of the cluster", Args: oneArgument,
-		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies everything that the
-master has to HOST, writes the new roles to cluster.yaml, and brings the cluster up. HOST keeps its other role, and so does the machine
-that was the master, where a copy of the state stays until you remove it. Trials on other machines continue; those on the two machines
-get the grace period of their tasks to end, and run again. If the copy fails, mlfnode up -f brings the cluster up as it was. If the
-command is interrupted, run it again: until the roles are written, up -f refuses to start half of a move; after that, up -f completes
-it.`,
+		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in
+cluster.yaml, copies everything that the master has to HOST, writes the new roles to cluster.yaml,
+and brings the cluster up. HOST keeps its other role, and so does the machine that was the master,
+where a copy of the state stays until you remove it. Trials on other machines continue; those on the
+two machines get the grace period of their tasks to end, and run again. If the copy fails,
+mlfnode up -f brings the cluster up as it was. If the command is interrupted, run it again: until
+the roles are written, up -f refuses to start half of a move; after that, up -f completes it.`,
 		Example: "  mlfnode move-master hostB",
 	}
 	r.add(a.console, c)
@@ -289,7 +298,8 @@ func markStopped(all []bootstrap.Outcome, file string) {
 	for j := range all {
 		if o := &all[j]; o.Problem != nil && o.Observed != nil && o.Problem.Cure == bootstrap.CureStart {
 			o.StoppedAt = &contexts[i].Down.At
-			o.Problem.Cause = "the node is not running, because the cluster was taken down on " + dayAndTime(*o.StoppedAt)
+			o.Problem.Cause = "the node is not running, because the cluster was taken down on " +
+				dayAndTime(*o.StoppedAt)
 			if file != bootstrap.DefaultFile {
 				o.Problem.Cure += " " + command.Quote(file)
 			}

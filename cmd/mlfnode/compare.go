@@ -29,10 +29,12 @@ func compareCommand(a *app) *cobra.Command {
 	var f compareFlags
 	c := &cobra.Command{
 		Use: "compare SWEEP SWEEP", Short: "Compare two sweeps: how they differ, and the results of the points that both have",
-		Long: `Compare two sweeps. First how they differ: program, files, commit, parameters, resources. Then the points that both have, side by
-side, with the difference of the second sweep from the first. Means are over repeats, over parameters that only one of the sweeps has,
-and over those that --over names.`,
-		Example: "  mlfnode compare chainer-1 chainer-2\n  mlfnode compare base wider --over seed\n  mlfnode compare base wider --value wall --json",
+		Long: `Compare two sweeps. First how they differ: program, files, commit, parameters, resources. Then the
+points that both have, side by side, with the difference of the second sweep from the first. Means
+are over repeats, over parameters that only one of the sweeps has, and over those that --over names.`,
+		Example: `  mlfnode compare chainer-1 chainer-2
+  mlfnode compare base wider --over seed
+  mlfnode compare base wider --value wall --json`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 2 {
 				return nil
@@ -47,7 +49,8 @@ and over those that --over names.`,
 					return err
 				}
 				if id.Index >= 0 {
-					return usage("compare works on whole sweeps", fmt.Sprintf("name it without the trial: %s", id.Sweep))
+					return usage("compare works on whole sweeps",
+						fmt.Sprintf("name it without the trial: %s", id.Sweep))
 				}
 				ids[i] = id.Sweep
 			}

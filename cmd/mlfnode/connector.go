@@ -140,7 +140,8 @@ func (c *connector) destination() (destination, error) {
 			"run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
 	case d.role == trust.Worker && contact == nil:
 		master := node.MasterOf(cfg.StateDir)
-		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it", master),
+		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it",
+			master),
 			fmt.Sprintf("mlfnode token use --master %s; --local runs on this machine alone", master))
 	}
 	d.contact = contact
@@ -197,7 +198,8 @@ func (c *connector) ownNode(ctx context.Context, d *destination) (*node.Session,
 		return s, err
 	}
 	if name := otherOwner(dir); name != "" {
-		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(dir), name), runAsHint(name))
+		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(dir), name),
+			runAsHint(name))
 	}
 	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
 	if c.state != "" {

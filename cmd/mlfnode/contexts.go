@@ -22,10 +22,11 @@ func contextCommand(a *app) *cobra.Command {
 	list := func(*cobra.Command, []string) error { return printContexts(a.console) }
 	c := &cobra.Command{
 		Use: "context", Short: "List the clusters that you have access to, or choose one", Args: unknownCommand,
-		Long: `List the clusters that you have access to. Your commands go to the one marked with *. up, join and token use switch to their cluster,
-and keep the others in the list.`,
-		Example: "  mlfnode context\n  mlfnode context use hostA",
-		RunE:    list,
+		Long: `List the clusters that you have access to. Your commands go to the one marked with *. up, join and
+token use switch to their cluster, and keep the others in the list.`,
+		Example: `  mlfnode context
+  mlfnode context use hostA`,
+		RunE: list,
 	}
 	show := &cobra.Command{Use: "list", Short: "List the clusters that you have access to", Args: noArgument,
 		Example: "  mlfnode context list --json", RunE: list}
@@ -33,9 +34,10 @@ and keep the others in the list.`,
 	a.jsonFlag(show)
 	use := &cobra.Command{
 		Use: "use NAME", Short: "Use this cluster for your commands", Args: oneArgument,
-		Long: `Use this cluster for your commands. NAME is its id in the list, or the host of its master. --master records a new address of its
-master, as after a move.`,
-		Example: "  mlfnode context use hostA\n  mlfnode context use 1a2b3c4d --master hostB",
+		Long: `Use this cluster for your commands. NAME is its id in the list, or the host of its master. --master
+records a new address of its master, as after a move.`,
+		Example: `  mlfnode context use hostA
+  mlfnode context use 1a2b3c4d --master hostB`,
 		RunE: func(c *cobra.Command, args []string) error {
 			master := ""
 			if c.Flags().Changed("master") {
@@ -162,7 +164,8 @@ func setUpAccess(ctx context.Context, ui *console, addresses []string, makeToken
 func noteKeptContext(ui *console, file string) {
 	if file != "" {
 		_, id, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".yaml"), "-")
-		ui.say("your access to another cluster is kept in %s; go back to that cluster with: mlfnode context use %s", file, id)
+		ui.say("your access to another cluster is kept in %s; go back to that cluster with: mlfnode context use %s",
+			file, id)
 	}
 }
 

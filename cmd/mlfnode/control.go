@@ -42,7 +42,8 @@ func resumeCommand(a *app) *cobra.Command {
 		"  mlfnode resume chainer-1\n  mlfnode resume last",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
-				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
+				return usage("resume acts on a whole sweep",
+					fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) {
 				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Sweeps().Resume(ctx, v.Sweep) })
@@ -50,7 +51,8 @@ func resumeCommand(a *app) *cobra.Command {
 		})
 	c.Long = `Continue a sweep that was paused or interrupted, and watch it as sweep does.
 
-A sweep that is running already is only watched: this brings back its output, progress and result table after you have left it.`
+A sweep that is running already is only watched: this brings back its output, progress and result
+table after you have left it.`
 	f.add(c)
 	return c
 }
@@ -84,8 +86,8 @@ func cancelTrial(ctx context.Context, a *app, id grid.TrialID, save bool) error 
 		if err != nil {
 			return err
 		}
-		a.say("%s/%d is cancelled; run it again with: mlfnode retry %s/%d", done.Sweep.Sweep, id.Index, done.Sweep.Sweep,
-			id.Index)
+		id.Sweep = done.Sweep.Sweep // id may name it as the last one
+		a.say("%s is cancelled; run it again with: mlfnode retry %[1]s", id)
 		return nil
 	})
 }
@@ -96,7 +98,10 @@ func setCommand(a *app) *cobra.Command {
 	var c *cobra.Command
 	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T",
 		"Change the priority of a sweep, how many of its trials run at a time, or their time limit",
-		"  mlfnode set chainer-1 --priority 5\n  mlfnode set last --max-parallel 2\n  mlfnode set last --max-parallel 0\n  mlfnode set last --timeout 8h",
+		`  mlfnode set chainer-1 --priority 5
+  mlfnode set last --max-parallel 2
+  mlfnode set last --max-parallel 0
+  mlfnode set last --timeout 8h`,
 		func(ctx context.Context, id grid.TrialID) error {
 			var q api.Set
 			if c.Flags().Changed("priority") {

@@ -26,12 +26,15 @@ func doctorCommand(a *app) *cobra.Command {
 	seed, output, code := "", "", 1
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine can be a node, and say what to fix", Args: noArgument,
-		Long: `doctor checks ports, clock, disk, memory, cgroups, names, GPUs and their driver, the container engine, the service and, with --seed,
-the connection to the master. Each finding names its cause and a remedy. The exit code is 1 if any of them keeps the node from working.
+		Long: `doctor checks ports, clock, disk, memory, cgroups, names, GPUs and their driver, the container
+engine, the service and, with --seed, the connection to the master. Each finding names its cause and
+a remedy. The exit code is 1 if any of them keeps the node from working.
 
-With --classify it says which failure class a program's output has, and by which rule: those of failures.yaml in the current folder come
-first, then those of this node, then mlfnode's own.`,
-		Example: "  mlfnode doctor\n  mlfnode doctor --seed hostA --json\n  mlfnode doctor --classify train.log",
+With --classify it says which failure class a program's output has, and by which rule: those of
+failures.yaml in the current folder come first, then those of this node, then mlfnode's own.`,
+		Example: `  mlfnode doctor
+  mlfnode doctor --seed hostA --json
+  mlfnode doctor --classify train.log`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output != "" {
 				return classifyOutput(a, output, code)
@@ -65,7 +68,8 @@ func queryGPUs(ctx context.Context) (facts doctor.GPUs, uuids []string) {
 	facts = doctor.GPUs{Driver: m.Driver, CUDA: m.CUDA, Problem: m.GPUProblem}
 	for _, g := range m.GPUs {
 		facts.Devices = append(facts.Devices, doctor.GPU{
-			Name: g.Name, Problem: g.Problem, Recovery: g.Recovery.String(), Mode: g.Mode, Persistent: g.Persistence, MIG: g.MIG,
+			Name: g.Name, Problem: g.Problem, Recovery: g.Recovery.String(), Mode: g.Mode, Persistent: g.Persistence,
+			MIG:       g.MIG,
 			Instances: len(g.Instances),
 		})
 		if !g.MIG {
@@ -90,8 +94,9 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	h := doctor.Host{
 		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Seed: seed,
 		Ports: doctor.Ports{API: ports.API, NATS: ports.NATS, Gossip: ports.Gossip},
-		Bind:  cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus, Containers: node.ContainerFacts(ctx, cfg, uuids),
-		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
+		Bind:  cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus,
+		Containers: node.ContainerFacts(ctx, cfg, uuids),
+		Limits:     doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
 	if contact, err := a.contact(); err == nil && contact != nil { // else the host is checked without the master
 		m := &masterProbe{client: contact.Client(), node: cfg.Node, agent: h.Running}

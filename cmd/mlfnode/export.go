@@ -142,7 +142,8 @@ func writeTableFile(v *api.Sweep, path, flag string, write func(io.Writer) error
 	err := writeWhole(path, write)
 	if err != nil {
 		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, problem.WithoutPath(err)),
-			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s %s=FILE", v.State, v.Sweep, flag))
+			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s %s=FILE", v.State,
+				v.Sweep, flag))
 	}
 	return nil
 }

@@ -18,7 +18,9 @@ func extendCommand(a *app) *cobra.Command {
 	var sample string
 	c := onSweep("extend SWEEP --set k=v | --sample N",
 		"Add values to the axes of a sweep, or points to its sample, and run only the new points",
-		"  mlfnode extend chainer-1 --set batchsize=200 --set epoch=20,25\n  mlfnode extend train-2 --sample 50\n  mlfnode extend train-2 --sample all",
+		`  mlfnode extend chainer-1 --set batchsize=200 --set epoch=20,25
+  mlfnode extend train-2 --sample 50
+  mlfnode extend train-2 --sample all`,
 		func(ctx context.Context, id grid.TrialID) error {
 			axes, err := parseSets(sets)
 			if err != nil {
@@ -31,11 +33,12 @@ func extendCommand(a *app) *cobra.Command {
 			if len(axes) == 0 && draw == 0 {
 				return usage("extend needs values to add", fmt.Sprintf("mlfnode extend %s --set lr=0.3", id.Sweep))
 			}
-			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) {
-					return c.Sweeps().Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
-				})
-			}))
+			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "to run changed files, start a new sweep",
+				func(c *api.Client, id grid.SweepID) (api.Done, error) {
+					return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) {
+						return c.Sweeps().Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
+					})
+				}))
 		})
 	c.Flags().StringArrayVar(&sets, "set", nil, "values to add: k=v, k=a,b,c or k=start:end:step (repeatable)")
 	c.Flags().StringVar(&sample, "sample", "", "draw `N` more points of a sample, or all that are left")

@@ -28,7 +28,8 @@ func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.
 		return err
 	}
 	plain := func(g api.FailureGroup) bool { return g.Class == grid.ClassExit || g.Class == grid.ClassSignal }
-	if v.Failed <= reasonsShown && !slices.ContainsFunc(all.Groups, func(g api.FailureGroup) bool { return !plain(g) }) {
+	if v.Failed <= reasonsShown && !slices.ContainsFunc(all.Groups,
+		func(g api.FailureGroup) bool { return !plain(g) }) {
 		return nil
 	}
 	for _, g := range all.Groups {
@@ -72,7 +73,8 @@ func checkClass(name string) error {
 func readRules(dir string) ([]classifier.Source, error) {
 	files, err := classifier.ReadFile(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", filepath.Join(dir, classifier.FileName), problem.WithoutPath(err))
+		return nil, fmt.Errorf("%s can't be read: %w", filepath.Join(dir, classifier.FileName),
+			problem.WithoutPath(err))
 	}
 	return files, nil
 }

@@ -36,7 +36,8 @@ type follower struct {
 }
 
 func newFollower(a *app, s *node.Session, id grid.SweepID, flags *followFlags, after uint64) *follower {
-	f := &follower{app: a, session: s, id: id, noOutput: flags.quiet || flags.noOutput, after: after, release: func() {}}
+	f := &follower{app: a, session: s, id: id, noOutput: flags.quiet || flags.noOutput, after: after,
+		release: func() {}}
 	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: flags.quiet}
 	f.lines = newLineWriter(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })
 	return f
@@ -154,7 +155,8 @@ func (f *follower) waitWhileHosting(ctx context.Context) error {
 		return nil
 	}
 	notice := time.AfterFunc(time.Second, func() {
-		f.app.say("%s has ended; this terminal stays open while it runs sweeps of other terminals (Ctrl-C leaves)", f.id)
+		f.app.say("%s has ended; this terminal stays open while it runs sweeps of other terminals (Ctrl-C leaves)",
+			f.id)
 	})
 	defer notice.Stop()
 	if err := f.currentSession().Idle(ctx); err != nil && ctx.Err() == nil {

@@ -123,7 +123,8 @@ func (f *follower) printContinues() {
 	f.progress.print(f.app.stderr,
 		fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, "+
 			"or follow its output with: mlfnode logs -f %[1]s", f.id, where))
-	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %[1]s", f.id))
+	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %[1]s",
+		f.id))
 }
 
 // warnUnrecorded says what a stop in bad order leaves behind.

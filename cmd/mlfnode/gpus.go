@@ -13,11 +13,14 @@ import (
 func gpusCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "gpus", Short: "List the GPUs of the cluster and how they are used", Args: noArgument,
-		Long: `List the GPUs of the cluster and how they are used, as this node sees them: memory and how much of it is used, how busy it is, its
-state, and which trials run on it. A MIG instance has its own row below its GPU, such as 1.0. This also works while the master is down.
+		Long: `List the GPUs of the cluster and how they are used, as this node sees them: memory and how much of
+it is used, how busy it is, its state, and which trials run on it. A MIG instance has its own row
+below its GPU, such as 1.0. This also works while the master is down.
 
-A GPU with an error stays out of service until it is reset, or until its node is drained and undrained.`,
-		Example: "  mlfnode gpus\n  mlfnode gpus --json",
+A GPU with an error stays out of service until it is reset, or until its node is drained and
+undrained.`,
+		Example: `  mlfnode gpus
+  mlfnode gpus --json`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := clusterMembers(c.Context(), a)
 			if err != nil {
@@ -59,7 +62,8 @@ func printGPUs(ui *console, all []api.Member) error {
 	if len(devices) == 0 {
 		return nil
 	}
-	t := newTable(ui.stdout, "node", "gpu", "model", "memory", "used", "busy", "temperature", "power", "state", "trials")
+	t := newTable(ui.stdout, "node", "gpu", "model", "memory", "used", "busy", "temperature", "power", "state",
+		"trials")
 	var reasons []string
 	for i := range devices {
 		g := &devices[i]

@@ -32,11 +32,14 @@ func gpuSetupCommand(ui *console) *cobra.Command {
 			}
 			return nil
 		},
-		Long: `gpu-setup checks each host step by step, from the hardware to Docker, installs what is missing for GPUs in containers, and checks
-again. It works on Ubuntu and Debian, as root or with a sudo that asks for no password. The driver must already be installed. Docker is
-not restarted under running containers, and no machine is rebooted, unless a flag says so. Programs without containers need none of this.`,
-		Example: "  mlfnode gpu-setup hostA --dry-run\n  mlfnode gpu-setup ada@hostA hostB --restart-docker",
-		RunE:    func(c *cobra.Command, args []string) error { return setUpGPUs(c.Context(), ui, r, o, args) },
+		Long: `gpu-setup checks each host step by step, from the hardware to Docker, installs what is missing for
+GPUs in containers, and checks again. It works on Ubuntu and Debian, as root or with a sudo that
+asks for no password. The driver must already be installed. Docker is not restarted under running
+containers, and no machine is rebooted, unless a flag says so. Programs without containers need none
+of this.`,
+		Example: `  mlfnode gpu-setup hostA --dry-run
+  mlfnode gpu-setup ada@hostA hostB --restart-docker`,
+		RunE: func(c *cobra.Command, args []string) error { return setUpGPUs(c.Context(), ui, r, o, args) },
 	}
 	f := c.Flags()
 	key := f.StringP("key", "i", "", "private key for ssh, a `FILE` (default: the keys that ssh would use)")

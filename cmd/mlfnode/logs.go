@@ -19,14 +19,19 @@ func logsCommand(a *app) *cobra.Command {
 	var attempt int
 	c := &cobra.Command{
 		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: oneArgument,
-		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs last --failed\n  mlfnode logs chainer-1/17 --stdout > out.txt\n  mlfnode logs --metrics chainer-1/17",
+		Example: `  mlfnode logs chainer-1/17
+  mlfnode logs last -f
+  mlfnode logs last --failed
+  mlfnode logs chainer-1/17 --stdout > out.txt
+  mlfnode logs --metrics chainer-1/17`,
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
 			if attempt != 0 && (id.Index < 0 || attempt < 0) {
-				return usage("--attempt must be at least 1, and needs one trial", "mlfnode logs chainer-1/17 --attempt 2")
+				return usage("--attempt must be at least 1, and needs one trial",
+					"mlfnode logs chainer-1/17 --attempt 2")
 			}
 			if onlyFailed {
 				if id.Index >= 0 {
@@ -40,13 +45,15 @@ func logsCommand(a *app) *cobra.Command {
 					}
 				}
 				return a.withSession(c.Context(), func(s *node.Session) error {
-					return printFailedLogs(c.Context(), a.console, s.Client(), id.Sweep, &logView{out: onlyOut, err: onlyErr})
+					return printFailedLogs(c.Context(), a.console, s.Client(), id.Sweep,
+						&logView{out: onlyOut, err: onlyErr})
 				})
 			}
 			if metrics {
 				if id.Index < 0 {
 					return usage("--metrics shows the curves of one trial",
-						fmt.Sprintf("mlfnode logs --metrics %s/0; mlfnode trials %s draws a line for each trial", id.Sweep, id.Sweep))
+						fmt.Sprintf("mlfnode logs --metrics %s/0; mlfnode trials %s draws a line for each trial",
+							id.Sweep, id.Sweep))
 				}
 				for _, other := range []string{"follow", "raw", "stdout", "stderr"} {
 					if c.Flags().Changed(other) {
@@ -158,7 +165,8 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 		case !view.wants(o.Stream) || q.Follow && !view.seen.Fresh(&o):
 		case ui.json:
 			trial := grid.TrialID{Sweep: v.Sweep, Index: o.Index}.String()
-			if err := json.NewEncoder(ui.stdout).Encode(loggedOutput{trial, o.Stream, o.Time, string(o.Data)}); err != nil {
+			line := loggedOutput{trial, o.Stream, o.Time, string(o.Data)}
+			if err := json.NewEncoder(ui.stdout).Encode(line); err != nil {
 				return err
 			}
 		case !raw:

@@ -56,11 +56,14 @@ func trialList(all []int64) string {
 	return text
 }
 
+// whyRemoved is the reason why output is missing that was once stored.
+const whyRemoved = "the oldest output is removed when the total exceeds retention.logs"
+
 // lostText says what is missing from an attempt's output.
 func lostText(cut, gone int64) string {
 	var parts []string
 	if gone > 0 {
-		parts = append(parts, fmt.Sprintf("%s of older output were removed: the oldest output is removed when the total exceeds retention.logs", bytesText(gone)))
+		parts = append(parts, bytesText(gone)+" of older output were removed: "+whyRemoved)
 	}
 	if cut > 0 {
 		parts = append(parts, fmt.Sprintf("%s more were printed and cut: they exceed log_limit of the task, or the disk was full", bytesText(cut)))
@@ -76,7 +79,7 @@ func lostOutputText(p *api.Printed) string {
 	}
 	text := lostText(p.Cut, gone)
 	if p.Gone == api.PartGone {
-		text = strings.TrimSuffix("the beginning of its output was removed: the oldest output is removed when the total exceeds retention.logs; "+text, "; ")
+		text = strings.TrimSuffix("the beginning of its output was removed: "+whyRemoved+"; "+text, "; ")
 	}
 	return text
 }
@@ -93,7 +96,8 @@ type loggedGap struct {
 func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, shown *lineWriter) error {
 	switch {
 	case ui.json:
-		return json.NewEncoder(ui.stdout).Encode(loggedGap{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Cut, o.Gone})
+		trial := grid.TrialID{Sweep: id, Index: o.Index}.String()
+		return json.NewEncoder(ui.stdout).Encode(loggedGap{trial, o.Cut, o.Gone})
 	case raw:
 		ui.say("%s/%d: %s", id, o.Index, lostText(o.Cut, o.Gone))
 	default:

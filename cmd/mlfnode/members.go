@@ -19,8 +19,10 @@ import (
 func membersCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "members", Short: "List the nodes of the cluster and their state", Args: noArgument,
-		Long:    "List the nodes of the cluster and their state, as this node sees them. This also works while the master is down.",
-		Example: "  mlfnode members\n  mlfnode members --json",
+		Long: `List the nodes of the cluster and their state, as this node sees them. This also works while the
+master is down.`,
+		Example: `  mlfnode members
+  mlfnode members --json`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := clusterMembers(c.Context(), a)
 			if err != nil {
@@ -86,7 +88,8 @@ func drainCommand(a *app) *cobra.Command {
 	wait := false
 	c := &cobra.Command{
 		Use: "drain NODE", Short: "Start no more trials on a node; running ones finish, or move if they can (checkpoint)", Args: oneArgument,
-		Example: "  mlfnode drain hostB --reason \"new disk\"\n  mlfnode drain hostB --wait && ssh hostB sudo reboot",
+		Example: `  mlfnode drain hostB --reason "new disk"
+  mlfnode drain hostB --wait && ssh hostB sudo reboot`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withMaster(c.Context(), func(s *node.Session) error {
 				node := grid.NodeID(args[0])
@@ -225,7 +228,8 @@ func undrainCommand(a *app) *cobra.Command {
 
 func forgetCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "forget NODE", Short: "Remove a node from the cluster for good, and revoke its credentials", Args: oneArgument,
+		Use: "forget NODE", Short: "Remove a node from the cluster for good, and revoke its credentials",
+		Args:    oneArgument,
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
 			err := a.callMaster(c.Context(), func(client *api.Client) error {

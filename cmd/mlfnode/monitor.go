@@ -16,20 +16,23 @@ func monitorCommand(a *app) *cobra.Command {
 	port, role := node.DefaultMonitorPort, string(api.RoleOperator)
 	c := &cobra.Command{
 		Use: "monitor", Short: "Serve a web page on this machine to watch sweeps and act on them", Args: noArgument,
-		Long: `Serve a web page and the HTTP API to browsers and programs on this machine, until Ctrl-C. Like every command, it talks to the master,
-over TLS with your token, or to this machine's own node.
+		Long: `Serve a web page and the HTTP API to browsers and programs on this machine, until Ctrl-C. Like every
+command, it talks to the master, over TLS with your token, or to this machine's own node.
 
-It prints a link that logs in one browser, once, within a minute. Enter prints another one. Other users of this machine can reach the
-port, but get nothing without a link. From a laptop: run it there, with a token from mlfnode token --role operator, or forward the port with
+It prints a link that logs in one browser, once, within a minute. Enter prints another one. Other
+users of this machine can reach the port, but get nothing without a link. From a laptop: run it
+there, with a token from mlfnode token --role operator, or forward the port with
 ssh -L 5555:127.0.0.1:5555.`,
-		Example: "  mlfnode monitor\n  mlfnode monitor --role viewer --port 8080",
+		Example: `  mlfnode monitor
+  mlfnode monitor --role viewer --port 8080`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if role != string(api.RoleOperator) && role != string(api.RoleViewer) {
 				return usage(fmt.Sprintf("--role %s is not a role for browsers", role),
 					"--role viewer only reads, --role operator also acts")
 			}
 			if port < 0 || port > 65535 {
-				return usage(fmt.Sprintf("--port %d is not a port", port), "choose one from 1 to 65535; 0 is any free one")
+				return usage(fmt.Sprintf("--port %d is not a port", port),
+					"choose one from 1 to 65535; 0 is any free one")
 			}
 			return serveMonitor(c.Context(), a, port, api.Role(role))
 		},

@@ -26,8 +26,10 @@ func masterCommand(a *app) *cobra.Command {
 		Use: "master", Short: "Run this node as the master of a cluster, in the foreground", Args: noArgument,
 		Long: `Run this node as the master of a cluster, in the foreground. The first start creates the cluster.
 
-Other machines join with the line that "mlfnode token" prints. Sweeps can be submitted from any of them, or from here.`,
-		Example: "  mlfnode master\n  mlfnode master --advertise 10.0.0.5 --no-worker",
+Other machines join with the line that "mlfnode token" prints. Sweeps can be submitted from any of
+them, or from here.`,
+		Example: `  mlfnode master
+  mlfnode master --advertise 10.0.0.5 --no-worker`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return runNode(c.Context(), a, &f, node.OpenMaster)
 		},
@@ -43,10 +45,11 @@ func joinCommand(a *app) *cobra.Command {
 		Use: "join", Short: "Join a cluster and run its trials, in the foreground", Args: noArgument,
 		Long: `Join a cluster and run its trials, in the foreground.
 
-The token is what "mlfnode token" prints on the master. It is read from MLF_CLUSTER_TOKEN or --token-file, or typed on the terminal; a
-node that has joined no longer needs one.`,
-		Example: "  mlfnode join --seed hostA\n  mlfnode join --seed 10.0.0.5:7420 --node gpu3 --token-file token.txt",
-		RunE:    func(c *cobra.Command, _ []string) error { return runJoin(c.Context(), a, &f) },
+The token is what "mlfnode token" prints on the master. It is read from MLF_CLUSTER_TOKEN or
+--token-file, or typed on the terminal; a node that has joined no longer needs one.`,
+		Example: `  mlfnode join --seed hostA
+  mlfnode join --seed 10.0.0.5:7420 --node gpu3 --token-file token.txt`,
+		RunE: func(c *cobra.Command, _ []string) error { return runJoin(c.Context(), a, &f) },
 	}
 	f.add(c)
 	c.Flags().StringVar(&f.seed, "seed", "", "the master: HOST or HOST:PORT of its API")
@@ -178,7 +181,8 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	defer signs.Wait() // no notification of the stop may outlive this function
 	defer close(stopped)
 	defer n.Close()
-	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version", cfg.Version)
+	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version",
+		cfg.Version)
 	tell := service.Notifier{}
 	a.warn(tell.Ready("node " + string(n.Name()) + " at " + n.Address()))
 	watched, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -14,7 +14,8 @@ import (
 func newCommand(ui *console) *cobra.Command {
 	return &cobra.Command{
 		Use: "new NAME", Short: "Create a project from the template, ready to run", Args: oneArgument,
-		Example: "  mlfnode new myproject\n  mlfnode sweep myproject",
+		Example: `  mlfnode new myproject
+  mlfnode sweep myproject`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			parent := filepath.Dir(args[0])
 			dir, err := projects.New(filepath.Base(args[0]), parent)
@@ -30,7 +31,8 @@ func newCommand(ui *console) *cobra.Command {
 
 func importCommand(ui *console) *cobra.Command {
 	return &cobra.Command{
-		Use: "import DIR", Short: "Convert an old project folder (tasks.py, default.py, parameters.yml)", Args: oneArgument,
+		Use: "import DIR", Short: "Convert an old project folder (tasks.py, default.py, parameters.yml)",
+		Args: oneArgument,
 		Long: `Read an old project folder without running anything in it, and write its project.yaml.
 What could not be translated is listed.`,
 		Example: "  mlfnode import ~/mlframework/chainer",

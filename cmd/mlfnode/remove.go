@@ -25,9 +25,12 @@ func removeCommand(a *app) *cobra.Command {
 	var f removeFlags
 	c := &cobra.Command{
 		Use: "remove SWEEP... | remove --older AGE", Short: "Remove sweeps for good, and free the space that they take",
-		Long: `Remove sweeps for good: their results, output, artifacts and events, and their project's files unless another sweep
-uses them. A running sweep is not removed; cancel it first. It asks on a terminal; in a script, --yes agrees.`,
-		Example: "  mlfnode remove chainer-1 chainer-2\n  mlfnode remove --older 30d\n  mlfnode remove last --yes",
+		Long: `Remove sweeps for good: their results, output, artifacts and events, and their project's files
+unless another sweep uses them. A running sweep is not removed; cancel it first. It asks on a
+terminal; in a script, --yes agrees.`,
+		Example: `  mlfnode remove chainer-1 chainer-2
+  mlfnode remove --older 30d
+  mlfnode remove last --yes`,
 		RunE: func(c *cobra.Command, args []string) error {
 			age, err := f.check(args)
 			if err != nil {
@@ -105,7 +108,8 @@ func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.
 			return nil, err
 		}
 		if v.State == grid.SweepRunning {
-			return nil, failed(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", v.Sweep),
+			return nil, failed(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed",
+				v.Sweep),
 				fmt.Sprintf("end it first with: mlfnode cancel %s", v.Sweep))
 		}
 		if !seen[v.Sweep] {

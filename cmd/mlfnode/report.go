@@ -24,9 +24,11 @@ func reportCommand(a *app) *cobra.Command {
 	output := ""
 	c := &cobra.Command{
 		Use: "report SWEEP", Short: "Write a sweep with its charts into one HTML file", Args: oneArgument,
-		Long: `Write a sweep as one HTML file: its figures, its best trials, and its charts. The file opens in any browser, needs neither a network
-nor mlfnode, and contains no script. The data of the charts is in the file as well, as JSON.`,
-		Example: "  mlfnode report last\n  mlfnode report chainer-1 -o chainer.html",
+		Long: `Write a sweep as one HTML file: its figures, its best trials, and its charts. The file opens in any
+browser, needs neither a network nor mlfnode, and contains no script. The data of the charts is in
+the file as well, as JSON.`,
+		Example: `  mlfnode report last
+  mlfnode report chainer-1 -o chainer.html`,
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseTarget(args[0])
 			if err != nil {

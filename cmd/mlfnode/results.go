@@ -30,17 +30,27 @@ func resultsCommand(a *app) *cobra.Command {
 				return oneArgument(c, names)
 			}
 			if f.csv == "" && !a.json {
-				return usage("the results of several sweeps can only be written as CSV or JSON", "mlfnode results "+strings.Join(args, " ")+
-					" --csv all.csv; mlfnode compare puts two beside each other")
+				return usage("the results of several sweeps can only be written as CSV or JSON",
+					"mlfnode results "+strings.Join(args, " ")+
+						" --csv all.csv; mlfnode compare puts two beside each other")
 			}
 			for _, other := range []string{"best", "limit", "offset", "group-by", "over"} {
 				if c.Flags().Changed(other) {
-					return usage("for several sweeps all trials are written, which can't be combined with --"+other, "name one sweep")
+					return usage("for several sweeps all trials are written, which can't be combined with --"+other,
+						"name one sweep")
 				}
 			}
 			return nil
 		},
-		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --where opt=adam --where loss=..0.5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 chainer-2 --csv both.csv\n  mlfnode results chainer-1 --parquet results.parquet\n  mlfnode results chainer-1 --columns trial,lr,loss --csv loss.csv",
+		Example: `  mlfnode results last
+  mlfnode results chainer-1 --best 5
+  mlfnode results chainer-1 --where opt=adam --where loss=..0.5
+  mlfnode results chainer-1 --group-by lr,opt
+  mlfnode results chainer-1 --over seed --csv means.csv
+  mlfnode results chainer-1 --csv results.csv
+  mlfnode results chainer-1 chainer-2 --csv both.csv
+  mlfnode results chainer-1 --parquet results.parquet
+  mlfnode results chainer-1 --columns trial,lr,loss --csv loss.csv`,
 		RunE: func(c *cobra.Command, args []string) error {
 			ids, err := parseTargets(f.sweepOf(args))
 			if err != nil {
@@ -79,7 +89,8 @@ func resultsCommand(a *app) *cobra.Command {
 				}
 			}
 			if f.groups.given() && len(f.columns) > 0 {
-				return usage("--columns chooses columns of trials and can't be combined with groups", "leave out one of them")
+				return usage("--columns chooses columns of trials and can't be combined with groups",
+					"leave out one of them")
 			}
 			if f.groups.value != "" && !f.groups.given() {
 				return usage("--value chooses what groups summarise",

@@ -19,7 +19,10 @@ func retryCommand(a *app) *cobra.Command {
 	var failedOnly, update bool
 	var class string
 	c := onSweep("retry SWEEP[/TRIAL]", "Run failed or cancelled trials again",
-		"  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry --class cuda_oom chainer-1\n  mlfnode retry chainer-1/17",
+		`  mlfnode retry --failed chainer-1
+  mlfnode retry --failed --update chainer-1
+  mlfnode retry --class cuda_oom chainer-1
+  mlfnode retry chainer-1/17`,
 		func(ctx context.Context, id grid.TrialID) error {
 			if class != "" {
 				if err := checkClass(class); err != nil {
@@ -30,14 +33,16 @@ func retryCommand(a *app) *cobra.Command {
 			if update {
 				return runAndFollow(ctx, a, id.Sweep, f, retryUpdated(ctx, a, q, f.quiet))
 			}
-			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "--update packs them again", func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Sweeps().Retry(ctx, id, q) })
-			}))
+			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "--update packs them again",
+				func(c *api.Client, id grid.SweepID) (api.Done, error) {
+					return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Sweeps().Retry(ctx, id, q) })
+				}))
 		})
 	c.Long = c.Short + `.
 
-They run the files as submitted, whatever has changed in the folder since. With --update the project's folder is packed
-again, and these trials run the files as they are now; run the command in that folder, or above it.`
+They run the files as submitted, whatever has changed in the folder since. With --update the
+project's folder is packed again, and these trials run the files as they are now; run the command in
+that folder, or above it.`
 	c.Flags().BoolVar(&update, "update", false, "run the files as they are now, not as they were submitted")
 	c.Flags().StringVar(&class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
 	c.Flags().BoolVar(&failedOnly, "failed", false, "only trials that failed")

@@ -40,8 +40,8 @@ func rootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "mlfnode",
 		Short: "Run an unmodified program over a grid of parameters, and lose nothing",
-		Long: `mlfnode runs an unmodified command-line program over a grid of parameters, on this machine or a cluster,
-and loses nothing: kill it, pull the plug, go on.`,
+		Long: `mlfnode runs an unmodified command-line program over a grid of parameters, on this machine or a
+cluster, and loses nothing: kill it, pull the plug, go on.`,
 		Example: `  mlfnode sweep chainer
   mlfnode sweep --set lr=0.1,0.01 --set epoch=5:20:5 -- python3 -u train.py
   mlfnode results last --best 5`,
@@ -62,7 +62,8 @@ and loses nothing: kill it, pull the plug, go on.`,
 	root.SetFlagErrorFunc(badFlag)
 	for _, g := range []cobra.Group{
 		{ID: groupSweeps, Title: "Sweeps:"}, {ID: groupResults, Title: "Results:"},
-		{ID: groupProjects, Title: "Projects:"}, {ID: groupCluster, Title: "Cluster:"}, {ID: groupOther, Title: "Other:"},
+		{ID: groupProjects, Title: "Projects:"}, {ID: groupCluster, Title: "Cluster:"},
+		{ID: groupOther, Title: "Other:"},
 	} {
 		root.AddGroup(&g)
 	}

@@ -22,11 +22,12 @@ import (
 func serviceCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "service", Short: "Install, remove or show the service of this machine's node", Args: unknownCommand,
-		Long: `service runs this machine's node as a service of systemd: it starts with the machine, is restarted whenever it ends, and running
-trials continue across a restart.`,
+		Long: `service runs this machine's node as a service of systemd: it starts with the machine, is restarted
+whenever it ends, and running trials continue across a restart.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(withRunAs(a.console, serviceInstallCommand(a)), withRunAs(a.console, serviceUninstallCommand(a.console)),
+	c.AddCommand(withRunAs(a.console, serviceInstallCommand(a)),
+		withRunAs(a.console, serviceUninstallCommand(a.console)),
 		withRunAs(a.console, serviceStatusCommand(a.console)))
 	return c
 }
@@ -41,19 +42,24 @@ func serviceInstallCommand(a *app) *cobra.Command {
 	role := string(service.Worker)
 	c := &cobra.Command{
 		Use: "install", Short: "Install and start the service, or bring it up to date", Args: noArgument,
-		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A missing node.yaml is created; an
-existing one is left as it is. A worker that has not joined a cluster joins now, with the token in MLF_CLUSTER_TOKEN, in --token-file or
-typed on the terminal. Installing again brings everything up to date, while running trials continue.
+		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A
+missing node.yaml is created; an existing one is left as it is. A worker that has not joined a
+cluster joins now, with the token in MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal.
+Installing again brings everything up to date, while running trials continue.
 
-A system service runs as root, and so do the trials of everybody who may submit sweeps. With --run-as USER, root installs a service of
-that user instead, which starts with the machine as well.`,
-		Example: "  mlfnode service install --role master\n  mlfnode service install --seed hostA --token-file token.txt\n  mlfnode service install --run-as ada --seed hostA\n  mlfnode service install --user --seed hostA --no-start",
+A system service runs as root, and so do the trials of everybody who may submit sweeps. With
+--run-as USER, root installs a service of that user instead, which starts with the machine as well.`,
+		Example: `  mlfnode service install --role master
+  mlfnode service install --seed hostA --token-file token.txt
+  mlfnode service install --run-as ada --seed hostA
+  mlfnode service install --user --seed hostA --no-start`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Role = service.Role(role); o.Role != service.Master && o.Role != service.Worker {
 				return usage(fmt.Sprintf("there is no role %q", role), "--role master or --role worker")
 			}
 			if o.Role == service.Master && o.Seed != "" {
-				return usage("a master joins no other node, and --seed names the one to join", "leave out --seed, or --role worker")
+				return usage("a master joins no other node, and --seed names the one to join",
+					"leave out --seed, or --role worker")
 			}
 			o.ConfigFile, o.StateDir = a.config, a.state
 			o.Join = func(ctx context.Context, configFile, state string) (string, error) {
@@ -137,9 +143,10 @@ func serviceUninstallCommand(ui *console) *cobra.Command {
 	purge := false
 	c := &cobra.Command{
 		Use: "uninstall", Short: "Stop the service and remove what install created", Args: noArgument,
-		Long: `uninstall stops the service and the trials of this node, and removes everything that install created. What the node has stored, and
-settings that were changed, stay unless --purge is given.`,
-		Example: "  mlfnode service uninstall\n  mlfnode service uninstall --purge",
+		Long: `uninstall stops the service and the trials of this node, and removes everything that install
+created. What the node has stored, and settings that were changed, stay unless --purge is given.`,
+		Example: `  mlfnode service uninstall
+  mlfnode service uninstall --purge`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := service.Uninstall(c.Context(), h, purge)
 			for _, path := range r.Removed {

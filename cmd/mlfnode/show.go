@@ -28,20 +28,25 @@ import (
 func showCommand(a *app) *cobra.Command {
 	dir := ""
 	c := &cobra.Command{
-		Use: "show SWEEP", Short: "Show what a sweep runs, where it came from, and why trials failed", Args: oneArgument,
-		Long: `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with which command, and the commit
-and the changed files there; and how many trials failed, by class. With -o, fetch the files that it was submitted with.`,
-		Example: "  mlfnode show last\n  mlfnode show chainer-1 --json\n  mlfnode show chainer-1 -o was",
+		Use: "show SWEEP", Short: "Show what a sweep runs, where it came from, and why trials failed",
+		Args: oneArgument,
+		Long: `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with
+which command, and the commit and the changed files there; and how many trials failed, by class.
+With -o, fetch the files that it was submitted with.`,
+		Example: `  mlfnode show last
+  mlfnode show chainer-1 --json
+  mlfnode show chainer-1 -o was`,
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
 			if id.Index >= 0 {
-				return usage("show takes a whole sweep", fmt.Sprintf("mlfnode show %s, or: mlfnode trials %s", id.Sweep, id))
+				return usage("show takes a whole sweep", fmt.Sprintf("mlfnode show %s, or: mlfnode trials %s",
+					id.Sweep, id))
 			}
 			if dir != "" && a.json {
-				return usage("-o fetches files, and --json prints what a sweep is", "one after the other")
+				return usage("-o fetches files, and --json prints what a sweep is", "run the command once with each")
 			}
 			return a.withSession(c.Context(), func(s *node.Session) error {
 				if dir != "" {
@@ -85,7 +90,8 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 	if _, err := projects.Unpack(r, files); err != nil {
 		for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 			if errors.Is(err, full) {
-				return failed(fmt.Sprintf("the files can't be written: %v", err), "choose a folder on another disk with -o")
+				return failed(fmt.Sprintf("the files can't be written: %v", err),
+					"choose a folder on another disk with -o")
 			}
 		}
 		return failed(fmt.Sprintf("the download is incomplete: %v", err), "run the command again")

@@ -21,7 +21,8 @@ func makeStateFolder(ui *console, dir string) error {
 	switch {
 	case errors.Is(err, private.ErrExposed) && os.Geteuid() == 0 && otherOwner(dir) != "":
 		name := otherOwner(dir)
-		return failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(dir), name), runAsHint(name))
+		return failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(dir), name),
+			runAsHint(name))
 	case errors.Is(err, private.ErrExposed):
 		return failed(strings.TrimPrefix(err.Error(), "make state folder: "),
 			"choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+relativePath(dir))

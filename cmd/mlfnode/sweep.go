@@ -37,20 +37,21 @@ func sweepCommand(a *app) *cobra.Command {
 		Short: "Run a task of a project, or any program, over a grid of parameters",
 		Long: `Run a task of a project, or any program, over a grid of parameters.
 
-PROJECT is a folder, the name of one under ./projects, the name that project.yaml in the current folder gives, or an example (chainer,
-bowcnn).
-With a program after --, the folder you are in travels to the trials; each trial gets a copy. Files that .gitignore or .mlfignore
-names stay here, unless include or share in project.yaml names them. The last JSON object that the program prints is its metrics,
-unless --metric says where they are.
+PROJECT is a folder, the name of one under ./projects, the name that project.yaml in the current
+folder gives, or an example (chainer, bowcnn).
+With a program after --, the folder you are in travels to the trials; each trial gets a copy. Files
+that .gitignore or .mlfignore names stay here, unless include or share in project.yaml names them.
+The last JSON object that the program prints is its metrics, unless --metric says where they are.
 --set takes one value, a list or an interval: k=v, k=a,b,c, k=start:end:step (the end is left out).
-Brackets and quotes keep commas together: k=(3,3),(5,5), k='"a,b",c'. A list or formula is as in parameters.yml:
-k=[0.1,0.2], k='{logspace: [-4,-1,4]}', lists of arguments k=[[64,128],[32]], parameters that go together
-zip='{lr: [0.1, 0.01], batch: [32, 64]}'; for a text that looks like one, quote it: k='"[64,128]","[32]"'. --parameters also
-takes points from a CSV or JSON-lines file.
-Every parameter is appended to the command as --key=value, unless the command names it: {key} is replaced by the value.
-Ctrl-C pauses the sweep, and "mlfnode resume" continues it. In a cluster the sweep continues without this command, even when its
-terminal is closed: "mlfnode resume" watches it again, "mlfnode logs -f" follows its output, "mlfnode pause" and "mlfnode cancel"
-stop it.`,
+Brackets and quotes keep commas together: k=(3,3),(5,5), k='"a,b",c'. A list or formula is as in
+parameters.yml: k=[0.1,0.2], k='{logspace: [-4,-1,4]}', lists of arguments k=[[64,128],[32]],
+parameters that go together zip='{lr: [0.1, 0.01], batch: [32, 64]}'; for a text that looks like
+one, quote it: k='"[64,128]","[32]"'. --parameters also takes points from a CSV or JSON-lines file.
+Every parameter is appended to the command as --key=value, unless the command names it: {key} is
+replaced by the value.
+Ctrl-C pauses the sweep, and "mlfnode resume" continues it. In a cluster the sweep continues without
+this command, even when its terminal is closed: "mlfnode resume" watches it again, "mlfnode logs -f"
+follows its output, "mlfnode pause" and "mlfnode cancel" stop it.`,
 		Example: `  mlfnode sweep chainer
   mlfnode sweep chainer echo
   mlfnode sweep chainer --set batchsize=50,100 --set epoch=5:20:5 --dry-run
@@ -253,7 +254,8 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 	}
 	for _, f := range features {
 		if !slices.Contains(n.Features, f) {
-			return failed(fmt.Sprintf("the master runs mlfnode %s, which does not support %s", n.Version, featureNames()[f]),
+			return failed(fmt.Sprintf("the master runs mlfnode %s, which does not support %s", n.Version,
+				featureNames()[f]),
 				"upgrade the master")
 		}
 	}
@@ -268,7 +270,8 @@ func featureNames() map[grid.Feature]string {
 	return map[grid.Feature]string{
 		grid.FeatureLists:  "values that are lists of arguments",
 		grid.FeatureZip:    "parameters that go together (zip, CSV and JSON lines)",
-		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat", grid.FeatureVenv: "venv", grid.FeatureSet: "set",
+		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat", grid.FeatureVenv: "venv",
+		grid.FeatureSet:  "set",
 		grid.FeatureStop: "stop_after", grid.FeatureEarly: "stop", grid.FeatureNodes: "nodes",
 		grid.FeatureTimeout: "set --timeout", grid.FeatureCancel: "how to cancel one trial",
 	}

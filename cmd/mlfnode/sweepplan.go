@@ -228,7 +228,8 @@ func checkFile(name, path string) error {
 func (p *plan) checkFits(ctx context.Context, cfg *config.Config) error {
 	r := p.task.Resources
 	if !r.Nodes.Has(cfg.Node, cfg.Labels) {
-		return usage(fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes),
+		return usage(
+			fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes),
 			"leave nodes out on a machine that is not in a cluster")
 	}
 	if r.CPUs > grid.MilliOf(cfg.Machine.CPUs) {

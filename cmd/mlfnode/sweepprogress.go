@@ -112,7 +112,8 @@ func progressLine(s *api.Sweep, setup string, now time.Time) string {
 		full = int(float64(done) / float64(s.Count) * barWidth)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s [%s%s] %d/%d", s.Sweep, strings.Repeat("#", full), strings.Repeat("-", barWidth-full), done, s.Count)
+	fmt.Fprintf(&b, "%s [%s%s] %d/%d", s.Sweep, strings.Repeat("#", full), strings.Repeat("-", barWidth-full), done,
+		s.Count)
 	if s.Running > 0 {
 		fmt.Fprintf(&b, " · %d running", s.Running)
 	}

@@ -22,11 +22,15 @@ func sweepsCommand(a *app) *cobra.Command {
 	var states []string
 	c := &cobra.Command{
 		Use: "sweeps", Short: "List sweeps", Args: noArgument,
-		Example: "  mlfnode sweeps\n  mlfnode sweeps --mine\n  mlfnode sweeps --state running,paused\n  mlfnode sweeps --json",
+		Example: `  mlfnode sweeps
+  mlfnode sweeps --mine
+  mlfnode sweeps --state running,paused
+  mlfnode sweeps --json`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, s := range states {
 				if !slices.Contains(sweepStates[:], grid.SweepState(s)) {
-					return usage(fmt.Sprintf("%q is not a state of a sweep", s), "running, paused, cancelled or finished")
+					return usage(fmt.Sprintf("%q is not a state of a sweep", s),
+						"running, paused, cancelled or finished")
 				}
 			}
 			err := a.withSession(c.Context(), func(s *node.Session) error {
@@ -107,7 +111,8 @@ func printSweeps(ui *console, all []api.Sweep) error {
 	t := newTable(ui.stdout, append(head, "name")...)
 	for _, s := range all {
 		n := func(v int64) string { return strconv.FormatInt(v, 10) }
-		row := []string{string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed)}
+		row := []string{string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded),
+			n(s.Failed)}
 		if stopped {
 			row = append(row, n(s.Stopped))
 		}

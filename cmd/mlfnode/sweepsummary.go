@@ -52,9 +52,10 @@ func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, f
 	}
 	if v.Stopped > 0 {
 		q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped}
-		err := printSomeTrials(ctx, ui, client, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string {
-			return oneLine(t.Reason)
-		})
+		err := printSomeTrials(ctx, ui, client, v, q, v.Stopped, "--class "+string(grid.ClassStopped),
+			func(t *api.Trial) string {
+				return oneLine(t.Reason)
+			})
 		if err != nil {
 			return err
 		}

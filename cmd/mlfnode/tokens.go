@@ -24,13 +24,16 @@ func tokenCommand(a *app) *cobra.Command {
 	var ask api.NewToken
 	c := &cobra.Command{
 		Use: "token", Short: "Create a token that lets a machine join or a person use the cluster", Args: noArgument,
-		Long: `Create a token and print the command to type on the other machine. Run it on the master's machine, where you ran mlfnode up, or with an
-admin token.
+		Long: `Create a token and print the command to type on the other machine. Run it on the master's machine,
+where you ran mlfnode up, or with an admin token.
 
-A node token lets machines join, and gives the person who joins one the role --user. An operator token is for a person, for example on a
-laptop, who may do everything with sweeps; a viewer token only reads, and an admin token also manages tokens and nodes. The token names
-the cluster's authority, so nobody can pose as the master.`,
-		Example: "  mlfnode token\n  mlfnode token --uses 1 --expires 1h\n  mlfnode token --role operator --note \"Ada's laptop\"",
+A node token lets machines join, and gives the person who joins one the role --user. An operator
+token is for a person, for example on a laptop, who may do everything with sweeps; a viewer token
+only reads, and an admin token also manages tokens and nodes. The token names the cluster's
+authority, so nobody can pose as the master.`,
+		Example: `  mlfnode token
+  mlfnode token --uses 1 --expires 1h
+  mlfnode token --role operator --note "Ada's laptop"`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !c.Flags().Changed("expires") && ask.Role != "node" {
 				ask.Expires = 0
@@ -118,7 +121,8 @@ func printTokens(ui *console, all []api.TokenKnown) error {
 
 func tokenRevokeCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke ID", Short: "Revoke a token, and the access of people who joined with it", Args: oneArgument, Example: "  mlfnode token revoke 1a2b3c4d",
+		Use: "revoke ID", Short: "Revoke a token, and the access of people who joined with it", Args: oneArgument,
+		Example: "  mlfnode token revoke 1a2b3c4d",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.callMaster(c.Context(), func(client *api.Client) error { return client.Access().RevokeToken(c.Context(), args[0]) })
 		},
@@ -129,8 +133,9 @@ func tokenUseCommand(a *app) *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "use", Short: "Save a token, so that your commands go to its cluster", Args: noArgument,
-		Long: `Save an operator, viewer or admin token with the address of its master. From then on your commands go to that cluster; with --local a
-command stays on this machine. The token is read from MLF_CLUSTER_TOKEN or --token-file, or typed on the terminal.`,
+		Long: `Save an operator, viewer or admin token with the address of its master. From then on your commands
+go to that cluster; with --local a command stays on this machine. The token is read from
+MLF_CLUSTER_TOKEN or --token-file, or typed on the terminal.`,
 		Example: "  mlfnode token use --master hostA",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if a.master == "" {
@@ -159,7 +164,8 @@ command stays on this machine. The token is read from MLF_CLUSTER_TOKEN or --tok
 
 func tokenRotateCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument, Example: "  mlfnode token rotate",
+		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument,
+		Example: "  mlfnode token rotate",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return noteNewKey(a.console, a.callMaster(c.Context(), func(client *api.Client) error {
 				return client.Access().RotateKeyring(c.Context())

@@ -16,15 +16,18 @@ import (
 
 func topCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "top", Short: "Show the cluster, its sweeps and their trials in this terminal, and act on them with keys", Args: noArgument,
-		Long: `Show in this terminal what the cluster does: its sweeps with their progress and its nodes with their GPUs; one sweep with its best
-trial, its trials and why some failed; one trial with its output, which you can follow and search. Actions ask first. The screen
-changes as the cluster does. ? lists the keys, q quits.
+		Use: "top", Short: "Show the cluster, its sweeps and their trials in this terminal, and act on them with keys",
+		Args: noArgument,
+		Long: `Show in this terminal what the cluster does: its sweeps with their progress and its nodes with their
+GPUs; one sweep with its best trial, its trials and why some failed; one trial with its output,
+which you can follow and search. Actions ask first. The screen changes as the cluster does. ? lists
+the keys, q quits.
 
-It shows what the page of mlfnode monitor shows. Like every command, it talks to the master, also from a laptop, or to this machine's own
-node.`,
-		Example: "  mlfnode top\n  mlfnode top --master hostA",
-		RunE:    func(c *cobra.Command, _ []string) error { return runTop(c.Context(), a) },
+It shows what the page of mlfnode monitor shows. Like every command, it talks to the master, also
+from a laptop, or to this machine's own node.`,
+		Example: `  mlfnode top
+  mlfnode top --master hostA`,
+		RunE: func(c *cobra.Command, _ []string) error { return runTop(c.Context(), a) },
 	}
 }
 

@@ -36,7 +36,8 @@ type trialColumn struct {
 
 func textColumn(name, field string, of func(*api.Trial) string) trialColumn {
 	return trialColumn{
-		head: name, fields: []string{field}, cell: of, json: func(t *api.Trial) any { return of(t) }, kind: parquet.Text,
+		head: name, fields: []string{field}, cell: of, json: func(t *api.Trial) any { return of(t) },
+		kind: parquet.Text,
 		value: func(t *api.Trial, _ parquet.Kind) (parquet.Value, bool) {
 			return parquet.Value{Valid: of(t) != "", Text: of(t)}, true
 		},
@@ -65,7 +66,8 @@ func countColumn(name string, of func(*api.Trial) int64, given func(*api.Trial) 
 // secondsColumn has durations, of trials that have begun.
 func secondsColumn(name string, of func(*api.Trial) float64) trialColumn {
 	return trialColumn{
-		head: name, fields: []string{name, "started"}, kind: parquet.Double, json: func(t *api.Trial) any { return of(t) },
+		head: name, fields: []string{name, "started"}, kind: parquet.Double,
+		json: func(t *api.Trial) any { return of(t) },
 		cell: func(t *api.Trial) string {
 			if !hasStarted(t) {
 				return ""
@@ -128,7 +130,8 @@ func metricColumn(head, name string) trialColumn {
 			}
 			var s string
 			quoted := json.Unmarshal(raw, &s) == nil
-			return parquetValue(kind, metricCell(raw), !quoted || slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, s))
+			return parquetValue(kind, metricCell(raw), !quoted ||
+				slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, s))
 		},
 	}
 }
@@ -160,7 +163,8 @@ func fixedColumns() (head []trialColumn, class trialColumn, tail []trialColumn) 
 		textColumn("trial", "index", func(t *api.Trial) string { return t.Trial }),
 		countColumn("index", func(t *api.Trial) int64 { return t.Index }, nil, "index"),
 		textColumn("state", "state", func(t *api.Trial) string { return string(t.State) }),
-		countColumn("attempt", func(t *api.Trial) int64 { return int64(t.Attempt) }, func(t *api.Trial) bool { return t.Attempt > 0 }, "attempt"),
+		countColumn("attempt", func(t *api.Trial) int64 { return int64(t.Attempt) },
+			func(t *api.Trial) bool { return t.Attempt > 0 }, "attempt"),
 		countColumn("attempts", func(t *api.Trial) int64 { return int64(t.Attempts) }, nil, "attempts"),
 		textColumn("node", "node", func(t *api.Trial) string { return string(t.Node) }),
 		exit,
@@ -171,7 +175,8 @@ func fixedColumns() (head []trialColumn, class trialColumn, tail []trialColumn) 
 		timeColumn("ended", func(t *api.Trial) *time.Time { return t.Ended }),
 		secondsColumn("wall_seconds", func(t *api.Trial) float64 { return t.Usage.Wall }),
 		secondsColumn("cpu_seconds", func(t *api.Trial) float64 { return t.Usage.CPU }),
-		countColumn("peak_memory_bytes", func(t *api.Trial) int64 { return t.Usage.Memory }, hasStarted, "peak_memory_bytes", "started"),
+		countColumn("peak_memory_bytes", func(t *api.Trial) int64 { return t.Usage.Memory }, hasStarted,
+			"peak_memory_bytes", "started"),
 	}
 	return head, class, tail
 }

@@ -88,7 +88,8 @@ func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric stri
 	for i := range trials {
 		indexes = append(indexes, strconv.FormatInt(trials[i].Index, 10))
 	}
-	body, err := c.Trials().Chart(ctx, id, "curves", url.Values{"value": {metric}, "trials": {strings.Join(indexes, ",")}})
+	body, err := c.Trials().Chart(ctx, id, "curves", url.Values{"value": {metric},
+		"trials": {strings.Join(indexes, ",")}})
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) {
 		return nil, nil // an older version, or no such metric
 	}

@@ -43,7 +43,8 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 			return &quantity{name: name, goal: "minimize", of: func(t *api.Trial) float64 { return used(&t.Usage) }}, nil
 		}
 		known := slices.Concat(v.Metrics[:min(len(v.Metrics), 12)], []string{"wall", "cpu", "memory"})
-		return nil, usage(fmt.Sprintf("no trial of %s has a metric %q", v.Sweep, name), "--value "+strings.Join(known, ", "))
+		return nil, usage(fmt.Sprintf("no trial of %s has a metric %q", v.Sweep, name),
+			"--value "+strings.Join(known, ", "))
 	}
 	rule := grid.EarlyStop{Metric: name}
 	rule.Complete(v.Objective)
@@ -104,8 +105,9 @@ type groupSummary struct {
 }
 
 func (g *group) summary() groupSummary {
-	s := groupSummary{Params: g.params, Trials: g.trials, Failed: g.failed, N: g.values.N, Mean: figure(g.values.Mean()),
-		SD: figure(g.values.SD()), Best: figure(g.best), Trial: g.trial}
+	s := groupSummary{Params: g.params, Trials: g.trials, Failed: g.failed, N: g.values.N,
+		Mean: figure(g.values.Mean()),
+		SD:   figure(g.values.SD()), Best: figure(g.best), Trial: g.trial}
 	if s.N == 0 {
 		s.Mean = figure(math.NaN())
 	}
@@ -179,7 +181,8 @@ func (g *group) add(t *api.Trial, value *quantity) {
 func checkKeys(v *api.Sweep, names []string) error {
 	for _, name := range names {
 		if !slices.Contains(v.Keys, name) {
-			return usage(fmt.Sprintf("%s has no parameter %q", v.Sweep, name), "its parameters are "+strings.Join(v.Keys, ", "))
+			return usage(fmt.Sprintf("%s has no parameter %q", v.Sweep, name),
+				"its parameters are "+strings.Join(v.Keys, ", "))
 		}
 	}
 	return nil
@@ -189,16 +192,19 @@ func checkKeys(v *api.Sweep, names []string) error {
 // figure come last.
 func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group) int, error) {
 	figures := map[string]func(*group) float64{
-		"mean": func(g *group) float64 { return g.values.Mean() }, "sd": func(g *group) float64 { return g.values.SD() },
-		"n": func(g *group) float64 { return float64(g.values.N) }, "best": func(g *group) float64 { return g.best },
+		"mean": func(g *group) float64 { return g.values.Mean() },
+		"sd":   func(g *group) float64 { return g.values.SD() },
+		"n":    func(g *group) float64 { return float64(g.values.N) }, "best": func(g *group) float64 { return g.best },
 	}
 	sort, descending := f.sort, f.desc
 	if sort == "index" {
 		sort, descending = "mean", f.desc || value.goal == "maximize"
 	}
-	if key := slices.Index(keys, strings.TrimPrefix(sort, "parameter:")); key >= 0 && (figures[sort] == nil || keys[key] != sort) {
+	if key := slices.Index(keys, strings.TrimPrefix(sort, "parameter:")); key >= 0 &&
+		(figures[sort] == nil || keys[key] != sort) {
 		return func(a, b *group) int {
-			return inDirection(compareValues(paramValue(a.params, keys[key]), paramValue(b.params, keys[key])), descending)
+			return inDirection(compareValues(paramValue(a.params, keys[key]), paramValue(b.params, keys[key])),
+				descending)
 		}, nil
 	}
 	by := figures[sort]
@@ -262,7 +268,8 @@ func (f *groupFlags) keys(v *api.Sweep) ([]string, error) {
 		return nil, err
 	}
 	if len(f.by) > 0 && len(f.over) > 0 {
-		return nil, usage("--group-by names the parameters to group by, --over those to average over", "use one of the two")
+		return nil, usage("--group-by names the parameters to group by, --over those to average over",
+			"use one of the two")
 	}
 	if len(f.by) > 0 {
 		var keys []string

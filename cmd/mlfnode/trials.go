@@ -62,10 +62,12 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 			return api.TrialQuery{}, err
 		}
 	}
-	q := api.TrialQuery{Class: grid.Class(f.class), Sort: f.sort, Desc: f.desc, Limit: max(f.limit, 0), Offset: f.offset}
+	q := api.TrialQuery{Class: grid.Class(f.class), Sort: f.sort, Desc: f.desc, Limit: max(f.limit, 0),
+		Offset: f.offset}
 	for _, s := range f.states {
 		if !slices.Contains(grid.States[:], grid.State(s)) {
-			return q, usage(fmt.Sprintf("%q is not a state of a trial", s), "pending, running, succeeded, failed or cancelled")
+			return q, usage(fmt.Sprintf("%q is not a state of a trial", s),
+				"pending, running, succeeded, failed or cancelled")
 		}
 		q.States = append(q.States, grid.State(s))
 	}
@@ -119,7 +121,12 @@ func trialsCommand(a *app) *cobra.Command {
 	explain := false
 	c := &cobra.Command{
 		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: oneArgument,
-		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials chainer-1 --class cuda_oom\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1 --columns index,lr,wall_seconds\n  mlfnode trials chainer-1/17\n  mlfnode trials --explain chainer-1/17",
+		Example: `  mlfnode trials chainer-1 --state failed
+  mlfnode trials chainer-1 --class cuda_oom
+  mlfnode trials last --sort wall --desc --limit 10
+  mlfnode trials chainer-1 --columns index,lr,wall_seconds
+  mlfnode trials chainer-1/17
+  mlfnode trials --explain chainer-1/17`,
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := parseTarget(args[0])
 			if err != nil {
@@ -130,10 +137,12 @@ func trialsCommand(a *app) *cobra.Command {
 				return err
 			}
 			if explain && id.Index < 0 {
-				return usage("--explain takes one trial", fmt.Sprintf("name it as in: mlfnode trials --explain %s/0", id.Sweep))
+				return usage("--explain takes one trial", fmt.Sprintf("name it as in: mlfnode trials --explain %s/0",
+					id.Sweep))
 			}
 			if len(f.columns) > 0 && id.Index >= 0 {
-				return usage("--columns chooses columns of the trials of a sweep", "mlfnode trials "+string(id.Sweep)+" --columns "+strings.Join(f.columns, ","))
+				return usage("--columns chooses columns of the trials of a sweep",
+					"mlfnode trials "+string(id.Sweep)+" --columns "+strings.Join(f.columns, ","))
 			}
 			return a.withSession(c.Context(), func(s *node.Session) error {
 				if explain {
@@ -375,7 +384,8 @@ func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.Tria
 			fmt.Fprintf(ui.stdout, "attempt %d: %s\n", at.Attempt, text)
 		}
 		for _, g := range at.Usage.GPUs {
-			fmt.Fprintf(ui.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt, bytesText(g.Memory),
+			fmt.Fprintf(ui.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt,
+				bytesText(g.Memory),
 				g.UUID, g.Busy)
 		}
 		if at.Reason == "" {

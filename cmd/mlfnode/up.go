@@ -19,13 +19,16 @@ func upCommand(a *app) *cobra.Command {
 	r := &clusterFlags{letters: map[string]*string{}}
 	c := &cobra.Command{
 		Use: "up", Short: "Bring up a whole cluster over ssh", Args: noArgument,
-		Long: `up turns machines that you can reach by ssh into a cluster: it checks that they are suitable, installs mlfnode there, starts a
-master and workers as services, and waits until they are ready. Nothing needs to be installed there first, and you need not be root.
+		Long: `up turns machines that you can reach by ssh into a cluster: it checks that they are suitable,
+installs mlfnode there, starts a master and workers as services, and waits until they are ready.
+Nothing needs to be installed there first, and you need not be root.
 
-What is already there is left alone, so run it again after a problem: it does only what is missing. The cluster is written to
-cluster.yaml, which -f and the other commands read. Flags given together with -f override the file. With -f, machines that were
-brought up before and are no longer in the file are stopped, and their trials go to the others. A change of roles that the machines
-can't make is refused before anything is changed; --dry-run shows what would be done, and fails where up would refuse.`,
+What is already there is left alone, so run it again after a problem: it does only what is missing.
+The cluster is written to cluster.yaml, which -f and the other commands read. Flags given together
+with -f override the file. With -f, machines that were brought up before and are no longer in the
+file are stopped, and their trials go to the others. A change of roles that the machines can't make
+is refused before anything is changed; --dry-run shows what would be done, and fails where up would
+refuse.`,
 		Example: `  mlfnode up -a hostA,hostB,hostC -r ML -d chainer -m 1 -w 2,3
   mlfnode up -a ada@hostA,hostB:2222 -i ~/.ssh/id_ed25519 -m local -w local,1,2
   mlfnode up -a hostD -w 1 -b hostA     attach a worker to a running master
@@ -52,7 +55,8 @@ can't make is refused before anything is changed; --dry-run shows what would be 
 
 // changedFlags are the flags on the command line.
 func (r *clusterFlags) changedFlags(c *cobra.Command) (l bootstrap.Flags, any bool) {
-	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master, "w": &l.Workers,
+	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master,
+		"w": &l.Workers,
 		"b": &l.Attach}
 	for letter, value := range r.letters {
 		if c.Flags().ShorthandLookup(letter).Changed {
@@ -147,9 +151,9 @@ func (r *clusterFlags) saveCluster(ui *console, cluster *bootstrap.Cluster) erro
 		return nil
 	}
 	if err := os.WriteFile(r.file+".old", old, 0o644); err != nil {
-		return fmt.Errorf("keep the last cluster: %w", err)
+		return fmt.Errorf("keep the previous cluster: %w", err)
 	}
-	ui.say("the last %s is %[1]s.old now%s", r.file, hintStopRemoved(r.file+".old", cluster))
+	ui.say("the previous %s is now %[1]s.old%s", r.file, hintStopRemoved(r.file+".old", cluster))
 	return nil
 }
 
@@ -168,9 +172,9 @@ func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 	case 0:
 		return ""
 	case len(old.Hosts):
-		return "; what runs on its hosts ends with: mlfnode down -f " + file
+		return "; stop what runs on its hosts with: mlfnode down -f " + file
 	}
-	return fmt.Sprintf("; the new one does not have %s; what runs there ends with: mlfnode down %s -f %s",
+	return fmt.Sprintf("; the new one does not have %s; stop what runs there with: mlfnode down %s -f %s",
 		strings.Join(gone, ", "), strings.Join(gone, " "), file)
 }
 

@@ -74,7 +74,8 @@ func (a Access) Tokens(ctx context.Context) ([]TokenKnown, error) {
 
 // RevokeToken revokes a token and everything that was issued through it.
 func (a Access) RevokeToken(ctx context.Context, id string) error {
-	return discard(a.client.do(ctx, http.MethodDelete, strings.Replace(PathToken, "{id}", url.PathEscape(id), 1), nil, nil))
+	return discard(a.client.do(ctx, http.MethodDelete, strings.Replace(PathToken, "{id}", url.PathEscape(id), 1), nil,
+		nil))
 }
 
 // RotateKeyring gives the cluster a new gossip key.

@@ -86,7 +86,8 @@ func (c *Client) Events(ctx context.Context, topics []string) iter.Seq2[Events, 
 		defer stop(nil)
 		dead := time.AfterFunc(eventsQuiet, func() { stop(fmt.Errorf("%w: %s", ErrLost, eventsMissing)) })
 		defer dead.Stop()
-		resp, err := c.send(ctx, http.MethodGet, Prefix+PathEvents, url.Values{"topics": {strings.Join(topics, ",")}}, nil, "")
+		resp, err := c.send(ctx, http.MethodGet, Prefix+PathEvents, url.Values{"topics": {strings.Join(topics, ",")}},
+			nil, "")
 		if err != nil {
 			yield(Events{}, err)
 			return

@@ -42,7 +42,8 @@ var _ checkpoint.Remote = Snapshots{}
 func (c *Client) Snapshots() Snapshots { return Snapshots{c} }
 
 func snapshotPath(id grid.TrialID) string {
-	return strings.NewReplacer("{sweep}", url.PathEscape(string(id.Sweep)), "{index}", strconv.FormatInt(id.Index, 10)).Replace(PathSnapshots)
+	return strings.NewReplacer("{sweep}", url.PathEscape(string(id.Sweep)), "{index}",
+		strconv.FormatInt(id.Index, 10)).Replace(PathSnapshots)
 }
 
 // Offer implements checkpoint.Remote.

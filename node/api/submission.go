@@ -111,18 +111,27 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 // Spec returns a task in the form of a request.
 func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
-		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs, Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
-		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: checkpointSpec(t.Checkpoint), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter, Stop: t.Stop, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs,
+		Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
+		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout),
+		Grace:    Duration(t.Grace),
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy,
+		Checkpoint: checkpointSpec(t.Checkpoint), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter,
+		Stop: t.Stop, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics,
+		Objective: t.Objective,
 	}
 }
 
 // Task is the inverse of Spec.
 func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
-		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs, Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
-		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: t.Checkpoint.checkpoint(), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter, Stop: t.Stop, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs,
+		Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
+		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout),
+		IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy,
+		Checkpoint: t.Checkpoint.checkpoint(), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter, Stop: t.Stop,
+		Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -143,7 +152,8 @@ func checkpointSpec(c *grid.Checkpoint) *CheckpointSpec {
 		return nil
 	}
 	return &CheckpointSpec{
-		Signal: c.Signal, Grace: Duration(c.Grace), Every: Duration(c.Every), Quiet: Duration(c.Quiet), MaxSize: c.MaxSize,
+		Signal: c.Signal, Grace: Duration(c.Grace), Every: Duration(c.Every), Quiet: Duration(c.Quiet),
+		MaxSize: c.MaxSize,
 		Repeats: &c.Repeats, OnTimeout: c.OnTimeout,
 	}
 }
@@ -198,7 +208,8 @@ func (q *Submission) Check() (*Submit, error) {
 		Token: q.Token, Project: q.Project, Name: q.Name, Origin: q.Origin, Task: q.Task.Task(), Bundle: q.Bundle,
 		Priority: q.Priority, MaxParallel: q.MaxParallel, Environ: q.Environ, EnvironAdded: q.EnvironAdded,
 	}
-	if err := errors.Join(grid.CheckProject(s.Project), grid.CheckSweepName(s.Project, s.Name), s.Origin.Check(), s.Task.Check()); err != nil {
+	if err := errors.Join(grid.CheckProject(s.Project), grid.CheckSweepName(s.Project, s.Name), s.Origin.Check(),
+		s.Task.Check()); err != nil {
 		return nil, err
 	}
 	switch {
@@ -228,7 +239,8 @@ func (q *Submission) Check() (*Submit, error) {
 		return nil, err
 	}
 	if by := s.Task.MeasureBy; by != "" && !slices.Contains(s.Space.Keys(), by) {
-		return nil, fmt.Errorf("measure_by names %q, which is not a parameter of the sweep. Its parameters are %s", by, strings.Join(s.Space.Keys(), ", "))
+		return nil, fmt.Errorf("measure_by names %q, which is not a parameter of the sweep. Its parameters are %s", by,
+			strings.Join(s.Space.Keys(), ", "))
 	}
 	return s, s.Task.Template().Check(s.Space.Keys())
 }

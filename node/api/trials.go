@@ -201,7 +201,8 @@ func (t Trials) Artifacts(ctx context.Context, id grid.SweepID, index int64) (io
 // node.
 func (t Trials) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
 	path := strings.NewReplacer(
-		"{sweep}", url.PathEscape(string(id.Sweep)), "{index}", strconv.FormatInt(id.Index, 10), "{run}", url.PathEscape(run),
+		"{sweep}", url.PathEscape(string(id.Sweep)), "{index}", strconv.FormatInt(id.Index, 10), "{run}",
+		url.PathEscape(run),
 	).Replace(PathRunFiles)
 	return discard(t.client.do(ctx, http.MethodPut, path, nil, io.NopCloser(r)))
 }

@@ -28,7 +28,8 @@ func (h *Host) makeDisk() {
 	t, o := h.harness.t, h.harness.options
 	t.Helper()
 	if !o.Lossy {
-		if err := unix.Mount(diskName+strconv.Itoa(os.Getpid()), h.stateDisk(), "tmpfs", 0, "mode=0700,size="+o.Disk); err != nil {
+		if err := unix.Mount(diskName+strconv.Itoa(os.Getpid()), h.stateDisk(), "tmpfs", 0,
+			"mode=0700,size="+o.Disk); err != nil {
 			t.Fatalf("mount a disk for a host: %v", err)
 		}
 		h.harness.disks = append(h.harness.disks, h.stateDisk())
@@ -45,7 +46,8 @@ func (h *Host) makeDisk() {
 // program syncs, so a copy of the image between two syncs is what a power cut leaves.
 func (h *Host) mountImage() {
 	h.harness.t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop,commit=3600", h.image(), h.stateDisk()).CombinedOutput(); err != nil {
+	mount := exec.Command("mount", "-o", "loop,commit=3600", h.image(), h.stateDisk())
+	if out, err := mount.CombinedOutput(); err != nil {
 		h.harness.t.Fatalf("mount the disk of a host: %v\n%s", err, out)
 	}
 }

@@ -22,7 +22,8 @@ func isFor(frame []byte, number int) bool {
 }
 
 func isUDP(frame []byte) bool {
-	return binary.BigEndian.Uint16(frame[typeOffset:]) == typeIPv4 && len(frame) > protocolOffset && frame[protocolOffset] == protocolUDP
+	return binary.BigEndian.Uint16(frame[typeOffset:]) == typeIPv4 && len(frame) > protocolOffset &&
+		frame[protocolOffset] == protocolUDP
 }
 
 // destination returns the port of a host to which an IPv4 packet goes. Later fragments, which do

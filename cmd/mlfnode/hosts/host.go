@@ -117,7 +117,8 @@ func (h *Host) Program(path string, args ...string) *exec.Cmd {
 	}
 	cmd.Dir = h.Home
 	cmd.Env = append([]string{
-		"HOME=" + h.Home, "XDG_STATE_HOME=" + filepath.Join(h.Home, "state"), "XDG_CONFIG_HOME=" + filepath.Join(h.Home, "config"),
+		"HOME=" + h.Home, "XDG_STATE_HOME=" + filepath.Join(h.Home, "state"),
+		"XDG_CONFIG_HOME=" + filepath.Join(h.Home, "config"),
 		"TMPDIR=" + h.temp(), "PATH=" + os.Getenv("PATH"), "NO_COLOR=1",
 	}, h.harness.options.Env...)
 	return cmd
@@ -165,7 +166,8 @@ func (h *Host) Must(args ...string) string {
 	h.harness.t.Helper()
 	r := h.Try(args...)
 	if r.Code != 0 {
-		h.harness.t.Fatalf("%s: mlfnode %s: exit code %d\n%s%s", h.Name, strings.Join(args, " "), r.Code, tail(r.Stdout), tail(r.Stderr))
+		h.harness.t.Fatalf("%s: mlfnode %s: exit code %d\n%s%s", h.Name, strings.Join(args, " "), r.Code,
+			tail(r.Stdout), tail(r.Stderr))
 	}
 	return r.Stdout
 }

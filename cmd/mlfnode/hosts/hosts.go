@@ -134,7 +134,8 @@ func (hs *Harness) names(of *Host) string {
 func (hs *Harness) AddHost(name string) *Host {
 	hs.t.Helper()
 	number := len(hs.Hosts)
-	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), harness: hs, number: number, Home: filepath.Join(hs.Dir, name)}
+	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), harness: hs, number: number,
+		Home: filepath.Join(hs.Dir, name)}
 	hs.Hosts = append(hs.Hosts, h)
 	hs.prepareHost(h)
 	h.Boot()

@@ -66,7 +66,8 @@ func makeKey(file, kind, passphrase string) error {
 		}
 	}
 	// Use few rounds, since the passphrase protects nothing here.
-	out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-a", "1", "-C", "", "-f", file).CombinedOutput()
+	keygen := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-a", "1", "-C", "", "-f", file)
+	out, err := keygen.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("make a key: %w\n%s", err, out)
 	}

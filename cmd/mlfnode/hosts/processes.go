@@ -65,7 +65,8 @@ func processesBeside(first int) []Process {
 		}
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if err == nil && len(line) > 0 {
-			found = append(found, Process{PID: pid, Command: string(bytes.TrimSpace(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))})
+			command := bytes.TrimSpace(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
+			found = append(found, Process{PID: pid, Command: string(command)})
 		}
 	}
 	return found

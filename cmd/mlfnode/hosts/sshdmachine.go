@@ -60,7 +60,8 @@ func (h *Host) prepareMachine(o SSHD, key string) error {
 			return err
 		}
 	}
-	return errors.Join(h.writeAccounts(), h.writePrograms(), h.put("mlfnode", ""), h.put("settle", machineFilesScript+h.ownLines()))
+	return errors.Join(h.writeAccounts(), h.writePrograms(), h.put("mlfnode", ""),
+		h.put("settle", machineFilesScript+h.ownLines()))
 }
 
 // writePrograms writes the programs that take precedence over those of the machine.
@@ -107,7 +108,8 @@ func (h *Host) ownLines() string {
 		uid, _ := h.uid(u.name()) // it has an account
 		home := h.UserHome(u.name())
 		if u.HomeSize != "" {
-			fmt.Fprintf(&b, "cd %s\nmount -t tmpfs -o size=%s,uid=%d,gid=%d,mode=0700 home %[1]s\ncp -a . %[1]s\n", home, u.HomeSize, uid, uid)
+			fmt.Fprintf(&b, "cd %s\nmount -t tmpfs -o size=%s,uid=%d,gid=%d,mode=0700 home %[1]s\ncp -a . %[1]s\n",
+				home, u.HomeSize, uid, uid)
 		}
 		if u.HomeFull {
 			fmt.Fprintf(&b, "cat /dev/zero >%s/ballast 2>/dev/null || :\n", home)

@@ -105,7 +105,8 @@ func (h *Host) writeAccounts() error {
 	passwd += "daemon:x:1:1::/:/usr/sbin/nologin\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
 	group += "daemon:x:1:\ntty:x:5:\nshadow:x:42:\nutmp:x:43:\nsystemd-journal:x:101:\nnogroup:x:65534:\n"
 	shadow += "daemon:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n"
-	return errors.Join(h.put("passwd", passwd), h.put("group", group), h.put("shadow", shadow), h.put("sudoers", sudoers))
+	return errors.Join(h.put("passwd", passwd), h.put("group", group), h.put("shadow", shadow),
+		h.put("sudoers", sudoers))
 }
 
 func (h *Host) put(name, content string) error {

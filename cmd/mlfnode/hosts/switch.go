@@ -48,7 +48,8 @@ type queuedFrame struct {
 const mostLate = 1 << 13
 
 func newVirtualSwitch() *virtualSwitch {
-	return &virtualSwitch{ports: map[int]*port{}, conditions: map[int]LinkConditions{}, cut: map[[2]int]bool{}, down: map[int]bool{}, rules: map[rule]bool{}}
+	return &virtualSwitch{ports: map[int]*port{}, conditions: map[int]LinkConditions{}, cut: map[[2]int]bool{},
+		down: map[int]bool{}, rules: map[rule]bool{}}
 }
 
 // macOf returns a locally administered address, see IEEE 802.
@@ -133,7 +134,8 @@ func (s *virtualSwitch) route(from int, frame []byte) (to []*port, w LinkConditi
 		return nil, w
 	}
 	for number, other := range s.ports {
-		if number != from && !s.down[number] && !s.cut[[2]int{from, number}] && isFor(frame, number) && !s.dropsLocked(from, number, frame) {
+		if number != from && !s.down[number] && !s.cut[[2]int{from, number}] && isFor(frame, number) &&
+			!s.dropsLocked(from, number, frame) {
 			to = append(to, other)
 		}
 	}

@@ -69,7 +69,8 @@ func NewWriter(w io.Writer, columns []Column) *Writer {
 		group[c.Name] = parquet.Optional(node)
 	}
 	schema := parquet.NewSchema("trials", table{group, columns})
-	return &Writer{w: parquet.NewWriter(w, schema, parquet.Compression(&parquet.Zstd), parquet.CreatedBy("mlfnode", "", "")), columns: columns}
+	return &Writer{w: parquet.NewWriter(w, schema, parquet.Compression(&parquet.Zstd),
+		parquet.CreatedBy("mlfnode", "", "")), columns: columns}
 }
 
 // table is a group whose fields keep the order of the columns instead of being sorted by name.

@@ -77,7 +77,7 @@ func confirm(m *Model, preview *api.Done, action string, retry *api.Retry) *dial
 	case "pause":
 		d.text = plural(s.Pending, "pending trial") + " will wait."
 		if s.Running > 0 {
-			d.text += fmt.Sprintf(" Running trials (%s) go on to the end.", count(s.Running))
+			d.text += fmt.Sprintf(" Running trials (%s) will finish.", count(s.Running))
 			d.option = "also stop running trials; they run again later"
 		}
 		request = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
@@ -92,7 +92,8 @@ func confirm(m *Model, preview *api.Done, action string, retry *api.Retry) *dial
 			return c.Sweeps().Resume(ctx, s.Sweep)
 		}
 	case "cancel":
-		d.text = fmt.Sprintf("Running trials (%s) will be stopped, and %s will not run. Results stay.", count(s.Running), plural(s.Pending, "pending trial"))
+		d.text = fmt.Sprintf("Running trials (%s) will be stopped, and %s will not run. Results stay.",
+			count(s.Running), plural(s.Pending, "pending trial"))
 		if s.Running > 0 {
 			d.option = "let running trials save their state first"
 		}
@@ -147,11 +148,12 @@ func nodeActions(m *Model, n *api.Member) []binding {
 			if !mayAct(m) {
 				return nil
 			}
-			m.dialog = &dialog{title: "Let " + clean(string(node)) + " take trials again?", text: clean(n.Reason), verb: "undrain", run: func(bool, string) tea.Cmd {
-				return act(m, func(ctx context.Context, c *api.Client) (string, error) {
-					return clean(string(node)) + " takes trials again", c.Members().Undrain(ctx, node)
-				})
-			}}
+			m.dialog = &dialog{title: "Let " + clean(string(node)) + " take trials again?", text: clean(n.Reason),
+				verb: "undrain", run: func(bool, string) tea.Cmd {
+					return act(m, func(ctx context.Context, c *api.Client) (string, error) {
+						return clean(string(node)) + " takes trials again", c.Members().Undrain(ctx, node)
+					})
+				}}
 			return nil
 		}}}
 	}
@@ -161,7 +163,7 @@ func nodeActions(m *Model, n *api.Member) []binding {
 		}
 		m.dialog = &dialog{
 			title: "Drain " + clean(string(node)) + "?", verb: "drain", input: &prompt{label: "reason: "},
-			text: fmt.Sprintf("It takes no more trials. Running trials (%d) go on to the end.", n.Running),
+			text: fmt.Sprintf("It takes no more trials. Running trials (%d) will finish.", n.Running),
 			run: func(_ bool, why string) tea.Cmd {
 				return act(m, func(ctx context.Context, c *api.Client) (string, error) {
 					return clean(string(node)) + " takes no more trials", c.Members().Drain(ctx, node, why)

@@ -24,13 +24,11 @@ func (c *cursor) window(n, height int) (from, to int) {
 	return c.top, min(n, c.top+height)
 }
 
-func (c *cursor) move(by, n int) { c.at = max(0, min(c.at+by, n-1)) }
-
 // moves returns the keys that move the cursor in a list of n rows. then is called after a move.
 func (c *cursor) moves(n int, then func()) []binding {
 	by := func(rows func() int) func() tea.Cmd {
 		return func() tea.Cmd {
-			c.move(rows(), n)
+			c.at = max(0, min(c.at+rows(), n-1))
 			then()
 			return nil
 		}

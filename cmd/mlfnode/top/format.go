@@ -10,7 +10,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -60,14 +59,6 @@ func rate(v float64) string {
 		return count(int64(math.Round(v))) + "/s"
 	}
 	return fmt.Sprintf("%.2g/s", v)
-}
-
-// left describes how long a sweep will still run.
-func left(eta *float64) string {
-	if eta == nil {
-		return ""
-	}
-	return printable.Seconds(math.Round(*eta)) + " left"
 }
 
 // clock formats a time of day, with the date if it is another day.

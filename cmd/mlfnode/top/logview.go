@@ -192,7 +192,7 @@ func (l *logView) keys(m *Model) []binding {
 		all = append(all, binding{"esc", "end the search", func() tea.Cmd { search.asking = 0; return nil }})
 	}
 	if len(search.hits) > 0 || search.more != nil {
-		all = append(all, binding{"n N", "next hit, hit before", nil},
+		all = append(all, binding{"n N", "next hit, previous hit", nil},
 			binding{"n", "", func() tea.Cmd { return l.step(m, 1) }},
 			binding{"N", "", func() tea.Cmd { return l.step(m, -1) }})
 	}
@@ -266,7 +266,7 @@ func (l *logView) status(p paint) string {
 	case s.text != "" && len(s.hits) == 0 && s.more != nil:
 		parts = append(parts, "searched "+percent(*s.more, o.total))
 	case s.text != "" && len(s.hits) == 0:
-		parts = append(parts, "no "+clean(s.text))
+		parts = append(parts, "no hit for "+clean(s.text))
 	case s.text != "":
 		more := ""
 		if s.more != nil {
@@ -302,7 +302,7 @@ func (l *logView) view(m *Model, width, height int) []string {
 	case !o.known:
 		return absent(m, l.err, width)
 	case len(o.lines) == 0 && o.gone == api.AllGone:
-		const text = "The output has been removed, because all output was over retention.logs."
+		const text = "The output has been removed, because the total exceeded retention.logs."
 		return []string{m.paint.text(faint, fit(text, width))}
 	case len(o.lines) == 0:
 		return []string{m.paint.text(faint, "Nothing has been printed.")}

@@ -196,7 +196,7 @@ func (c *cluster) waiting() string {
 	if !c.lost.IsZero() {
 		return "nothing is known yet"
 	}
-	return "asking …"
+	return "loading …"
 }
 
 // forget drops the states that a stream repeats only for what still runs.

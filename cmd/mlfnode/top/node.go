@@ -27,7 +27,8 @@ func (n *nodeScreen) keys(m *Model) []binding {
 	if node == nil {
 		return nil
 	}
-	return slices.Concat([]binding{{movesHelp, "move", nil}}, nodeActions(m, node), n.gpus.moves(len(node.Devices), func() {}))
+	return slices.Concat([]binding{{movesHelp, "move", nil}}, nodeActions(m, node),
+		n.gpus.moves(len(node.Devices), func() {}))
 }
 
 func (n *nodeScreen) view(m *Model, width, height int) []string {
@@ -39,8 +40,10 @@ func (n *nodeScreen) view(m *Model, width, height int) []string {
 		return []string{fit("There is no node "+clean(string(n.node))+" any more.", width)}
 	}
 	facts := []string{
-		m.paint.state(nodeState(node)) + " since " + clock(node.Since, m.now()), fmt.Sprintf("running %d", node.Running), fmt.Sprintf("load %.1f of %g CPUs", node.Load, node.CPUs),
-		"memory " + bytesText(node.Memory), "roles " + strings.Join(node.Roles, ", "), "version " + clean(node.Version), "address " + clean(node.Address),
+		m.paint.state(nodeState(node)) + " since " + clock(node.Since, m.now()),
+		fmt.Sprintf("running %d", node.Running), fmt.Sprintf("load %.1f of %g CPUs", node.Load, node.CPUs),
+		"memory " + bytesText(node.Memory), "roles " + strings.Join(node.Roles, ", "),
+		"version " + clean(node.Version), "address " + clean(node.Address),
 	}
 	if node.Driver != "" {
 		facts = append(facts, "driver "+clean(node.Driver))
@@ -59,7 +62,8 @@ func (n *nodeScreen) view(m *Model, width, height int) []string {
 		return append(out, m.paint.text(faint, "no GPUs"))
 	}
 	columns := []column{
-		{head: "GPU"}, {head: "busy", right: true}, {head: "memory", right: true, rank: 1}, {head: "state", rank: 2}, {head: "name", rank: 3}, {head: "°C", right: true, rank: 5},
+		{head: "GPU"}, {head: "busy", right: true}, {head: "memory", right: true, rank: 1}, {head: "state", rank: 2},
+		{head: "name", rank: 3}, {head: "°C", right: true, rank: 5},
 		{head: "W", right: true, rank: 6}, {head: "trials", rank: 4},
 	}
 	from, to := n.gpus.window(len(node.Devices), height-len(out)-1)
@@ -75,7 +79,8 @@ func (n *nodeScreen) view(m *Model, width, height int) []string {
 			state = "ready"
 		}
 		cells = append(cells, []string{
-			id, known(d.Utilization, " %"), bytesText(d.Used) + "/" + bytesText(d.Memory), join(": ", state, clean(d.Why)), clean(join(" ", d.Name, d.Profile)),
+			id, known(d.Utilization, " %"), bytesText(d.Used) + "/" + bytesText(d.Memory),
+			join(": ", state, clean(d.Why)), clean(join(" ", d.Name, d.Profile)),
 			known(d.Temperature, ""), known(d.Power, ""), clean(strings.Join(d.Trials, " ")),
 		})
 	}

@@ -3,12 +3,14 @@ package top
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
 
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -117,7 +119,8 @@ func (o *overview) keys(m *Model) []binding {
 	}
 	moves := o.sweeps.moves(len(rows), func() { o.chosen = rows[o.sweeps.at].Sweep })
 	return slices.Concat([]binding{{movesHelp, "move", nil},
-		{"enter l right", "show the sweep", func() tea.Cmd { return m.open(newSweepScreen(s.Sweep)) }}, tab}, sweepActions(m, s, ""), moves)
+		{"enter l right", "show the sweep", func() tea.Cmd { return m.open(newSweepScreen(s.Sweep)) }}, tab},
+		sweepActions(m, s, ""), moves)
 }
 
 func (o *overview) view(m *Model, width, height int) []string {
@@ -220,17 +223,21 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	case !l.known:
 		return []string{title, m.paint.text(faint, m.cluster.waiting())}
 	case len(rows) == 0:
-		return []string{title, fit("There are no sweeps yet. In another terminal:", width), fit("  mlfnode sweep PROJECT", width)}
+		return []string{title, fit("There are no sweeps yet. In another terminal:", width),
+			fit("  mlfnode sweep PROJECT", width)}
 	}
 	problem := problemOf(m, o.list.err, width)
 	height -= len(problem)
 	if more := o.list.value.Total - len(o.list.value.Sweeps); more > 0 {
-		title += m.paint.text(faint, fmt.Sprintf("  the newest %d; %s more: mlfnode sweeps", len(o.list.value.Sweeps), count(int64(more))))
+		title += m.paint.text(faint, fmt.Sprintf("  the newest %d; %s more: mlfnode sweeps", len(o.list.value.Sweeps),
+			count(int64(more))))
 	}
 	from, to := o.sweeps.window(len(rows), height-2)
 	columns := []column{
-		{head: "  sweep"}, {head: "state", rank: 4}, {head: "progress", fill: true, rank: 7}, {head: "done", right: true}, {head: "trials", right: true, rank: 5},
-		{head: "failed", right: true, rank: 2}, {head: "running", right: true, rank: 3}, {head: "rate", right: true, rank: 6}, {head: "left", right: true, rank: 1},
+		{head: "  sweep"}, {head: "state", rank: 4}, {head: "progress", fill: true, rank: 7},
+		{head: "done", right: true}, {head: "trials", right: true, rank: 5},
+		{head: "failed", right: true, rank: 2}, {head: "running", right: true, rank: 3},
+		{head: "rate", right: true, rank: 6}, {head: "left", right: true, rank: 1},
 		{head: "task", rank: 8},
 	}
 	cells := make([][]string, 0, to-from)
@@ -238,7 +245,8 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 		s := &rows[from+i]
 		sign, t := look(string(s.State))
 		cells = append(cells, []string{
-			m.paint.text(t, sign) + " " + clean(string(s.Sweep)), m.paint.text(t, string(s.State)), "", percent(done(&s.SweepCounts), s.Count), count(s.Count), some(s.Failed), some(s.Running),
+			m.paint.text(t, sign) + " " + clean(string(s.Sweep)), m.paint.text(t, string(s.State)), "",
+			percent(done(&s.SweepCounts), s.Count), count(s.Count), some(s.Failed), some(s.Running),
 			rateOf(m, s), strings.TrimSuffix(ends(s), " left"), join(" · ", clean(s.Task), clean(s.Name)),
 		})
 	}
@@ -246,7 +254,8 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	if o.onNodes {
 		at = -1
 	}
-	return append(append([]string{fit(title, width)}, problem...), m.paint.table(width, columns, cells, at, func(row, w int) string { return m.paint.bar(&rows[from+row].SweepCounts, w) })...)
+	return append(append([]string{fit(title, width)}, problem...),
+		m.paint.table(width, columns, cells, at, func(row, w int) string { return m.paint.bar(&rows[from+row].SweepCounts, w) })...)
 }
 
 // some formats a number; 0 becomes "".
@@ -264,24 +273,27 @@ func rateOf(m *Model, s *api.Sweep) string {
 	return ""
 }
 
+// ends describes how long a sweep will still run.
 func ends(s *api.Sweep) string {
-	if s.State != grid.SweepRunning {
+	if s.State != grid.SweepRunning || s.ETA == nil {
 		return ""
 	}
-	return left(s.ETA)
+	return printable.Seconds(math.Round(*s.ETA)) + " left"
 }
 
 func (o *overview) nodeTable(m *Model, nodes []*api.Member, width, height int) []string {
 	o.atNode(nodes)
 	from, to := o.nodes.window(len(nodes), height)
 	columns := []column{
-		{head: "node"}, {head: "state", rank: 1}, {head: "running", right: true, rank: 2}, {head: "load", right: true, rank: 4}, {head: "GPUs", rank: 3},
+		{head: "node"}, {head: "state", rank: 1}, {head: "running", right: true, rank: 2},
+		{head: "load", right: true, rank: 4}, {head: "GPUs", rank: 3},
 		{head: "memory", right: true, rank: 6}, {head: "roles", rank: 7}, {head: "why", rank: 5},
 	}
 	cells := make([][]string, 0, to-from)
 	for _, n := range nodes[from:to] {
 		cells = append(cells, []string{
-			clean(string(n.Node)), m.paint.state(nodeState(n)), count(int64(n.Running)), fmt.Sprintf("%.1f/%g", n.Load, n.CPUs), gpuCells(m.paint, n),
+			clean(string(n.Node)), m.paint.state(nodeState(n)), count(int64(n.Running)),
+			fmt.Sprintf("%.1f/%g", n.Load, n.CPUs), gpuCells(m.paint, n),
 			bytesText(n.Memory), strings.Join(n.Roles, ","), clean(join(" ", n.Reason, n.Problem)),
 		})
 	}
@@ -312,7 +324,9 @@ func gpuCells(p paint, n *api.Member) string {
 		case d.Utilization < 0:
 			b.WriteString("?")
 		default:
-			b.WriteString(p.text(running, gauge(float64(d.Utilization)/100)))
+			levels := []rune("▁▂▃▄▅▆▇█")
+			level := max(0, min(len(levels)-1, d.Utilization*len(levels)/100))
+			b.WriteString(p.text(running, string(levels[level])))
 		}
 	}
 	return join(" ", b.String(), fmt.Sprintf("%d/%d", busy, all))

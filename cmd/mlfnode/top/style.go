@@ -31,7 +31,8 @@ const (
 type paint struct{ colours bool }
 
 // sequences are the SGR parameters, from the sixteen colours that every user can configure.
-var sequences = map[tone]string{strong: "1", faint: "2", running: "94", good: "32", bad: "31", odd: "35", warn: "33", chosen: "7", hit: "7"}
+var sequences = map[tone]string{strong: "1", faint: "2", running: "94", good: "32", bad: "31", odd: "35", warn: "33",
+	chosen: "7", hit: "7"}
 
 // text returns text in a tone. Without colours only strong, chosen and found text looks different.
 func (p paint) text(t tone, s string) string {
@@ -163,12 +164,7 @@ func (p paint) bar(s *api.SweepCounts, width int) string {
 	if s.Running > 0 && now == 0 && left > 0 {
 		now = 1
 	}
-	return p.text(good, strings.Repeat("█", ok)) + p.text(bad, strings.Repeat("▓", failed)) + p.text(odd, strings.Repeat("▞", stopped)+strings.Repeat("▚", off)) +
+	return p.text(good, strings.Repeat("█", ok)) + p.text(bad, strings.Repeat("▓", failed)) +
+		p.text(odd, strings.Repeat("▞", stopped)+strings.Repeat("▚", off)) +
 		p.text(running, strings.Repeat("▒", now)) + p.text(faint, strings.Repeat("░", left-now))
-}
-
-// gauge shows a share of 1 as a single cell.
-func gauge(share float64) string {
-	levels := []rune("▁▂▃▄▅▆▇█")
-	return string(levels[max(0, min(len(levels)-1, int(share*float64(len(levels)))))])
 }

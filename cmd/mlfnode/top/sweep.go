@@ -62,14 +62,16 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 	}
 	id, s.id = sweep.Sweep, sweep.Sweep // it may have been requested as the last one
 	if sweep.Succeeded > 0 && (sweep.Objective != nil || len(sweep.Metrics) > 0) {
-		all = append(all, s.best.want(m, version{epoch: v.epoch, succeeded: sweep.Succeeded}, func(ctx context.Context, c *api.Client) (string, error) {
-			return bestSoFar(ctx, c, id)
-		}))
+		all = append(all, s.best.want(m, version{epoch: v.epoch, succeeded: sweep.Succeeded},
+			func(ctx context.Context, c *api.Client) (string, error) {
+				return bestSoFar(ctx, c, id)
+			}))
 	}
 	if sweep.Failed > 0 {
-		all = append(all, s.failures.want(m, version{epoch: v.epoch, ended: sweep.Failed}, func(ctx context.Context, c *api.Client) (api.Failures, error) {
-			return c.Trials().Failures(ctx, id)
-		}))
+		all = append(all, s.failures.want(m, version{epoch: v.epoch, ended: sweep.Failed},
+			func(ctx context.Context, c *api.Client) (api.Failures, error) {
+				return c.Trials().Failures(ctx, id)
+			}))
 	}
 	all = append(all, s.trials.refresh(m, sweep, v))
 	return tea.Batch(all...)
@@ -105,7 +107,8 @@ func (s *sweepScreen) keys(m *Model) []binding {
 			s.trials.set("class="+string(class), api.TrialQuery{Class: class})
 			return nil
 		}})
-		return slices.Concat(all, sweepActions(m, sweep, class), s.class.moves(len(groups), func() { s.chosen = groups[s.class.at].Class }))
+		return slices.Concat(all, sweepActions(m, sweep, class),
+			s.class.moves(len(groups), func() { s.chosen = groups[s.class.at].Class }))
 	}
 	return slices.Concat(all, s.trials.keys(m, sweep), sweepActions(m, sweep, ""))
 }
@@ -172,7 +175,8 @@ func (s *sweepScreen) head(m *Model, v *api.Sweep, width int) []string {
 		state string
 		n     int64
 	}{
-		{string(grid.Succeeded), v.Succeeded}, {string(grid.Failed), v.Failed}, {string(grid.Running), v.Running}, {string(grid.Pending), v.Pending},
+		{string(grid.Succeeded), v.Succeeded}, {string(grid.Failed), v.Failed}, {string(grid.Running), v.Running},
+		{string(grid.Pending), v.Pending},
 		{stoppedEarly, v.Stopped}, {string(grid.Cancelled), v.OnlyCancelled()},
 	} {
 		if of.n > 0 {
@@ -219,13 +223,15 @@ func (s *sweepScreen) failureTable(m *Model, v *api.Sweep, width, height int) []
 	case !s.failures.known:
 		return absent(m, s.failures.err, width)
 	}
-	columns := []column{{head: "trials", right: true}, {head: "class"}, {head: "cause", rank: 1}, {head: "owner", rank: 2}, {head: "for example", rank: 3}}
+	columns := []column{{head: "trials", right: true}, {head: "class"}, {head: "cause", rank: 1},
+		{head: "owner", rank: 2}, {head: "for example", rank: 3}}
 	g, problem := s.group(), problemOf(m, s.failures.err, width)
 	from, to := s.class.window(len(groups), max(1, height-6-len(problem)))
 	var cells [][]string
 	for i := range groups[from:to] {
 		g := &groups[from+i]
-		cells = append(cells, []string{count(g.Count), clean(string(g.Class)), clean(g.Cause), clean(g.Owner), clean(g.Trial)})
+		cells = append(cells, []string{count(g.Count), clean(string(g.Class)), clean(g.Cause), clean(g.Owner),
+			clean(g.Trial)})
 	}
 	out := append(problem, m.paint.table(width, columns, cells, s.class.at-from, nil)...)
 	if g == nil {

@@ -55,7 +55,8 @@ func Run(ctx context.Context, cfg Config) error {
 			return msg
 		}
 	}
-	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(cfg.Input), tea.WithOutput(cfg.Output), tea.WithFPS(framesPerSecond), tea.WithoutSignalHandler())
+	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(cfg.Input), tea.WithOutput(cfg.Output),
+		tea.WithFPS(framesPerSecond), tea.WithoutSignalHandler())
 	f := newFeed(cfg.Client, cfg.Again, p.Send)
 	m.want, m.retry = f.want, f.retry
 	go work.do(func() { f.run(ctx) })

@@ -35,7 +35,9 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 		state                    grid.State
 	}
 	id := t.id
-	all := []tea.Cmd{t.sweep.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweeps().Get(ctx, id.Sweep) })}
+	all := []tea.Cmd{t.sweep.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Sweep, error) {
+		return c.Sweeps().Get(ctx, id.Sweep)
+	})}
 	if t.id.Sweep == api.Last { // api.Last may soon mean another sweep
 		if !t.sweep.known {
 			return tea.Batch(all...)
@@ -106,8 +108,9 @@ func (t *trialScreen) keys(m *Model) []binding {
 		}
 	}
 	all := slices.Concat(t.log.keys(m), []binding{
-		{"o", "the output on the whole screen, or the trial, too", func() tea.Cmd { t.whole = !t.whole; return nil }},
-		{"[ ]", "trial before, next trial", nil}, {"[", "", beside(-1)}, {"]", "", beside(1)},
+		{"o", "show the output on the whole screen, or the trial as well",
+			func() tea.Cmd { t.whole = !t.whole; return nil }},
+		{"[ ]", "previous trial, next trial", nil}, {"[", "", beside(-1)}, {"]", "", beside(1)},
 	})
 	if n := len(t.attempts.value); n > 1 {
 		all = append(all, binding{"a", "output of another attempt", func() tea.Cmd {

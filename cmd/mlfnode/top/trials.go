@@ -88,7 +88,8 @@ func (t *trialList) refresh(m *Model, s *api.Sweep, version any) tea.Cmd {
 	}
 	q := t.query
 	q.Limit, q.Offset = trialPage, t.page.value.Offset
-	if first, last := int64(t.cursor.top), int64(t.cursor.top+max(t.cursor.page, 1)); first < q.Offset || last > q.Offset+trialPage {
+	if first, last := int64(t.cursor.top), int64(t.cursor.top+max(t.cursor.page, 1)); first < q.Offset ||
+		last > q.Offset+trialPage {
 		q.Offset = max(0, first-trialLead)
 	}
 	if shown := fmt.Sprintf("%q %t %q %d", q.Sort, q.Desc, t.filter, q.Offset); shown != t.shown {
@@ -96,9 +97,10 @@ func (t *trialList) refresh(m *Model, s *api.Sweep, version any) tea.Cmd {
 		t.page.discard()
 	}
 	columns, id := fields(s), s.Sweep
-	return t.page.want(m, asked{version, t.shown, strings.Join(columns, " ")}, func(ctx context.Context, c *api.Client) (api.TrialTable, error) {
-		return c.Trials().Table(ctx, id, q, columns)
-	})
+	return t.page.want(m, asked{version, t.shown, strings.Join(columns, " ")},
+		func(ctx context.Context, c *api.Client) (api.TrialTable, error) {
+			return c.Trials().Table(ctx, id, q, columns)
+		})
 }
 
 // set changes the filter.
@@ -231,7 +233,8 @@ func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 	columns := make([]column, len(names))
 	t.sorts = t.sorts[:0]
 	for i, name := range names {
-		columns[i] = column{head: clean(headOf(name)), right: name != "state" && name != "class" && name != "node", rank: i + 2}
+		columns[i] = column{head: clean(headOf(name)), right: name != "state" && name != "class" && name != "node",
+			rank: i + 2}
 		switch {
 		case i < 2:
 			columns[i].rank = 0
@@ -244,7 +247,8 @@ func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 		}
 		if sort := sortOf(name); sort != "" {
 			t.sorts = append(t.sorts, sort)
-			if sort == t.query.Sort || name == "index" && t.query.Sort == "" || t.query.Sort == "objective" && i == 2 && t.left == 0 {
+			if sort == t.query.Sort || name == "index" && t.query.Sort == "" || t.query.Sort == "objective" &&
+				i == 2 && t.left == 0 {
 				columns[i].head += map[bool]string{false: "▴", true: "▾"}[t.query.Desc]
 			}
 		}
