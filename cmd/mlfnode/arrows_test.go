@@ -89,7 +89,8 @@ func layer(pkg string) (line int, home string) {
 	return line, home
 }
 
-// refuse says why a package may not import another one, "" if it may. Tests that drive the whole program stand on the roof.
+// refuse says why a package may not import another one, "" if it may. Tests that drive the whole
+// program stand on the roof.
 func refuse(from, path string) string {
 	for prefix, owner := range owners {
 		if strings.HasPrefix(path, prefix) && from != owner {
@@ -204,7 +205,8 @@ func eachGoFile(t *testing.T, fn func(path string)) {
 	}
 }
 
-// TestMapNamesEveryPackage holds that the map of docs/ARCHITECTURE.md has a place for each package that is not there for tests alone.
+// TestMapNamesEveryPackage holds that the map of docs/ARCHITECTURE.md has a place for each package
+// that is not there for tests alone.
 func TestMapNamesEveryPackage(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root, "docs", "ARCHITECTURE.md"))
 	if err != nil {

@@ -39,7 +39,8 @@ type movingCluster struct {
 	workerAs config.Config
 }
 
-// settings are those of a node on this machine. Ports of the master are chosen, since workers are told of them.
+// settings are those of a node on this machine. Ports of the master are chosen, since workers are
+// told of them.
 func (c *movingCluster) settings(name string) config.Config {
 	c.t.Helper()
 	cfg, err := config.Load("")
@@ -137,7 +138,8 @@ func (c *movingCluster) await(id grid.SweepID, ok func(api.Sweep) bool) {
 
 func finished(s api.Sweep) bool { return s.State == grid.SweepFinished && s.Succeeded == 3 }
 
-// found is all that a user finds about a sweep: its trials with their results, output and artifacts.
+// found is all that a user finds about a sweep: its trials with their results, output and
+// artifacts.
 func (c *movingCluster) found(id grid.SweepID) string {
 	c.t.Helper()
 	var b strings.Builder
@@ -170,7 +172,8 @@ func (c *movingCluster) begun() int {
 	return bytes.Count(b, []byte("begun"))
 }
 
-// newMovingCluster has a sweep that is finished and one whose trials run, both with output and artifacts.
+// newMovingCluster has a sweep that is finished and one whose trials run, both with output and
+// artifacts.
 func newMovingCluster(t *testing.T) (c *movingCluster, old config.Config, done, running grid.SweepID) {
 	t.Helper()
 	for _, key := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
@@ -206,7 +209,8 @@ func newMovingCluster(t *testing.T) (c *movingCluster, old config.Config, done, 
 	return c, old, done, running
 }
 
-// checkRestored wants the new master to have what the old one had, and the worker to have followed with what it runs.
+// checkRestored wants the new master to have what the old one had, and the worker to have followed
+// with what it runs.
 func (c *movingCluster) checkRestored(old, now config.Config, done, running grid.SweepID, want, token string) {
 	c.t.Helper()
 	if got := c.found(done); got != want {
@@ -252,7 +256,8 @@ func (c *movingCluster) checkRestored(old, now config.Config, done, running grid
 	}
 }
 
-// TestBackupOfARunningMaster restores a backup that was made while trials ran, on ports where no worker expects the master.
+// TestBackupOfARunningMaster restores a backup that was made while trials ran, on ports where no
+// worker expects the master.
 func TestBackupOfARunningMaster(t *testing.T) {
 	c, old, done, running := newMovingCluster(t)
 	operator, err := c.client.Access().MakeToken(t.Context(), api.NewToken{Role: "operator"})
@@ -317,8 +322,8 @@ func TestMoveTheMaster(t *testing.T) {
 	}
 }
 
-// TestRestoreRefuses has files that are not complete backups, folders that are in use, and a name that a worker has: each is refused with
-// the cause, and leaves the folder as it was.
+// TestRestoreRefuses has files that are not complete backups, folders that are in use, and a name
+// that a worker has: each is refused with the cause, and leaves the folder as it was.
 func TestRestoreRefuses(t *testing.T) {
 	c, old, _, _ := newMovingCluster(t)
 	file := filepath.Join(t.TempDir(), "backup")
@@ -366,8 +371,8 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// TestSecondMaster restores a backup while the old master runs, and starts the old one again after that;
-// with another name, and with the same one.
+// TestSecondMaster restores a backup while the old master runs, and starts the old one again after
+// that; with another name, and with the same one.
 func TestSecondMaster(t *testing.T) {
 	for _, name := range []grid.NodeID{"new", "old"} {
 		t.Run(string(name), func(t *testing.T) {
@@ -413,8 +418,9 @@ func TestSecondMaster(t *testing.T) {
 	}
 }
 
-// TestBackupOfAnOlderGossipKey restores a backup at another address after the gossip key has changed: the
-// command that changes it says what that means, and a worker with the new seed gets the key that is back.
+// TestBackupOfAnOlderGossipKey restores a backup at another address after the gossip key has
+// changed: the command that changes it says what that means, and a worker with the new seed gets
+// the key that is back.
 func TestBackupOfAnOlderGossipKey(t *testing.T) {
 	c, old, _, running := newMovingCluster(t)
 	file := filepath.Join(t.TempDir(), "backup")
@@ -450,7 +456,8 @@ func TestBackupOfAnOlderGossipKey(t *testing.T) {
 	})
 }
 
-// TestRestoreIntoAUsedFolder has files of an earlier node, from which a master would show wrong results.
+// TestRestoreIntoAUsedFolder has files of an earlier node, from which a master would show wrong
+// results.
 func TestRestoreIntoAUsedFolder(t *testing.T) {
 	c, file := newBackup(t)
 	for _, name := range []string{"history.db", "history.db-wal", "spool", "jetstream", "snapshots", "shims"} {
@@ -471,8 +478,8 @@ func TestRestoreIntoAUsedFolder(t *testing.T) {
 	}
 }
 
-// TestInterruptedRestore has a restore killed after each step of its end. No node may start then: one
-// without the cluster's authority would found another cluster on the restored sweeps.
+// TestInterruptedRestore has a restore killed after each step of its end. No node may start then:
+// one without the cluster's authority would found another cluster on the restored sweeps.
 func TestInterruptedRestore(t *testing.T) {
 	c, file := newBackup(t)
 	moves := []string{"trust", "snapshots", "jetstream"} // the last first; this cluster has no cluster.json

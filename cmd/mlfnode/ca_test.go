@@ -21,8 +21,9 @@ import (
 	"mlfnode/node/membership"
 )
 
-// TestRotateCA rotates the CA of a cluster while trials run: of a master and a worker that is there, one that is away all the time, and one that
-// is away from the second step on; with people who use the cluster meanwhile and one who does not.
+// TestRotateCA rotates the CA of a cluster while trials run: of a master and a worker that is
+// there, one that is away all the time, and one that is away from the second step on; with people
+// who use the cluster meanwhile and one who does not.
 func TestRotateCA(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
@@ -236,7 +237,8 @@ func TestRotateCA(t *testing.T) {
 	})
 }
 
-// knocks reports why a server does not take a client's certificate, which it says with its first word.
+// knocks reports why a server does not take a client's certificate, which it says with its first
+// word.
 func knocks(ctx context.Context, address string, cfg *tls.Config) error {
 	conn, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", address)
 	if err != nil {

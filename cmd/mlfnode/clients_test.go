@@ -28,7 +28,8 @@ import (
 // clientPatience is the longest that a test waits for one thing.
 const clientPatience = 30 * time.Second
 
-// testCluster is a master in this process. Its commands are given --state-dir, so that they are its owner's.
+// testCluster is a master in this process. Its commands are given --state-dir, so that they are its
+// owner's.
 type testCluster struct {
 	t     *testing.T
 	state string
@@ -218,8 +219,9 @@ func (c *testCluster) context(address string) trust.Context {
 	return trust.Context{Master: []string{address}, CA: string(ca), Token: token.Bearer()}
 }
 
-// TestFolderOfAClusterIsNotTaken types every kind of command on the machine of a master that is down: each says so, none becomes
-// the node, and none has anything to do with the folder when the master comes back while they wait.
+// TestFolderOfAClusterIsNotTaken types every kind of command on the machine of a master that is
+// down: each says so, none becomes the node, and none has anything to do with the folder when the
+// master comes back while they wait.
 func TestFolderOfAClusterIsNotTaken(t *testing.T) {
 	c := newTestCluster(t)
 	commands := [][]string{
@@ -262,8 +264,8 @@ func TestFolderOfAWorkerIsNotTaken(t *testing.T) {
 	}
 }
 
-// TestSignalsToAWatcher has a sweep of a cluster followed by commands that get each signal: the sweep goes on, and the commands say
-// how to go on with it.
+// TestSignalsToAWatcher has a sweep of a cluster followed by commands that get each signal: the
+// sweep goes on, and the commands say how to go on with it.
 func TestSignalsToAWatcher(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
@@ -294,8 +296,8 @@ func TestSignalsToAWatcher(t *testing.T) {
 	c.checkOnce()
 }
 
-// TestRestartOfTheMasterEndsNoClient restarts the master under followers of all kinds, on its own machine with and without a
-// context of its cluster.
+// TestRestartOfTheMasterEndsNoClient restarts the master under followers of all kinds, on its own
+// machine with and without a context of its cluster.
 func TestRestartOfTheMasterEndsNoClient(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
@@ -320,8 +322,8 @@ func TestRestartOfTheMasterEndsNoClient(t *testing.T) {
 	c.checkOnce()
 }
 
-// TestClusterThatIsNotThere has a user whose cluster is away, or was taken down: commands say so and leave this machine alone; with
-// --local they are for this machine.
+// TestClusterThatIsNotThere has a user whose cluster is away, or was taken down: commands say so
+// and leave this machine alone; with --local they are for this machine.
 func TestClusterThatIsNotThere(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
@@ -365,7 +367,8 @@ func TestClusterThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestLocalBesideACluster runs a sweep alone on the machine of a master: it has a folder of its own.
+// TestLocalBesideACluster runs a sweep alone on the machine of a master: it has a folder of its
+// own.
 func TestLocalBesideACluster(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
@@ -393,7 +396,8 @@ func TestFolderOfAnotherMachine(t *testing.T) {
 	}
 }
 
-// TestFolderThatAnotherMachineHolds finds the lock of a shared disk held by a machine whose processes can't be seen, and says at once which.
+// TestFolderThatAnotherMachineHolds finds the lock of a shared disk held by a machine whose
+// processes can't be seen, and says at once which.
 func TestFolderThatAnotherMachineHolds(t *testing.T) {
 	gridtest.Root(t, "namespaces")
 	dir := t.TempDir()
@@ -424,8 +428,9 @@ func TestFolderThatAnotherMachineHolds(t *testing.T) {
 	}
 }
 
-// TestSweepInsideATrial has trials that run sweeps themselves: one on the node of the trial is refused with a word, since both would
-// wait for each other, and one that is detached or has a node of its own runs.
+// TestSweepInsideATrial has trials that run sweeps themselves: one on the node of the trial is
+// refused with a word, since both would wait for each other, and one that is detached or has a node
+// of its own runs.
 func TestSweepInsideATrial(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
@@ -471,7 +476,8 @@ func TestSweepWithinATrial(t *testing.T) {
 	open(t, "resume", "--local", "echo-1").exit(0)
 }
 
-// TestNodesOfATask runs trials on nodes that a task names, and refuses a task that names none of the cluster.
+// TestNodesOfATask runs trials on nodes that a task names, and refuses a task that names none of
+// the cluster.
 func TestNodesOfATask(t *testing.T) {
 	t.Setenv("MLF_LABELS", "fast, a100")
 	c := newTestCluster(t)
@@ -494,7 +500,8 @@ func TestNodesOfATask(t *testing.T) {
 	}
 }
 
-// TestStopOnAFullDisk stops a sweep whose state is on a full disk: what can't be recorded is said, and the process ends soon.
+// TestStopOnAFullDisk stops a sweep whose state is on a full disk: what can't be recorded is said,
+// and the process ends soon.
 func TestStopOnAFullDisk(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}} {
 		t.Run(fmt.Sprint(signals), func(t *testing.T) {
@@ -540,8 +547,8 @@ func TestTerminalIsGone(t *testing.T) {
 	}
 }
 
-// TestDrainSaysWhatRuns drains a node that runs three trials, waits for their end while the master is restarted, and then drains one that
-// runs none.
+// TestDrainSaysWhatRuns drains a node that runs three trials, waits for their end while the master
+// is restarted, and then drains one that runs none.
 func TestDrainSaysWhatRuns(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()

@@ -147,7 +147,9 @@ func clusterCommand(ui *console, c *cobra.Command, act clusterAction) *cobra.Com
 		}
 		defer done()
 		if c.Name() == "down" {
-			o.Applied, o.SaveApplied = applied, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
+			o.Applied, o.SaveApplied = applied, func(c *bootstrap.Cluster) error {
+				return bootstrap.SaveApplied(r.file, c)
+			}
 		}
 		all, err := act(c.Context(), o, args)
 		if err != nil {

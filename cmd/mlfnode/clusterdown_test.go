@@ -27,7 +27,8 @@ func downMark(t *testing.T) (*trust.Down, bool) {
 	return c.Down, err == nil
 }
 
-// TestFarewell takes down the user's cluster, and another one whose master is on the same machine: that leaves the access alone.
+// TestFarewell takes down the user's cluster, and another one whose master is on the same machine:
+// that leaves the access alone.
 func TestFarewell(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	t.Chdir(t.TempDir())
@@ -74,8 +75,8 @@ func TestFarewell(t *testing.T) {
 	}
 }
 
-// TestFarewellAfterAnInterruptedPurge purges a master whose files are gone already, so that nothing names its cluster: the access to it
-// goes, and that to any other cluster stays.
+// TestFarewellAfterAnInterruptedPurge purges a master whose files are gone already, so that nothing
+// names its cluster: the access to it goes, and that to any other cluster stays.
 func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	t.Chdir(t.TempDir())
@@ -126,7 +127,8 @@ func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 	}
 }
 
-// TestStatusOfAStoppedCluster says since when a cluster is stopped that the user has taken down, and what is wrong with any other one.
+// TestStatusOfAStoppedCluster says since when a cluster is stopped that the user has taken down,
+// and what is wrong with any other one.
 func TestStatusOfAStoppedCluster(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	t.Chdir(t.TempDir())

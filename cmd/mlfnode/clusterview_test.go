@@ -12,8 +12,8 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-// TestViewOfManyHosts keeps within a terminal that has fewer lines than there are hosts: above its first line nothing can be
-// written over.
+// TestViewOfManyHosts keeps within a terminal that has fewer lines than there are hosts: above its
+// first line nothing can be written over.
 func TestViewOfManyHosts(t *testing.T) {
 	const columns, lines, hosts = 60, 12, 200
 	var out bytes.Buffer
@@ -80,7 +80,8 @@ func TestSecretQuestion(t *testing.T) {
 	}
 }
 
-// show is what a terminal has on its lines after it got the text, which has no other sequences than those of a view.
+// show is what a terminal has on its lines after it got the text, which has no other sequences than
+// those of a view.
 func show(text string) string {
 	lines := []string{""}
 	sequence := regexp.MustCompile(`^\x1b\[(\d*)([AJ])`)
@@ -106,8 +107,8 @@ func show(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestQuestionInTheView asks while machines are being worked on: no line of the table stays above the question or comes into it, and the
-// table goes on below the answer.
+// TestQuestionInTheView asks while machines are being worked on: no line of the table stays above
+// the question or comes into it, and the table goes on below the answer.
 func TestQuestionInTheView(t *testing.T) {
 	var out bytes.Buffer
 	v := &clusterView{w: &out, terminal: true}

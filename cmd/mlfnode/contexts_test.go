@@ -11,7 +11,8 @@ import (
 	"mlfnode/node"
 )
 
-// TestContextOfAnotherCluster has a user go over to another cluster, and back: the token of the first one was told once.
+// TestContextOfAnotherCluster has a user go over to another cluster, and back: the token of the
+// first one was told once.
 func TestContextOfAnotherCluster(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	file, err := node.ContextFile()
@@ -42,7 +43,8 @@ func TestContextOfAnotherCluster(t *testing.T) {
 	}
 }
 
-// TestContexts lists the clusters of a user, and goes from one to the other and back by all names that a cluster has.
+// TestContexts lists the clusters of a user, and goes from one to the other and back by all names
+// that a cluster has.
 func TestContexts(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	mlfnode := func(code int, args ...string) string {
@@ -99,8 +101,9 @@ func TestContexts(t *testing.T) {
 	}
 }
 
-// TestOneContextOfEachCluster goes from one cluster to another and back with their tokens, as token use does, and finds each cluster once,
-// also where a kill or an older version has left a second file of one.
+// TestOneContextOfEachCluster goes from one cluster to another and back with their tokens, as token
+// use does, and finds each cluster once, also where a kill or an older version has left a second
+// file of one.
 func TestOneContextOfEachCluster(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	file, err := node.ContextFile()

@@ -32,7 +32,9 @@ func pauseCommand(a *app) *cobra.Command {
 	return onSweep("pause SWEEP", "Start no new trials; running ones finish, or save their state and stop (checkpoint)",
 		"  mlfnode pause chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
-			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Sweeps().Pause(ctx, id) })
+			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) {
+				return c.Sweeps().Pause(ctx, id)
+			})
 		})
 }
 
@@ -46,7 +48,9 @@ func resumeCommand(a *app) *cobra.Command {
 					fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) {
-				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Sweeps().Resume(ctx, v.Sweep) })
+				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) {
+					return c.Sweeps().Resume(ctx, v.Sweep)
+				})
 			})
 		})
 	c.Long = `Continue a sweep that was paused or interrupted, and watch it as sweep does.

@@ -111,7 +111,8 @@ func TestFullDiskForResults(t *testing.T) {
 	}
 }
 
-// TestFullDiskForRestore restores a backup to a disk that has no room for it, and says whose room it takes.
+// TestFullDiskForRestore restores a backup to a disk that has no room for it, and says whose room
+// it takes.
 func TestFullDiskForRestore(t *testing.T) {
 	c, old, _, _ := newMovingCluster(t)
 	file := filepath.Join(t.TempDir(), "backup")

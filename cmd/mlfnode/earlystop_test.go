@@ -64,8 +64,8 @@ func train(t *testing.T, more ...string) (out trained) {
 	return out
 }
 
-// TestEarlyStopOnChainer trains a grid of the example to its end, and again with trials stopped early. Worse ones are stopped, the best
-// of the first sweep is not, and it comes to the same loss.
+// TestEarlyStopOnChainer trains a grid of the example to its end, and again with trials stopped
+// early. Worse ones are stopped, the best of the first sweep is not, and it comes to the same loss.
 func TestEarlyStopOnChainer(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())

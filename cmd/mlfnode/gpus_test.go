@@ -9,7 +9,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestListGPUs shows devices of every kind. What other nodes say is made safe to print, and reasons are whole.
+// TestListGPUs shows devices of every kind. What other nodes say is made safe to print, and reasons
+// are whole.
 func TestListGPUs(t *testing.T) {
 	long := "used by python3 (pid 4242, user ada), which is not a trial; " + strings.Repeat("and so on ", 20) + "to its end"
 	members := []api.Member{

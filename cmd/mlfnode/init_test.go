@@ -61,11 +61,13 @@ func childThat(t *testing.T, parent, command string) int {
 	return 0
 }
 
-// inContainer has a shell script stand in for an engine: what it runs last is the first process of a namespace, without control groups.
+// inContainer has a shell script stand in for an engine: what it runs last is the first process of
+// a namespace, without control groups.
 const inContainer = `mount -t tmpfs none /sys/fs/cgroup && exec "$@"`
 
-// TestFirstProcessOfAContainer has mlfnode be process 1 of a container in which somebody else starts a daemon, as with docker exec: it is no
-// part of the trial that runs meanwhile, and what it leaves is awaited. Ctrl-Z does not stop mlfnode, and it ends even if it is stopped.
+// TestFirstProcessOfAContainer has mlfnode be process 1 of a container in which somebody else
+// starts a daemon, as with docker exec: it is no part of the trial that runs meanwhile, and what it
+// leaves is awaited. Ctrl-Z does not stop mlfnode, and it ends even if it is stopped.
 func TestFirstProcessOfAContainer(t *testing.T) {
 	gridtest.Root(t, "namespaces")
 	nsenter, unshare := gridtest.Program(t, "nsenter"), gridtest.Program(t, "unshare")

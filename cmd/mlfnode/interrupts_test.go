@@ -31,7 +31,8 @@ func TestTakeExtra(t *testing.T) {
 	}
 }
 
-// TestPassLate brings signals that were on their way when their taker went: a closed pipe ends nothing, while Ctrl-C ends the command.
+// TestPassLate brings signals that were on their way when their taker went: a closed pipe ends
+// nothing, while Ctrl-C ends the command.
 func TestPassLate(t *testing.T) {
 	i, cancelled := &interrupts{}, 0
 	cancel := func() { cancelled++ }

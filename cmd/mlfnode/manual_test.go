@@ -24,9 +24,9 @@ import (
 // manualBlock is a fenced block of the manual: its language, the file that it is, its text.
 var manualBlock = regexp.MustCompile("(?ms)^```(\\w*) ?(\\S*)\n(.*?)^```\n")
 
-// TestManual runs the examples of pages: blocks with the name of a file make it, and commands behind $ in console blocks print what
-// stands below them. There … stands for anything on the line. Blocks without a language are not run: they need ssh, another machine or
-// packages of their own.
+// TestManual runs the examples of pages: blocks with the name of a file make it, and commands
+// behind $ in console blocks print what stands below them. There … stands for anything on the line.
+// Blocks without a language are not run: they need ssh, another machine or packages of their own.
 func TestManual(t *testing.T) {
 	for _, page := range []string{"migrating", "parameters", "projects", "results", "running", "settings", "start", "trial"} {
 		t.Run(page, func(t *testing.T) { runManual(t, filepath.Join("docs", page+".md"), func() {}) })
@@ -106,8 +106,8 @@ func runManual(t *testing.T, name string, prepare func()) {
 	}
 }
 
-// manualCluster is the cluster of docs/clusters.md in this process: hostA is the master and runs trials, hostB is a worker with labels.
-// Commands are those of a user of hostA.
+// manualCluster is the cluster of docs/clusters.md in this process: hostA is the master and runs
+// trials, hostB is a worker with labels. Commands are those of a user of hostA.
 func manualCluster(t *testing.T) {
 	c := &movingCluster{t: t}
 	master := c.settings("hostA")
@@ -147,10 +147,12 @@ func manualCluster(t *testing.T) {
 	}
 }
 
-// shellLine is a line of a fenced block that calls mlfnode first; calls that come later on a line are found in it.
+// shellLine is a line of a fenced block that calls mlfnode first; calls that come later on a line
+// are found in it.
 var shellLine = regexp.MustCompile(`(?m)^(?:\$ |  )?((?:[A-Z_]+=\S* )?(?:ML/bin/)?mlfnode( .*|$))`)
 
-// inlineCall is a command within running text. It may be a part of one: the command alone, or with some of its arguments.
+// inlineCall is a command within running text. It may be a part of one: the command alone, or with
+// some of its arguments.
 var inlineCall = regexp.MustCompile("`((?:[A-Z_]+=\\S* )?mlfnode [a-z-][^`\n]*)`")
 
 // TestExamplesAreCommands parses each line of the manual that calls mlfnode, and the examples of --help. The command and its flags exist, and

@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestDrainWithoutALook drains a node although the master does not tell what runs there, and refuses when it can't be drained.
+// TestDrainWithoutALook drains a node although the master does not tell what runs there, and
+// refuses when it can't be drained.
 func TestDrainWithoutALook(t *testing.T) {
 	for _, test := range []struct {
 		drain, sweeps int // the master's answers
@@ -51,7 +52,8 @@ func TestDrainWithoutALook(t *testing.T) {
 	}
 }
 
-// TestAtRest asks whether trials run on a node, of a master that has not heard yet of all that the node runs.
+// TestAtRest asks whether trials run on a node, of a master that has not heard yet of all that the
+// node runs.
 func TestAtRest(t *testing.T) {
 	member := func(state string, running int) []api.Member {
 		return []api.Member{{Node: "other", State: "alive"}, {Node: "m", State: state, Running: running}}

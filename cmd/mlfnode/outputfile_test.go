@@ -28,7 +28,8 @@ func written(path, text string) error {
 	return out.commit()
 }
 
-// TestOutputIsWhatItWas writes to a file, to links and to a pipe, which are after it what they were before.
+// TestOutputIsWhatItWas writes to a file, to links and to a pipe, which are after it what they were
+// before.
 func TestOutputIsWhatItWas(t *testing.T) {
 	dir := t.TempDir()
 	target, link, pipe := filepath.Join(dir, "target"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
@@ -77,7 +78,8 @@ func TestOutputIsWhatItWas(t *testing.T) {
 	}
 }
 
-// TestOutputAfterAKill has parts of processes that are gone removed, and none of one that is there or of another file.
+// TestOutputAfterAKill has parts of processes that are gone removed, and none of one that is there
+// or of another file.
 func TestOutputAfterAKill(t *testing.T) {
 	dir := t.TempDir()
 	path, other := filepath.Join(dir, "b"), durable.PartPrefix+"b-2-345"
@@ -110,7 +112,8 @@ func TestOutputAfterAKill(t *testing.T) {
 	}
 }
 
-// TestOutputsAtOnce begins many outputs to one file at the same time: none loses its part to another one.
+// TestOutputsAtOnce begins many outputs to one file at the same time: none loses its part to
+// another one.
 func TestOutputsAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "b")
 	var all sync.WaitGroup

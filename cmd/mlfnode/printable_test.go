@@ -9,7 +9,8 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// TestWordsOfMachinesAreSafeToShow has problems and notes of a remote machine shown that would take over the terminal.
+// TestWordsOfMachinesAreSafeToShow has problems and notes of a remote machine shown that would take
+// over the terminal.
 func TestWordsOfMachinesAreSafeToShow(t *testing.T) {
 	for _, evil := range []string{"x \x1b]52;c;cm0gLXJmIH4=\a\x1b[2J", "a\u009b2Jb", "one\ntwo\x1b[1A", "\x00\b\b"} {
 		var out, errs bytes.Buffer

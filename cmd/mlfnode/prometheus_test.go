@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// TestPrometheus has Debian's Prometheus, with the configuration and the rules of docs/prometheus, scrape a master over TLS while trials
-// run.
+// TestPrometheus has Debian's Prometheus, with the configuration and the rules of docs/prometheus,
+// scrape a master over TLS while trials run.
 func TestPrometheus(t *testing.T) {
 	program := gridtest.Program(t, "prometheus")
 	scrape, rules := docs(t, "prometheus.yml"), docs(t, "alerts.yml")

@@ -61,7 +61,8 @@ func reference(t *testing.T, root *cobra.Command) []byte {
 	return page.Bytes()
 }
 
-// TestReference holds that docs/reference.md is about the commands as they are; `make docs` writes it.
+// TestReference holds that docs/reference.md is about the commands as they are; `make docs` writes
+// it.
 func TestReference(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", "")

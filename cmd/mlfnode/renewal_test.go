@@ -23,7 +23,8 @@ import (
 	"mlfnode/node/membership"
 )
 
-// shortCluster is a master and a worker in this process whose certificates are good for some seconds.
+// shortCluster is a master and a worker in this process whose certificates are good for some
+// seconds.
 type shortCluster struct {
 	client     *api.Client
 	address    string // of the master's API
@@ -126,7 +127,8 @@ func sleepers(t *testing.T, n string) api.Submit {
 	}}
 }
 
-// TestSweepAcrossRenewals runs a sweep while the certificates of master and worker are renewed three times each.
+// TestSweepAcrossRenewals runs a sweep while the certificates of master and worker are renewed
+// three times each.
 func TestSweepAcrossRenewals(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes two minutes")
@@ -219,8 +221,8 @@ func TestOffForTooLong(t *testing.T) {
 	again.Close()
 }
 
-// TestExpiresWhileItRuns keeps the master away from a running worker until the worker's certificate has expired: the worker says so once
-// the master is back, and ends.
+// TestExpiresWhileItRuns keeps the master away from a running worker until the worker's certificate
+// has expired: the worker says so once the master is back, and ends.
 func TestExpiresWhileItRuns(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer stop()
@@ -257,7 +259,8 @@ func expired(t *testing.T, ctx context.Context, cfg config.Config) {
 	}
 }
 
-// TestJoinLeavesNoToken starts a node that has joined with a token in its environment, which its programs must not find.
+// TestJoinLeavesNoToken starts a node that has joined with a token in its environment, which its
+// programs must not find.
 func TestJoinLeavesNoToken(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
@@ -291,7 +294,8 @@ func TestJoinLeavesNoToken(t *testing.T) {
 	}
 }
 
-// TestForgottenNode revokes the certificate of a node that is connected, and asks on through a connection that it had before.
+// TestForgottenNode revokes the certificate of a node that is connected, and asks on through a
+// connection that it had before.
 func TestForgottenNode(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer stop()

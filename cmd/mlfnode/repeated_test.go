@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestNoLineTwice holds that no line of prose, and no long line at all, is in a page twice, as after an edit or a merge. The page of
-// commands is generated.
+// TestNoLineTwice holds that no line of prose, and no long line at all, is in a page twice, as
+// after an edit or a merge. The page of commands is generated.
 func TestNoLineTwice(t *testing.T) {
 	root := filepath.Join("..", "..")
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
@@ -32,7 +32,8 @@ func TestNoLineTwice(t *testing.T) {
 	}
 }
 
-// repeated gives the lines of prose and the long lines that are more than once in a page, with how often.
+// repeated gives the lines of prose and the long lines that are more than once in a page, with how
+// often.
 func repeated(text string) map[string]int {
 	seen, code := map[string]int{}, false
 	for line := range strings.Lines(text) {

@@ -14,8 +14,9 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// TestReport writes a report of a sweep whose names and output are markup, and opens it in Chromium without a network: what is in it is
-// shown as text, every chart is drawn, and nothing is asked for or refused.
+// TestReport writes a report of a sweep whose names and output are markup, and opens it in Chromium
+// without a network: what is in it is shown as text, every chart is drawn, and nothing is asked for
+// or refused.
 func TestReport(t *testing.T) {
 	chromium := gridtest.Program(t, "chromium")
 	c := newTestCluster(t)

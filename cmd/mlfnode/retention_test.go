@@ -7,7 +7,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestRetentionIsSaidNearItsBounds says nothing of what is kept while there is room, and names what is reached or nearly so.
+// TestRetentionIsSaidNearItsBounds says nothing of what is kept while there is room, and names what
+// is reached or nearly so.
 func TestRetentionIsSaidNearItsBounds(t *testing.T) {
 	now := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 	swept := func(n int, ago time.Duration) (all []api.Sweep) {

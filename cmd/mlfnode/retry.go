@@ -35,7 +35,9 @@ func retryCommand(a *app) *cobra.Command {
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "--update packs them again",
 				func(c *api.Client, id grid.SweepID) (api.Done, error) {
-					return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Sweeps().Retry(ctx, id, q) })
+					return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) {
+						return c.Sweeps().Retry(ctx, id, q)
+					})
 				}))
 		})
 	c.Long = c.Short + `.
@@ -87,7 +89,9 @@ func retryUpdated(ctx context.Context, a *app, q api.Retry, quiet bool) func(*ap
 				"run the command in the project's folder")
 		}
 		q.Bundle = b.digest
-		done, err := withBundle(ctx, c, b, func(ctx context.Context) (api.Done, error) { return c.Sweeps().Retry(ctx, v.Sweep, q) })
+		done, err := withBundle(ctx, c, b, func(ctx context.Context) (api.Done, error) {
+			return c.Sweeps().Retry(ctx, v.Sweep, q)
+		})
 		if err == nil && done.Changed > 0 {
 			a.say("%s: %s run with the files of %s as they are now; command and parameters stay as submitted", v.Sweep,
 				plural(done.Changed, "trial"), p.project.Dir)

@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// TestFlagsDoNotHide checks that no command has a flag of the same name as a global one, which could then not be given.
+// TestFlagsDoNotHide checks that no command has a flag of the same name as a global one, which
+// could then not be given.
 func TestFlagsDoNotHide(t *testing.T) {
 	root := rootCommand(newTestApp(io.Discard, io.Discard))
 	commands := 0
@@ -36,7 +37,8 @@ func newTestApp(stdout, stderr io.Writer) *app {
 	return &app{connector: &connector{console: newConsole(stdout, stderr)}, interrupts: &interrupts{}}
 }
 
-// TestDurationFlagsHaveDays parses each flag that takes a duration with the unit that Go's durations lack.
+// TestDurationFlagsHaveDays parses each flag that takes a duration with the unit that Go's
+// durations lack.
 func TestDurationFlagsHaveDays(t *testing.T) {
 	t.Parallel()
 	found := 0

@@ -14,8 +14,8 @@ func schemaCommand(ui *console) *cobra.Command {
 	}
 	return &cobra.Command{
 		Use: "schema project|node", Short: "Print the JSON Schema of project.yaml or node.yaml, for editors",
-		Long: `Print the JSON Schema of project.yaml or of node.yaml. An editor that uses the YAML language server completes and checks a file whose first
-line is, for example,
+		Long: `Print the JSON Schema of project.yaml or of node.yaml. An editor that uses the YAML language server
+completes and checks a file whose first line is, for example,
   # yaml-language-server: $schema=` + projects.SchemaFile + `
 "mlfnode new" writes this line and the file.`,
 		Example:   "  mlfnode schema project > " + projects.SchemaFile,

@@ -12,7 +12,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes the test binary mlfnode for scripts, what commands that run in a test start in the background, or the tests.
+// TestMain makes the test binary mlfnode for scripts, what commands that run in a test start in the
+// background, or the tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "host" || os.Args[1] == "shim") {
 		main()

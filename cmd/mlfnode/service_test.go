@@ -37,7 +37,8 @@ func TestServiceWithoutSystemd(t *testing.T) {
 	}
 }
 
-// TestServiceAsAUserOfRelativePaths has root name files by their place in the current folder: the user's command has another one.
+// TestServiceAsAUserOfRelativePaths has root name files by their place in the current folder: the
+// user's command has another one.
 func TestServiceAsAUserOfRelativePaths(t *testing.T) {
 	a := newTestApp(io.Discard, io.Discard)
 	here := t.TempDir()

@@ -19,8 +19,8 @@ import (
 	"mlfnode/projects"
 )
 
-// TestShowWithLess asks a master of an older version, and one that shows viewers less: show prints what it gets, with a note why
-// the rest is missing, and compare still compares two sweeps.
+// TestShowWithLess asks a master of an older version, and one that shows viewers less: show prints
+// what it gets, with a note why the rest is missing, and compare still compares two sweeps.
 func TestShowWithLess(t *testing.T) {
 	for name, refusal := range map[string]*api.Error{
 		"an older version": {Status: http.StatusNotFound, Msg: "there is no such call"},
@@ -65,7 +65,8 @@ func TestShowWithLess(t *testing.T) {
 	}
 }
 
-// TestFetchOfATruncatedBundle loses the connection to the master amid the files: it says what to do, and leaves nothing behind.
+// TestFetchOfATruncatedBundle loses the connection to the master amid the files: it says what to
+// do, and leaves nothing behind.
 func TestFetchOfATruncatedBundle(t *testing.T) {
 	from := t.TempDir()
 	noise := make([]byte, 64<<10)

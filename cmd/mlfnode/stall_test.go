@@ -16,8 +16,9 @@ import (
 // stalledFor is longer than the parts of a healthy node take to answer each other.
 const stalledFor = 20 * time.Second
 
-// TestWatchdogOfAStalledDisk freezes the disk of a master that has something to write: the watchdog, which would have it started again, is
-// told that all is well, and afterwards the master goes on.
+// TestWatchdogOfAStalledDisk freezes the disk of a master that has something to write: the
+// watchdog, which would have it started again, is told that all is well, and afterwards the master
+// goes on.
 func TestWatchdogOfAStalledDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a disk that stands still takes its time")

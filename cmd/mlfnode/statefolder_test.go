@@ -9,8 +9,8 @@ import (
 	"mlfnode/cluster/trust"
 )
 
-// TestStateOfAnotherUser has root use the state folder of another user, with and without a cluster's credentials in it: each command names
-// the user to run it as.
+// TestStateOfAnotherUser has root use the state folder of another user, with and without a
+// cluster's credentials in it: each command names the user to run it as.
 func TestStateOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("left out: only root can give a folder to another user")

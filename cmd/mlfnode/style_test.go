@@ -170,8 +170,9 @@ func TestRefusedConstructs(t *testing.T) {
 	}
 }
 
-// TestUnusedMethodsAreLeftOut looks for code that calls methods by names that only show at run time. The linker then keeps every exported
-// method of every type: such a program has an eighth more code, which a node that rests keeps in memory.
+// TestUnusedMethodsAreLeftOut looks for code that calls methods by names that only show at run
+// time. The linker then keeps every exported method of every type: such a program has an eighth
+// more code, which a node that rests keeps in memory.
 func TestUnusedMethodsAreLeftOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("links the program")

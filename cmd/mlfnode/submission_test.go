@@ -11,8 +11,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSubmissionRefusesToLoseFields gives every field of a task a value and sends the task to a master: all of them arrive. A field
-// that is new in grid.Task belongs into api.TaskSpec, with its two conversions.
+// TestSubmissionRefusesToLoseFields gives every field of a task a value and sends the task to a
+// master: all of them arrive. A field that is new in grid.Task belongs into api.TaskSpec, with its
+// two conversions.
 func TestSubmissionRefusesToLoseFields(t *testing.T) {
 	var task grid.Task
 	fillFields(reflect.ValueOf(&task).Elem())

@@ -224,7 +224,9 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 			return err
 		}
 		// The token tells the node whether it has this sweep already.
-		v, err = withBundle(ctx, c, bundle, func(ctx context.Context) (api.Sweep, error) { return c.Sweeps().Submit(ctx, sub) })
+		v, err = withBundle(ctx, c, bundle, func(ctx context.Context) (api.Sweep, error) {
+			return c.Sweeps().Submit(ctx, sub)
+		})
 		return err
 	})
 	if err != nil {

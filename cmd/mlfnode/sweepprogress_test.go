@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSettingUp follows a sweep whose setup step prints before the first trial, and that of another node while trials run.
+// TestSettingUp follows a sweep whose setup step prints before the first trial, and that of another
+// node while trials run.
 func TestSettingUp(t *testing.T) {
 	var out bytes.Buffer
 	p := &progress{w: &out, terminal: true}

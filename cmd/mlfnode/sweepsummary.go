@@ -99,7 +99,10 @@ func noteDiscardedFiles(ctx context.Context, ui *console, c *api.Client, v *api.
 
 // printSomeTrials prints a line about each of the first trials of a query; the flags of `mlfnode
 // trials` show the others.
-func printSomeTrials(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, q api.TrialQuery, all int64, flags string, about func(*api.Trial) string) error {
+func printSomeTrials(
+	ctx context.Context, ui *console, c *api.Client, v *api.Sweep, q api.TrialQuery, all int64, flags string,
+	about func(*api.Trial) string,
+) error {
 	q.Limit = reasonsShown
 	for t, err := range c.Trials().List(ctx, v.Sweep, q) {
 		if err != nil {

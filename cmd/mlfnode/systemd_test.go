@@ -22,8 +22,8 @@ const (
 	aside = "/root/download/"
 )
 
-// counting is a trial that notes its process and prints sixty lines in six seconds, and fails in its own way. What it has
-// started would stay for longer.
+// counting is a trial that notes its process and prints sixty lines in six seconds, and fails in
+// its own way. What it has started would stay for longer.
 const counting = `mkdir -p /tmp/ran/$MLF_TRIAL; touch /tmp/ran/$MLF_TRIAL/$$; setsid sleep 300 >/dev/null 2>&1 & ` +
 	`n=0; while [ $n -lt 60 ]; do echo line $n; n=$((n+1)); sleep 0.1; done; exit 3`
 
@@ -91,8 +91,8 @@ func runs(m *servicetest.Machine) int {
 	return n
 }
 
-// ended waits for the end of the sweep, and wants each trial to have failed in its own way after so many attempts, with its whole
-// output. where are the machines that it ran on.
+// ended waits for the end of the sweep, and wants each trial to have failed in its own way after so
+// many attempts, with its whole output. where are the machines that it ran on.
 func (p *post) ended(attempts int, where ...*servicetest.Machine) {
 	p.t.Helper()
 	p.Until(soon, "the sweep ends", func() bool {
@@ -201,7 +201,8 @@ func TestMasterService(t *testing.T) {
 	}
 }
 
-// cgroupsOfTrials looks at where a shim and its trials are: in a scope beside the service, which a restart leaves alone.
+// cgroupsOfTrials looks at where a shim and its trials are: in a scope beside the service, which a
+// restart leaves alone.
 func cgroupsOfTrials(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(1, 1)
@@ -241,7 +242,8 @@ func nothingLeft(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// shimDies kills the process that keeps trials: they are lost, and run again. Its scope stays, since something else is in it.
+// shimDies kills the process that keeps trials: they are lost, and run again. Its scope stays,
+// since something else is in it.
 func shimDies(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(2, 2)
@@ -261,7 +263,8 @@ func shimDies(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// stopAndStart stops the service: nothing runs any more. Started again, it brings the sweep to its end.
+// stopAndStart stops the service: nothing runs any more. Started again, it brings the sweep to its
+// end.
 func stopAndStart(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(3, 2)

@@ -7,8 +7,8 @@ import (
 	"mlfnode/node/service/servicetest"
 )
 
-// TestUpUnderSystemd brings up a cluster of one on a real Debian, as root and as a user, restarts it under running trials, and
-// takes it down.
+// TestUpUnderSystemd brings up a cluster of one on a real Debian, as root and as a user, restarts
+// it under running trials, and takes it down.
 func TestUpUnderSystemd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine")

@@ -15,8 +15,8 @@ import (
 // tokenForm is what `mlfnode token` prints among the text that explains it.
 var tokenForm = regexp.MustCompile(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`)
 
-// TestWorkerService takes the service of a worker through its life while trials run there: first that of another machine than the
-// master's, then that of a person on the master's machine.
+// TestWorkerService takes the service of a worker through its life while trials run there: first
+// that of another machine than the master's, then that of a person on the master's machine.
 func TestWorkerService(t *testing.T) {
 	if testing.Short() {
 		t.Skip("machines take their time, and their program is not the one that -race looks at")
@@ -111,7 +111,8 @@ func reloadAlone(t *testing.T, m, w *servicetest.Machine) {
 	w.Run("sed -i '/^cpus/d' /etc/mlfnode/node.yaml && systemctl reload mlfnode")
 }
 
-// stopWorker stops the only worker: its trials stop at once and wait. Started again, it brings them to their end.
+// stopWorker stops the only worker: its trials stop at once and wait. Started again, it brings them
+// to their end.
 func stopWorker(t *testing.T, m, w *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	w.Run("rm -rf /tmp/ran")
@@ -171,8 +172,8 @@ func userWorker(t *testing.T, m *servicetest.Machine, program string) {
 	}
 }
 
-// TestServiceOfAUser has root install a service that runs as a user, from a place where the user can't read: trials run as them and survive a
-// restart, and uninstall leaves nothing.
+// TestServiceOfAUser has root install a service that runs as a user, from a place where the user
+// can't read: trials run as them and survive a restart, and uninstall leaves nothing.
 func TestServiceOfAUser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a machine")

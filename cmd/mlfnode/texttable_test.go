@@ -7,7 +7,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestCause: the cause of a failure comes first, followed by the last line that is not a progress bar.
+// TestCause: the cause of a failure comes first, followed by the last line that is not a progress
+// bar.
 func TestCause(t *testing.T) {
 	const bar = "\r 10%|#  | 1/10\r 50%|#####     | 50/100 [00:01<00:09]"
 	for reason, want := range map[string]string{
@@ -27,7 +28,8 @@ func TestCause(t *testing.T) {
 	}
 }
 
-// TestColumnNames: whatever parameters and metrics are called, no column comes twice and every name is kept in its column.
+// TestColumnNames: whatever parameters and metrics are called, no column comes twice and every name
+// is kept in its column.
 func TestColumnNames(t *testing.T) {
 	fixed := []string{"trial", "state", "node"}
 	for _, c := range []struct{ keys, metrics, want []string }{

@@ -124,7 +124,9 @@ func tokenRevokeCommand(a *app) *cobra.Command {
 		Use: "revoke ID", Short: "Revoke a token, and the access of people who joined with it", Args: oneArgument,
 		Example: "  mlfnode token revoke 1a2b3c4d",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.callMaster(c.Context(), func(client *api.Client) error { return client.Access().RevokeToken(c.Context(), args[0]) })
+			return a.callMaster(c.Context(), func(client *api.Client) error {
+				return client.Access().RevokeToken(c.Context(), args[0])
+			})
 		},
 	}
 }

@@ -33,7 +33,8 @@ func TestHeldOutput(t *testing.T) {
 	}
 }
 
-// TestFailureAfterTakeover has the node fail that this process became after another terminal's went away.
+// TestFailureAfterTakeover has the node fail that this process became after another terminal's went
+// away.
 func TestFailureAfterTakeover(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &topSession{failed: make(chan error, 1)}

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestTroubleshootingNamesRealMessages looks for the messages of docs/troubleshooting.md in the texts of the program.
+// TestTroubleshootingNamesRealMessages looks for the messages of docs/troubleshooting.md in the
+// texts of the program.
 func TestTroubleshootingNamesRealMessages(t *testing.T) {
 	root := filepath.Join("..", "..")
 	page, err := os.ReadFile(filepath.Join(root, "docs", "troubleshooting.md"))

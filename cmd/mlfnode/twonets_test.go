@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// TestMasterOnTwoNetworks has a worker that does not reach what the master advertises, but the address by which it joined.
+// TestMasterOnTwoNetworks has a worker that does not reach what the master advertises, but the
+// address by which it joined.
 func TestMasterOnTwoNetworks(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())

@@ -8,8 +8,8 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-// TestOldClusterFile has a new cluster take the place of one in cluster.yaml: what is said ends the machines that it does not have, and
-// no others.
+// TestOldClusterFile has a new cluster take the place of one in cluster.yaml: what is said ends the
+// machines that it does not have, and no others.
 func TestOldClusterFile(t *testing.T) {
 	const three = "root: ML\nhosts:\n- {address: a, roles: [master]}\n- {address: ada@b, roles: [worker]}\n- {address: \"c:2222\", name: box, roles: [worker]}\n"
 	hosts := func(addresses ...string) *bootstrap.Cluster {

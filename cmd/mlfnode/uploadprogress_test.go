@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestSending shows how far files are that are sent for long, and nothing of those that are there at once.
+// TestSending shows how far files are that are sent for long, and nothing of those that are there
+// at once.
 func TestSending(t *testing.T) {
 	const part = 1000
 	for _, tt := range []struct {

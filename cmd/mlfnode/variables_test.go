@@ -19,7 +19,8 @@ var unexplained = map[string]string{
 	"MLF_TEST_SUITE":       "chooses the suite of Debian that tests boot",
 }
 
-// TestVariablesAreInTheManual looks for each environment variable of mlfnode that stands in its source in a table of the manual.
+// TestVariablesAreInTheManual looks for each environment variable of mlfnode that stands in its
+// source in a table of the manual.
 func TestVariablesAreInTheManual(t *testing.T) {
 	root := filepath.Join("..", "..")
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))

@@ -1,4 +1,5 @@
-// Package bench measures mlfnode beside bare loops that do nothing but start processes, in one run on one machine:
+// Package bench measures mlfnode beside bare loops that do nothing but start processes, in one run
+// on one machine:
 //
 //	make bench
 //
@@ -93,7 +94,8 @@ func rate(b *testing.B, n int64, took time.Duration) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkSpawn compares the rate of /bin/true through mlfnode, durable and with its results recorded, with bare loops.
+// BenchmarkSpawn compares the rate of /bin/true through mlfnode, durable and with its results
+// recorded, with bare loops.
 func BenchmarkSpawn(b *testing.B) {
 	b.Run("mlfnode", func(b *testing.B) {
 		s := open(b, false)
@@ -120,7 +122,8 @@ func BenchmarkSpawn(b *testing.B) {
 	})
 }
 
-// bareGo starts /bin/true in a loop, as fast as os.StartProcess goes, in as many goroutines as there are slots.
+// bareGo starts /bin/true in a loop, as fast as os.StartProcess goes, in as many goroutines as
+// there are slots.
 func bareGo(b *testing.B) time.Duration {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -189,7 +192,8 @@ func timed(b *testing.B, name string, args ...string) time.Duration {
 	return time.Since(begin)
 }
 
-// BenchmarkNoExec is the rate of a million trials with an executor that returns at once: everything but the processes.
+// BenchmarkNoExec is the rate of a million trials with an executor that returns at once: everything
+// but the processes.
 func BenchmarkNoExec(b *testing.B) {
 	s := open(b, true)
 	b.Run("rate", func(b *testing.B) {

@@ -35,9 +35,10 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// The parts of the crowd are processes of this binary, so that memory and processor time of each are its own. A part is named by
-// partVar and takes what it needs from arguments; it obeys lines on its standard input until that ends, and answers each with one line.
-// With profileVar set to a folder, each leaves its processor profile there.
+// The parts of the crowd are processes of this binary, so that memory and processor time of each
+// are its own. A part is named by partVar and takes what it needs from arguments; it obeys lines on
+// its standard input until that ends, and answers each with one line. With profileVar set to a
+// folder, each leaves its processor profile there.
 const (
 	partVar    = "MLF_BENCH_PART"
 	profileVar = "MLF_BENCH_PROFILE"
@@ -91,7 +92,8 @@ func obey(answer func(words []string) (string, error)) error {
 	return in.Err()
 }
 
-// headquarters is the master of the crowd. It is wired as in node.OpenMaster, but for gossip and the API.
+// headquarters is the master of the crowd. It is wired as in node.OpenMaster, but for gossip and
+// the API.
 type headquarters struct {
 	server  *jetstream.Server
 	store   *jetstream.Store
@@ -244,8 +246,9 @@ const crowdMemory = 1 << 34 // of one worker
 
 func crowdName(i int) grid.NodeID { return grid.NodeID(fmt.Sprintf("w%03d", i)) }
 
-// crowdWorkers is the part that is all workers: each with its own certificate, its own connection and its own folder. Its arguments
-// are the folder of their folders, the master's address, and how many there are.
+// crowdWorkers is the part that is all workers: each with its own certificate, its own connection
+// and its own folder. Its arguments are the folder of their folders, the master's address, and how
+// many there are.
 func crowdWorkers(ctx context.Context, args []string) error {
 	dir, address := args[0], args[1]
 	n, err := strconv.Atoi(args[2])

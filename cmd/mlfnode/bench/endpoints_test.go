@@ -29,8 +29,8 @@ import (
 	"mlfnode/node/executor/executortest"
 )
 
-// asked are the calls that read. # is another number each time, so that no answer is one that was kept, and WALK begins in the middle of a list
-// and goes on behind the page before.
+// asked are the calls that read. # is another number each time, so that no answer is one that was
+// kept, and WALK begins in the middle of a list and goes on behind the page before.
 var asked = []string{
 	"/node", "/openapi.json", "/sweeps", "/sweeps?state=finished&limit=200", "BIG", "BIG/failures",
 	"BIG/trials", "BIG/trials?offset=9#000", "BIG/trials?sort=accuracy&desc=true&offset=#", "BIG/trials?sort=wall&offset=9#00", "BIG/trials?sort=cpu&desc=true&offset=#0000", "BIG/trials?sort=ended&offset=#0000", "BIG/trials?sort=accuracy&WALK", "BIG/trials?sort=memory&WALK",

@@ -26,8 +26,9 @@ for _ in range(n):
     pass
 `
 
-// BenchmarkETA runs three real sweeps and compares, when a quarter, half and three quarters of the trials have ended, what the node says
-// how long each goes on with the truth, and with the formula that looks at the number of trials alone. The first must be within 15 %.
+// BenchmarkETA runs three real sweeps and compares, when a quarter, half and three quarters of the
+// trials have ended, what the node says how long each goes on with the truth, and with the formula
+// that looks at the number of trials alone. The first must be within 15 %.
 func BenchmarkETA(b *testing.B) {
 	s := open(b, false)
 	small := b.TempDir()
@@ -64,7 +65,8 @@ func BenchmarkETA(b *testing.B) {
 	}
 }
 
-// packed is a sweep of the default task of a project, or of the only Python program of a folder, with more values set.
+// packed is a sweep of the default task of a project, or of the only Python program of a folder,
+// with more values set.
 func packed(b *testing.B, s *node.Session, dir string, order grid.Order, sets ...string) api.Submit {
 	b.Helper()
 	check := func(err error) {
@@ -99,7 +101,8 @@ func packed(b *testing.B, s *node.Session, dir string, order grid.Order, sets ..
 	return sub
 }
 
-// look is how long a sweep was said to go on when a share of its trials had ended, and how long it did.
+// look is how long a sweep was said to go on when a share of its trials had ended, and how long it
+// did.
 type look struct{ share, model, formula, truth float64 }
 
 // looks runs a sweep to its end.

@@ -20,8 +20,9 @@ import (
 	"mlfnode/node/config"
 )
 
-// BenchmarkStartBesideReaders measures how long a sweep of one trial takes from its submission to its end, on a node that knows 10^6
-// trials: alone, and beside twelve clients that page deep in a sorted list. The second must be below twice the first.
+// BenchmarkStartBesideReaders measures how long a sweep of one trial takes from its submission to
+// its end, on a node that knows 10^6 trials: alone, and beside twelve clients that page deep in a
+// sorted list. The second must be below twice the first.
 func BenchmarkStartBesideReaders(b *testing.B) {
 	const known, readers, rounds = 1_000_000, 12, 15
 	dir := b.TempDir()

@@ -77,7 +77,8 @@ func parallel(p *page, body json.RawMessage) error {
 		middle := (x(a) + x(a+1)) / 2
 		for i := range min(len(band.From), len(band.To), len(band.N), len(band.Rank)) {
 			from, to := y(a, band.From[i]), y(a+1, band.To[i])
-			p.printf(`<path class="band %s" stroke-width="%.1f" d="M%.0f %.1fC%.0f %.1f %.0f %.1f %.0f %.1f"/>`, shade(float64(band.Rank[i])),
+			p.printf(`<path class="band %s" stroke-width="%.1f" d="M%.0f %.1fC%.0f %.1f %.0f %.1f %.0f %.1f"/>`,
+				shade(float64(band.Rank[i])),
 				0.5+12*math.Sqrt(float64(band.N[i])/float64(most)), x(a), from, middle, from, middle, to, x(a+1), to)
 		}
 	}
@@ -92,7 +93,8 @@ func parallel(p *page, body json.RawMessage) error {
 		if finite(c.Lines.Value[i]) {
 			fmt.Fprintf(&path, "L%.0f %.1f", x(len(c.Axes)), value.at(float64(c.Lines.Value[i])))
 		}
-		p.printf(`<path class="trial %s" d="%s"><title>%s</title></path>`, shade(float64(c.Lines.Rank[i])), raw(path.String()),
+		p.printf(`<path class="trial %s" d="%s"><title>%s</title></path>`, shade(float64(c.Lines.Rank[i])),
+			raw(path.String()),
 			fmt.Sprintf("trial %d: %s %s", c.Lines.Trial[i], c.Value, number(float64(c.Lines.Value[i]))))
 	}
 	for a, axis := range c.Axes {
@@ -153,13 +155,15 @@ func heat(p *page, body json.RawMessage) error {
 			if few {
 				title = "<title>" + html.EscapeString(cellText(&c, i, j)) + "</title>"
 			}
-			p.printf(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f">%s</rect>`, class, x, y, cell-1, row-1, raw(title))
+			p.printf(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f">%s</rect>`, class, x, y, cell-1,
+				row-1, raw(title))
 			if finite(v) && cell >= 40 && row >= 14 {
 				on := "on0"
 				if best.at(float64(v)) < 0.5 {
 					on = "on1"
 				}
-				p.printf(`<text class="%s" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`, on, x+cell/2, y+row/2+4, strconv.FormatFloat(float64(v), 'g', 4, 64))
+				p.printf(`<text class="%s" x="%.1f" y="%.1f" text-anchor="middle">%s</text>`, on, x+cell/2, y+row/2+4,
+					strconv.FormatFloat(float64(v), 'g', 4, 64))
 			}
 		}
 	}
@@ -173,7 +177,8 @@ func heat(p *page, body json.RawMessage) error {
 		for j := range ny {
 			for i := range min(nx, len(values[j]), len(counts[j])) {
 				if finite(values[j][i]) {
-					p.printf("<tr><td>%s</td><td>%s</td><td class=n>%d</td><td class=n>%s</td></tr>\n", c.Y.Levels[j].Label, c.X.Levels[i].Label, counts[j][i], number(float64(values[j][i])))
+					p.printf("<tr><td>%s</td><td>%s</td><td class=n>%d</td><td class=n>%s</td></tr>\n",
+						c.Y.Levels[j].Label, c.X.Levels[i].Label, counts[j][i], number(float64(values[j][i])))
 				}
 			}
 		}
@@ -212,7 +217,8 @@ func curves(p *page, body json.RawMessage) error {
 		var path strings.Builder
 		for i := range min(len(steps), len(values)) {
 			if finite(steps[i]) && finite(values[i]) {
-				fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(path.Len(), 1)], x.at(float64(steps[i])), y.at(float64(values[i])))
+				fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(path.Len(), 1)], x.at(float64(steps[i])),
+					y.at(float64(values[i])))
 			}
 		}
 		return path.String()
@@ -222,10 +228,12 @@ func curves(p *page, body json.RawMessage) error {
 		slices.Reverse(back)
 		slices.Reverse(under)
 		p.printf(`<path class="range" d="%s%sZ"><title>between 10 %% and 90 %% of %d curves</title></path><path class="thin" fill="none" d="%s"/>`,
-			raw(line(c.Steps, c.High)), raw(strings.Replace(line(back, under), "M", "L", 1)), c.Sampled, raw(line(c.Steps, c.Median)))
+			raw(line(c.Steps, c.High)), raw(strings.Replace(line(back, under), "M", "L", 1)),
+			c.Sampled, raw(line(c.Steps, c.Median)))
 	}
 	for i, t := range c.Curves {
-		p.printf(`<path class="curve k%d d%d" d="%s"><title>trial %d</title></path>`, i%5, i/5%2, raw(line(t.Steps, t.Values)), t.Trial)
+		p.printf(`<path class="curve k%d d%d" d="%s"><title>trial %d</title></path>`, i%5, i/5%2,
+			raw(line(t.Steps, t.Values)), t.Trial)
 	}
 	p.text(left-6, y.at(top)+4, "end", number(top))
 	p.text(left-6, y.at(low)+4, "end", number(low))

@@ -23,7 +23,8 @@ import (
 // its parameters.
 func Charts() []string {
 	return []string{
-		"history", "histogram", "importance", "marginals", "parallel", Heat, "curves", "timeline", "coverage", "failures", "suggestions",
+		"history", "histogram", "importance", "marginals", "parallel", Heat, "curves", "timeline", "coverage",
+		"failures", "suggestions",
 	}
 }
 
@@ -84,7 +85,8 @@ func (d *Data) Write(w io.Writer) error {
 	p.chart(d, "coverage", "What has run", coverage)
 	p.chart(d, "failures", "Failures", failures)
 	p.chart(d, "suggestions", "Where to look next", suggestions)
-	p.printf("<footer>Made by mlfnode %s at %s from %s. The data is in this file, as JSON.</footer></main>\n", d.Version, d.Made.UTC().Format(time.RFC3339), string(s.Sweep))
+	p.printf("<footer>Made by mlfnode %s at %s from %s. The data is in this file, as JSON.</footer></main>\n",
+		d.Version, d.Made.UTC().Format(time.RFC3339), string(s.Sweep))
 	all, err := json.Marshal(d) // with <, > and & escaped, so that nothing ends the element
 	if err != nil {
 		return fmt.Errorf("encode the data of %s: %w", s.Sweep, err)
@@ -129,12 +131,14 @@ func (p *page) head(d *Data) {
 	if s.Name != "" {
 		name = " · " + s.Name
 	}
-	p.printf("<h1>%s%s</h1><p class=muted>%s · task %s · %s · submitted %s</p>\n", string(s.Sweep), name, s.Project, s.Task, string(s.State), s.Submitted.UTC().Format("2006-01-02 15:04 MST"))
+	p.printf("<h1>%s%s</h1><p class=muted>%s · task %s · %s · submitted %s</p>\n", string(s.Sweep), name, s.Project,
+		s.Task, string(s.State), s.Submitted.UTC().Format("2006-01-02 15:04 MST"))
 	p.printf("<div class=scroll><table><tr>")
 	columns := []struct {
 		name string
 		n    int64
-	}{{"trials", s.Count}, {"succeeded", s.Succeeded}, {"failed", s.Failed}, {"running", s.Running}, {"pending", s.Pending}, {"stopped early", s.Stopped}, {"cancelled", s.OnlyCancelled()}}
+	}{{"trials", s.Count}, {"succeeded", s.Succeeded}, {"failed", s.Failed}, {"running", s.Running},
+		{"pending", s.Pending}, {"stopped early", s.Stopped}, {"cancelled", s.OnlyCancelled()}}
 	for _, c := range columns {
 		p.printf("<th class=n>%s</th>", c.name)
 	}
@@ -225,7 +229,8 @@ func failures(p *page, body json.RawMessage) error {
 	}
 	p.printf("<div class=scroll><table><tr><th class=n>trials</th><th>class</th><th>what</th><th>more often with</th><th class=n>newest</th></tr>")
 	for _, g := range c.Groups {
-		p.printf("<tr><td class=n>%d</td><td>%s</td><td>%s<pre>%s</pre><span class=muted>%s</span></td><td>", g.Count, g.Class, g.Text, g.Signature, g.Hint)
+		p.printf("<tr><td class=n>%d</td><td>%s</td><td>%s<pre>%s</pre><span class=muted>%s</span></td><td>", g.Count,
+			g.Class, g.Text, g.Signature, g.Hint)
 		for _, l := range g.Lifts {
 			if l.Share != nil && l.Base != nil {
 				p.printf("%s=%s: %.0f %% of these, %.0f %% of all<br>", l.Key, l.Label, 100**l.Share, 100**l.Base)

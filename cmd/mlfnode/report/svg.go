@@ -45,7 +45,8 @@ func number(v float64) string { return strconv.FormatFloat(v, 'g', 5, 64) }
 
 // begin opens a drawing. label describes it to screen readers.
 func (p *page) begin(width, height int, label string) {
-	p.printf(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s">`, width, height, width, height, label)
+	p.printf(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s">`, width, height, width,
+		height, label)
 }
 
 func (p *page) text(x, y float64, anchor, text string) {
@@ -54,7 +55,8 @@ func (p *page) text(x, y float64, anchor, text string) {
 
 // bar draws a rectangle that shows its title on hover.
 func (p *page) bar(class string, x, y, width, height float64, title string) {
-	p.printf(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>`, class, x, y, max(width, 0.5), max(height, 0), title)
+	p.printf(`<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%s</title></rect>`, class, x, y,
+		max(width, 0.5), max(height, 0), title)
 }
 
 // history draws the course of the best value.
@@ -118,7 +120,8 @@ func histogram(p *page, body json.RawMessage) error {
 			continue
 		}
 		height := float64(n) / float64(most) * (high - under - 12)
-		p.bar("mark", left+float64(i)*width, high-under-height, width-1, height, number(*c.Edges[i])+" to "+number(*c.Edges[i+1])+": "+strconv.FormatInt(n, 10))
+		p.bar("mark", left+float64(i)*width, high-under-height, width-1, height,
+			number(*c.Edges[i])+" to "+number(*c.Edges[i+1])+": "+strconv.FormatInt(n, 10))
 	}
 	p.text(left-6, 20, "end", strconv.FormatInt(most, 10))
 	if first, last := c.Edges[0], c.Edges[len(c.Counts)]; first != nil && last != nil {
@@ -237,7 +240,8 @@ func timeline(p *page, body json.RawMessage) error {
 		return err
 	}
 	const row = 9
-	if b := c.Bars; b != nil && len(b.Trial) > 0 && len(b.Node) == len(b.Trial) && len(b.Lane) == len(b.Trial) && len(b.Start) == len(b.Trial) && len(b.End) == len(b.Trial) && len(b.State) == len(b.Trial) {
+	if b := c.Bars; b != nil && len(b.Trial) > 0 && len(b.Node) == len(b.Trial) && len(b.Lane) == len(b.Trial) &&
+		len(b.Start) == len(b.Trial) && len(b.End) == len(b.Trial) && len(b.State) == len(b.Trial) {
 		lanes, rows := map[string]int{}, 0
 		key := func(i int) string { return b.Node[i] + " " + strconv.Itoa(b.Lane[i]) }
 		for i := range b.Trial {

@@ -255,7 +255,9 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 		at = -1
 	}
 	return append(append([]string{fit(title, width)}, problem...),
-		m.paint.table(width, columns, cells, at, func(row, w int) string { return m.paint.bar(&rows[from+row].SweepCounts, w) })...)
+		m.paint.table(width, columns, cells, at, func(row, w int) string {
+			return m.paint.bar(&rows[from+row].SweepCounts, w)
+		})...)
 }
 
 // some formats a number; 0 becomes "".

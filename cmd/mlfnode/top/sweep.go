@@ -55,7 +55,9 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 		v.state, v.succeeded, v.ended, v.running = state.State, state.Succeeded, done(&state.SweepCounts), state.Running
 	}
 	id := s.id
-	all := []tea.Cmd{s.sweep.want(m, v, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweeps().Get(ctx, id) })}
+	all := []tea.Cmd{s.sweep.want(m, v, func(ctx context.Context, c *api.Client) (api.Sweep, error) {
+		return c.Sweeps().Get(ctx, id)
+	})}
 	sweep := s.now(m)
 	if sweep == nil {
 		return tea.Batch(all...)

@@ -51,11 +51,15 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 	}
 	now := version{m.cluster.epoch, v.Attempt, v.Attempts, v.State}
 	if v.Attempts > 0 || v.State == grid.Running {
-		all = append(all, t.attempts.want(m, now, func(ctx context.Context, c *api.Client) ([]api.Attempt, error) { return c.Trials().Attempts(ctx, id) }))
+		all = append(all, t.attempts.want(m, now, func(ctx context.Context, c *api.Client) ([]api.Attempt, error) {
+			return c.Trials().Attempts(ctx, id)
+		}))
 	}
 	switch v.State {
 	case grid.Pending:
-		all = append(all, t.explain.want(m, now, func(ctx context.Context, c *api.Client) (api.Explanation, error) { return c.Trials().Explain(ctx, id) }))
+		all = append(all, t.explain.want(m, now, func(ctx context.Context, c *api.Client) (api.Explanation, error) {
+			return c.Trials().Explain(ctx, id)
+		}))
 	case trialRemoved:
 		return tea.Batch(all...)
 	}
