@@ -162,7 +162,7 @@ func onTrial(width, height, lines int) *Model {
 
 // scenes returns every view of the program, at a given size.
 var scenes = map[string]func(width, height int) *Model{
-	"asking":         fresh,
+	"loading":        fresh,
 	"overview":       busy,
 	"overview-nodes": func(w, h int) *Model { return press(busy(w, h), "tab", "j") },
 	"overview-empty": func(w, h int) *Model {

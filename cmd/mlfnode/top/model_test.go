@@ -154,7 +154,7 @@ func TestStatesOfAnotherTrial(t *testing.T) {
 	m := onTrial(100, 30, 1)
 	press(m, "]")
 	send(m, states{{Trial: &api.Trial{Trial: "chainer-3/1", Index: 1, State: grid.Failed}}})
-	if text := strings.Join(m.frame(), "\n"); !strings.Contains(text, "asking") || strings.Contains(text, "failed") {
+	if text := strings.Join(m.frame(), "\n"); !strings.Contains(text, "loading") || strings.Contains(text, "failed") {
 		t.Errorf("got\n%s", text)
 	}
 	press(m, ":last/7", "enter")
