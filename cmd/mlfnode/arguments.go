@@ -112,17 +112,6 @@ func parseTarget(arg string) (grid.TrialID, error) {
 	return id, nil
 }
 
-func parseTargets(args []string) ([]grid.TrialID, error) {
-	ids := make([]grid.TrialID, len(args))
-	for i, arg := range args {
-		var err error
-		if ids[i], err = parseTarget(arg); err != nil {
-			return nil, err
-		}
-	}
-	return ids, nil
-}
-
 func parseSets(texts []string) ([]space.Axis, error) {
 	sets := make([]space.Axis, 0, len(texts))
 	for _, text := range texts {

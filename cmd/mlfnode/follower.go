@@ -100,7 +100,7 @@ func (f *follower) reconnect(ctx context.Context) error {
 	default:
 	}
 	if s.InCluster() {
-		return s.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials continue)") })
+		return s.Await(ctx, func() { f.progress.print(f.app.stderr, awaitingMaster) })
 	}
 	s.Close()
 	next, err := f.app.attach(ctx, true)

@@ -74,7 +74,7 @@ func logsCommand(a *app) *cobra.Command {
 						return err
 					}
 					// The output starts again; view skips what was shown already.
-					err = s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials continue)") })
+					err = s.Await(c.Context(), func() { a.say("%s", awaitingMaster) })
 					if err != nil {
 						return err
 					}

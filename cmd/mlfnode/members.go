@@ -122,7 +122,7 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 		rests, state, err := isIdle(ctx, s.Client(), node)
 		switch {
 		case errors.Is(err, api.ErrLost) && s.InCluster():
-			if err := s.Await(ctx, func() { ui.say("the master does not answer; waiting for it (trials continue)") }); err != nil {
+			if err := s.Await(ctx, func() { ui.say("%s", awaitingMaster) }); err != nil {
 				return err
 			}
 		case err != nil:

@@ -22,24 +22,16 @@ const reportBest = 20
 
 func reportCommand(a *app) *cobra.Command {
 	output := ""
-	c := &cobra.Command{
-		Use: "report SWEEP", Short: "Write a sweep with its charts into one HTML file", Args: oneArgument,
-		Long: `Write a sweep as one HTML file: its figures, its best trials, and its charts. The file opens in any
-browser, needs neither a network nor mlfnode, and contains no script. The data of the charts is in
-the file as well, as JSON.`,
-		Example: `  mlfnode report last
+	c := onSweep("report SWEEP", "Write a sweep with its charts into one HTML file",
+		`  mlfnode report last
   mlfnode report chainer-1 -o chainer.html`,
-		RunE: func(c *cobra.Command, args []string) error {
-			id, err := parseTarget(args[0])
-			if err != nil {
-				return err
-			}
+		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
 				return usage("a report covers a whole sweep", "mlfnode report "+string(id.Sweep))
 			}
 			var d *report.Data
-			err = a.withSession(c.Context(), func(s *node.Session) (err error) {
-				d, err = reportData(c.Context(), s.Client(), id.Sweep)
+			err := a.withSession(ctx, func(s *node.Session) (err error) {
+				d, err = reportData(ctx, s.Client(), id.Sweep)
 				return err
 			})
 			if err != nil {
@@ -57,8 +49,10 @@ the file as well, as JSON.`,
 			}
 			a.say("%s is in %s", d.Sweep.Sweep, output)
 			return nil
-		},
-	}
+		})
+	c.Long = `Write a sweep as one HTML file: its figures, its best trials, and its charts. The file opens in any
+browser, needs neither a network nor mlfnode, and contains no script. The data of the charts is in
+the file as well, as JSON.`
 	c.Flags().StringVarP(&output, "output", "o", "", "file to write, - for standard output (default SWEEP.html)")
 	return c
 }

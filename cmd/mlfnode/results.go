@@ -52,9 +52,13 @@ func resultsCommand(a *app) *cobra.Command {
   mlfnode results chainer-1 --parquet results.parquet
   mlfnode results chainer-1 --columns trial,lr,loss --csv loss.csv`,
 		RunE: func(c *cobra.Command, args []string) error {
-			ids, err := parseTargets(f.sweepOf(args))
-			if err != nil {
-				return err
+			var ids []grid.TrialID
+			for _, arg := range f.sweepOf(args) {
+				id, err := parseTarget(arg)
+				if err != nil {
+					return err
+				}
+				ids = append(ids, id)
 			}
 			id := ids[0]
 			if len(args) == 0 {

@@ -27,20 +27,11 @@ import (
 
 func showCommand(a *app) *cobra.Command {
 	dir := ""
-	c := &cobra.Command{
-		Use: "show SWEEP", Short: "Show what a sweep runs, where it came from, and why trials failed",
-		Args: oneArgument,
-		Long: `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with
-which command, and the commit and the changed files there; and how many trials failed, by class.
-With -o, fetch the files that it was submitted with.`,
-		Example: `  mlfnode show last
+	c := onSweep("show SWEEP", "Show what a sweep runs, where it came from, and why trials failed",
+		`  mlfnode show last
   mlfnode show chainer-1 --json
   mlfnode show chainer-1 -o was`,
-		RunE: func(c *cobra.Command, args []string) error {
-			id, err := parseTarget(args[0])
-			if err != nil {
-				return err
-			}
+		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
 				return usage("show takes a whole sweep", fmt.Sprintf("mlfnode show %s, or: mlfnode trials %s",
 					id.Sweep, id))
@@ -48,14 +39,16 @@ With -o, fetch the files that it was submitted with.`,
 			if dir != "" && a.json {
 				return usage("-o fetches files, and --json prints what a sweep is", "run the command once with each")
 			}
-			return a.withSession(c.Context(), func(s *node.Session) error {
+			return a.withSession(ctx, func(s *node.Session) error {
 				if dir != "" {
-					return fetchBundle(c.Context(), a.console, s.Client(), id.Sweep, dir)
+					return fetchBundle(ctx, a.console, s.Client(), id.Sweep, dir)
 				}
-				return showSweep(c.Context(), a.console, s.Client(), id.Sweep)
+				return showSweep(ctx, a.console, s.Client(), id.Sweep)
 			})
-		},
-	}
+		})
+	c.Long = `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with
+which command, and the commit and the changed files there; and how many trials failed, by class.
+With -o, fetch the files that it was submitted with.`
 	c.Flags().StringVarP(&dir, "output", "o", "", "fetch the files that the sweep was submitted with into this new folder")
 	a.jsonFlag(c)
 	return c

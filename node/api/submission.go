@@ -212,8 +212,7 @@ func (q *Submission) Check() (*Submit, error) {
 		s.Task.Check()); err != nil {
 		return nil, err
 	}
-	switch {
-	case len(s.Token) > maxToken || strings.ContainsFunc(s.Token, func(r rune) bool { return r <= ' ' || r > '~' }):
+	if len(s.Token) > maxToken || strings.ContainsFunc(s.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, errors.New("the submission's token must have at most 128 printable characters")
 	}
 	if err := checkPlace(s.Priority, s.MaxParallel); err != nil {

@@ -89,7 +89,12 @@ func (f *feed) run(ctx context.Context) {
 				wait = firstRetry
 			}
 		}
-		switch status := statusOf(err); {
+		var refusal *api.Error
+		status := 0
+		if errors.As(err, &refusal) {
+			status = refusal.Status
+		}
+		switch {
 		case errors.Is(err, errTopics):
 			continue
 		case status == http.StatusConflict && !alone: // it may be in a cluster later
@@ -174,14 +179,6 @@ func (f *feed) gather(ctx context.Context, events <-chan api.Events, changed <-c
 			return
 		}
 	}
-}
-
-func statusOf(err error) int {
-	var refusal *api.Error
-	if errors.As(err, &refusal) {
-		return refusal.Status
-	}
-	return 0
 }
 
 // reason describes in one line why the node can't be reached.
