@@ -32,7 +32,8 @@ func (f *followFlags) add(c *cobra.Command) {
 		"show progress and the table, not the output of trials; \"mlfnode logs\" has it")
 	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
 	c.Flags().StringVar(&f.notify, "notify", "",
-		"shell `COMMAND` to run at the end, if this command is still running then; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
+		"shell `COMMAND` to run when the sweep ends, with $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED and others; "+
+			"only if this command still runs then")
 }
 
 // check refuses flags that can't be combined.

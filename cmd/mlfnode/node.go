@@ -203,8 +203,8 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 				n.Stop()
 				go forceStop(a, n, signals, stopped)
 			}
-			cfg.Logger.Info("node ends", "signal", sig.String())
-			a.warn(tell.Stopping("the node ends"))
+			cfg.Logger.Info("node is stopping", "signal", sig.String())
+			a.warn(tell.Stopping("the node is stopping"))
 			if !replaced {
 				signs.Go(func() { n.SignStop(stopped, tell.ExtendTimeout) })
 			}

@@ -32,7 +32,7 @@ func resultsCommand(a *app) *cobra.Command {
 			if f.csv == "" && !a.json {
 				return usage("the results of several sweeps can only be written as CSV or JSON",
 					"mlfnode results "+strings.Join(args, " ")+
-						" --csv all.csv; mlfnode compare puts two beside each other")
+						" --csv all.csv; mlfnode compare shows two side by side")
 			}
 			for _, other := range []string{"best", "limit", "offset", "group-by", "over"} {
 				if c.Flags().Changed(other) {

@@ -88,7 +88,7 @@ func TestInsistOnTheEnd(t *testing.T) {
 	t.Parallel()
 	f := newForeground(t, "trap '' TERM")
 	f.term.Press("\x03")
-	f.term.Expect("node ends")
+	f.term.Expect("node is stopping")
 	if len(processes(t, f.mark)) == 0 {
 		t.Error("the trial has not had its grace")
 	}
@@ -113,7 +113,7 @@ func TestInsistTwice(t *testing.T) {
 		}
 	}
 	f.term.Press("\x03")
-	f.term.Expect("node ends")
+	f.term.Expect("node is stopping")
 	f.term.Press("\x03")
 	f.term.Expect("press Ctrl-C again")
 	select {
