@@ -176,7 +176,7 @@ func findRepository(dir string) (*repository, chain, *cause, error) {
 	if r.prefix == "." {
 		r.prefix = ""
 	}
-	c, err := r.rules()
+	c, err := r.readRules()
 	if err != nil || r.prefix == "" {
 		return r, c, nil, err
 	}
@@ -201,8 +201,8 @@ func findRepository(dir string) (*repository, chain, *cause, error) {
 	return r, c, nil, nil
 }
 
-// rules reads those rules of the repository that are not among its files.
-func (r *repository) rules() (c chain, err error) {
+// readRules reads those rules of the repository that are not among its files.
+func (r *repository) readRules() (c chain, err error) {
 	for _, file := range []string{globalIgnore(r.top), filepath.Join(commonFolder(r.top), "info", "exclude")} {
 		if file == "" {
 			continue

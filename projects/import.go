@@ -45,7 +45,7 @@ type oldTask struct {
 	shell   string
 }
 
-// oldPaths translates what the old framework found in its folders.
+// oldPaths translates the commands and paths of the old framework.
 type oldPaths struct {
 	dir    string // the project's, absolute
 	prefix string // the folder's own name, with which the old paths begin

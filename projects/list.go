@@ -76,7 +76,7 @@ func List(dir string, o ListOptions) (*Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.folder("", r, c, nil, out); err != nil {
+	if err := l.folder("", scope{repository: r, rules: c, out: out}); err != nil {
 		return nil, err
 	}
 	f := l.files
@@ -135,6 +135,14 @@ type lister struct {
 	files   *Files
 }
 
+// scope is what applies to the files of a folder.
+type scope struct {
+	*repository
+	rules chain  // those of the repository
+	own   chain  // those of .mlfignore
+	out   *cause // why the folder itself is left out; then only what git tracks and what is included travels
+}
+
 // maxCounted bounds the files that are examined only to report how much is left out.
 const maxCounted = 20_000
 
@@ -178,34 +186,32 @@ func (l *lister) noteUnmatched(what string, patterns nameSet) {
 	}
 }
 
-// folder lists a folder of the walk. r and c are the repository and the rules that apply to it, and
-// own are the rules of .mlfignore. A non-nil out is the reason why the folder itself is left out;
-// then only what git tracks and what is included travels.
-func (l *lister) folder(dir string, r *repository, c, own chain, out *cause) error {
+// folder lists a folder of the walk.
+func (l *lister) folder(dir string, s scope) error {
 	at := filepath.Join(l.dir, dir)
 	if dir != "" && isRepository(at) { // a repository, whose files are its own
-		r = &repository{top: at, at: dir}
+		s.repository = &repository{top: at, at: dir}
 		var err error
-		if c, err = r.rules(); err != nil {
+		if s.rules, err = s.repository.readRules(); err != nil {
 			return err
 		}
 	}
 	for _, file := range []string{gitIgnoreFile, ignoreFile} {
 		name := path.Join(dir, file)
 		base := dir
-		if file == gitIgnoreFile && r != nil && r.at != "" && dir == r.at {
+		if file == gitIgnoreFile && s.repository != nil && s.at != "" && dir == s.at {
 			base = "" // the top of a repository inside the walk
 		} else if file == gitIgnoreFile {
-			base = r.name(dir)
+			base = s.name(dir)
 		}
 		read, err := readRules(filepath.Join(at, file), name, base)
 		switch {
 		case err != nil:
 			return err
 		case file == gitIgnoreFile:
-			c = c.with(read)
+			s.rules = s.rules.with(read)
 		default:
-			own = own.with(read)
+			s.own = s.own.with(read)
 		}
 	}
 	entries, err := os.ReadDir(at)
@@ -217,7 +223,7 @@ func (l *lister) folder(dir string, r *repository, c, own chain, out *cause) err
 		return unreadable(cmp.Or(dir, l.dir), dir != "", err)
 	}
 	for _, e := range entries {
-		if err := l.entry(path.Join(dir, e.Name()), e, r, c, own, out); err != nil {
+		if err := l.entry(path.Join(dir, e.Name()), e, s); err != nil {
 			return err
 		}
 	}
@@ -232,15 +238,15 @@ func unreadable(name string, named bool, err error) error {
 		ignoreFile)
 }
 
-func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, out *cause) error {
+func (l *lister) entry(name string, d fs.DirEntry, s scope) error {
 	if d.IsDir() && slices.ContainsFunc(l.o.Except,
 		func(e string) bool { return sameFolder(filepath.Join(l.dir, name), e) }) {
 		return nil
 	}
-	out = l.judge(name, d.IsDir(), r, c, own, out)
+	s.out = l.judge(name, d.IsDir(), s)
 	if !d.IsDir() {
-		if out != nil {
-			l.leaveFor(name, d, out)
+		if s.out != nil {
+			l.leaveFor(name, d, s.out)
 			return nil
 		}
 		return l.add(name, d)
@@ -250,8 +256,8 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	}
 	// Something in it may be included or, unless .mlfignore names the folder, be tracked by git. A
 	// folder that git tracks itself is a submodule.
-	if out != nil && !l.include.reaches(name) && (out.own || !r.tracks(name) && !r.tracksIn(name)) {
-		l.leaveFor(name, d, out)
+	if s.out != nil && !l.include.reaches(name) && (s.out.own || !s.tracks(name) && !s.tracksIn(name)) {
+		l.leaveFor(name, d, s.out)
 		return nil
 	}
 	items, left := len(l.files.items), len(l.files.Left)
@@ -261,7 +267,7 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	if len(l.files.items) == items { // everything in it was left out
 		return nil
 	}
-	if err := l.folder(name, r, c, own, out); err != nil {
+	if err := l.folder(name, s); err != nil {
 		return err
 	}
 	if len(l.files.items) > items+1 || len(l.files.Left) == left {
@@ -270,7 +276,7 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	// Nothing in it travels. A folder that hides itself, as virtual environments and caches do, is
 	// left out as a whole.
 	hidden := l.files.Left[left].Why
-	if out != nil || slices.ContainsFunc(l.files.Left[left:],
+	if s.out != nil || slices.ContainsFunc(l.files.Left[left:],
 		func(x Left) bool { return x.Name == name+"/"+gitIgnoreFile && x.Why == x.Name }) {
 		l.files.items = l.files.items[:items]
 		one := Left{Name: name + "/", Why: hidden, Rule: l.files.Left[left].Rule}
@@ -283,14 +289,15 @@ func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, 
 	return nil
 }
 
-// judge returns the reason why a file or folder stays out, or nil if it travels; out is the reason
-// for its folder.
-func (l *lister) judge(name string, folder bool, r *repository, c, own chain, out *cause) *cause {
+// judge returns the reason why a file or folder stays out, or nil if it travels. s is the scope of
+// the folder that contains it.
+func (l *lister) judge(name string, folder bool, s scope) *cause {
 	if l.include.has(name, folder) {
 		return nil
 	}
+	out := s.out
 	if out == nil || !out.own {
-		rules, p := own.decide(name, folder)
+		rules, p := s.own.decide(name, folder)
 		switch {
 		case p != nil && !p.negative:
 			return &cause{rules: rules, pattern: p, own: true}
@@ -299,13 +306,13 @@ func (l *lister) judge(name string, folder bool, r *repository, c, own chain, ou
 		}
 	}
 	if out == nil {
-		if rules, p := c.decide(r.name(name), folder); p != nil && !p.negative {
+		if rules, p := s.rules.decide(s.name(name), folder); p != nil && !p.negative {
 			out = &cause{rules: rules, pattern: p}
 		} else if base := path.Base(name); base == ".git" || base == "__pycache__" || strings.HasSuffix(name, ".pyc") {
 			out = &cause{} // by default
 		}
 	}
-	if out != nil && !out.own && !folder && r.tracks(name) {
+	if out != nil && !out.own && !folder && s.tracks(name) {
 		return nil
 	}
 	return out
