@@ -59,7 +59,7 @@ func TestBackup(t *testing.T) {
 	want := last
 	content := make([]byte, 20<<20) // more than nats-server sends ahead
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(content)
-	if err := s.Bundles.Put(ctx, "b", bytes.NewReader(content), nil); err != nil {
+	if err := s.Bundles.Put(ctx, "b", bytes.NewReader(content)); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
@@ -196,7 +196,7 @@ func TestRestoreOfHalfAStream(t *testing.T) {
 	ctx, s := t.Context(), open(t, t.TempDir(), Limits{})
 	content := make([]byte, 1<<20)
 	_, _ = rand.NewChaCha8([32]byte{2}).Read(content)
-	if err := s.Bundles.Put(ctx, "b", bytes.NewReader(content), nil); err != nil {
+	if err := s.Bundles.Put(ctx, "b", bytes.NewReader(content)); err != nil {
 		t.Fatal(err)
 	}
 	var kept bytes.Buffer

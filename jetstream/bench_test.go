@@ -114,7 +114,7 @@ func BenchmarkObjects(b *testing.B) {
 			content := make([]byte, size)
 			b.SetBytes(int64(size))
 			for i := 0; b.Loop(); i++ {
-				if err := s.Artifacts.Put(b.Context(), fmt.Sprintf("a-1/%d/r", i), bytes.NewReader(content), nil); err != nil {
+				if err := s.Artifacts.Put(b.Context(), fmt.Sprintf("a-1/%d/r", i), bytes.NewReader(content)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -103,7 +103,7 @@ func writeOneOfEach(t *testing.T, s *Store) {
 	}
 	fmt.Printf("+event %d %d\n", seq, i)
 	name := fmt.Sprintf("objects/%d", i)
-	if err := s.Artifacts.Put(ctx, name, strings.NewReader(strings.Repeat("x", 1000*(i%900))), nil); err != nil {
+	if err := s.Artifacts.Put(ctx, name, strings.NewReader(strings.Repeat("x", 1000*(i%900)))); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Printf("+object %s %d\n", name, 1000*(i%900))

@@ -39,7 +39,7 @@ func TestLongNamesAreRefused(t *testing.T) {
 		long := strings.Repeat("a", n)
 		for what, err := range map[string]error{
 			"has":     errorOnly(s.Bundles.Has(ctx, long)),
-			"put":     s.Bundles.Put(ctx, long, strings.NewReader("x"), nil),
+			"put":     s.Bundles.Put(ctx, long, strings.NewReader("x")),
 			"open":    errorOnly(s.Bundles.Open(ctx, long)),
 			"delete":  s.Bundles.Delete(ctx, long),
 			"list":    errorOnly(s.Artifacts.List(ctx, long+"/")),

@@ -35,19 +35,16 @@ type Objects struct {
 type ObjectInfo struct {
 	Name   string
 	Size   int64
-	SHA256 string // hex
 	Stored time.Time
-	Meta   map[string]string
 }
 
 // wireObject is the description in objectHeader.
 type wireObject struct {
-	V      int               `json:"v"`
-	Size   int64             `json:"size"`
-	SHA256 string            `json:"sha256"`
-	Upload string            `json:"upload,omitempty"` // token of the chunks' subject; empty without chunks
-	Stored time.Time         `json:"stored"`
-	Meta   map[string]string `json:"meta,omitempty"`
+	V      int       `json:"v"`
+	Size   int64     `json:"size"`
+	SHA256 string    `json:"sha256"`           // of the content, hex
+	Upload string    `json:"upload,omitempty"` // token of the chunks' subject; empty without chunks
+	Stored time.Time `json:"stored"`
 }
 
 // Has reports whether there is an object of this name.
@@ -116,10 +113,7 @@ func (o *Objects) list(
 				o.store.log.Warn("description of an object can't be read", "seq", e.seq, "err", err)
 				continue
 			}
-			all = append(all, ObjectInfo{
-				Name: objectName(o.bucket, e.Subject), Size: desc.Size, SHA256: desc.SHA256,
-				Stored: desc.Stored, Meta: desc.Meta,
-			})
+			all = append(all, ObjectInfo{Name: objectName(o.bucket, e.Subject), Size: desc.Size, Stored: desc.Stored})
 		}
 		return nil
 	}, nil)

@@ -16,7 +16,7 @@ func TestObjects(t *testing.T) {
 	for _, size := range []int{0, 10, splitBytes - 1, splitBytes, splitBytes + 1, 3*splitBytes + 7} {
 		content := bytes.Repeat([]byte("0123456789abcdef~"), size/17+1)[:size]
 		name := fmt.Sprintf("chainer-3/%d/run", size)
-		if err := s.Artifacts.Put(ctx, name, bytes.NewReader(content), map[string]string{"k": "v"}); err != nil {
+		if err := s.Artifacts.Put(ctx, name, bytes.NewReader(content)); err != nil {
 			t.Fatalf("put %d bytes: %v", size, err)
 		}
 		r, err := s.Artifacts.Open(ctx, name)
@@ -33,7 +33,7 @@ func TestObjects(t *testing.T) {
 		t.Errorf("open of nothing: got %v, want ErrNotFound", err)
 	}
 	list, err := s.Artifacts.List(ctx, "chainer-3/10/")
-	if err != nil || len(list) != 1 || list[0].Name != "chainer-3/10/run" || list[0].Size != 10 || list[0].Meta["k"] != "v" {
+	if err != nil || len(list) != 1 || list[0].Name != "chainer-3/10/run" || list[0].Size != 10 {
 		t.Errorf("list of a prefix: got %+v, %v", list, err)
 	}
 	if list, _ = s.Artifacts.List(ctx, ""); len(list) != 6 {
@@ -62,7 +62,7 @@ func TestObjectsArePaged(t *testing.T) {
 	ctx, want := t.Context(), ObjectPage+ObjectPage/2
 	for i := range want {
 		for _, prefix := range []string{"a-1", "b-1"}[:1+i%2] {
-			if err := s.Artifacts.Put(ctx, fmt.Sprintf("%s/%d/n.1.%d", prefix, i, i), strings.NewReader("x"), nil); err != nil {
+			if err := s.Artifacts.Put(ctx, fmt.Sprintf("%s/%d/n.1.%d", prefix, i, i), strings.NewReader("x")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -97,7 +97,7 @@ func TestReplacedObjectLeavesNothing(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
 	for i := range 3 {
-		if err := s.Bundles.Put(ctx, "x", bytes.NewReader(bytes.Repeat([]byte{byte(i)}, 2*splitBytes)), nil); err != nil {
+		if err := s.Bundles.Put(ctx, "x", bytes.NewReader(bytes.Repeat([]byte{byte(i)}, 2*splitBytes))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -125,10 +125,10 @@ func TestFailedPutLeavesNothing(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{BundleBytes: 2 << 20})
 	ctx := t.Context()
-	if err := s.Bundles.Put(ctx, "x", &failingReader{left: splitBytes + 5}, nil); !errors.Is(err, errContent) {
+	if err := s.Bundles.Put(ctx, "x", &failingReader{left: splitBytes + 5}); !errors.Is(err, errContent) {
 		t.Errorf("put: got %v, want the reader's error", err)
 	}
-	if err := s.Bundles.Put(ctx, "x", bytes.NewReader(make([]byte, 4<<20)), nil); !errors.Is(err, ErrFull) {
+	if err := s.Bundles.Put(ctx, "x", bytes.NewReader(make([]byte, 4<<20))); !errors.Is(err, ErrFull) {
 		t.Errorf("put over the limit: got %v, want ErrFull", err)
 	}
 	info, err := s.streamInfo(ctx, bundleBucket)
@@ -141,7 +141,7 @@ func TestDamagedObjectIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	ctx := t.Context()
-	if err := s.Bundles.Put(ctx, "x", bytes.NewReader(make([]byte, 3*splitBytes)), nil); err != nil {
+	if err := s.Bundles.Put(ctx, "x", bytes.NewReader(make([]byte, 3*splitBytes))); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.streams[bundleBucket].DeleteMsg(ctx, 2); err != nil {

@@ -196,7 +196,7 @@ func (e *quotaError) Error() string {
 // has used its share of a nearly full store.
 func (s *Store) PutArtifactsOf(ctx context.Context, node grid.NodeID, id grid.TrialID, run string, r io.Reader) error {
 	counted := &quotaReader{ctx: ctx, r: r, quota: s.artifactQuota, node: node}
-	err := s.Artifacts.Put(ctx, id.ArtifactName(run), counted, nil)
+	err := s.Artifacts.Put(ctx, id.ArtifactName(run), counted)
 	if err != nil {
 		s.artifactQuota.release(node, counted.bytes)
 	}

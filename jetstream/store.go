@@ -146,7 +146,7 @@ func (s *Store) Bundle(ctx context.Context, digest string) (io.ReadCloser, error
 
 // PutArtifacts stores the artifacts of one run of a trial.
 func (s *Store) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
-	return s.Artifacts.Put(ctx, id.ArtifactName(run), r, nil)
+	return s.Artifacts.Put(ctx, id.ArtifactName(run), r)
 }
 
 // Close ends the connection.

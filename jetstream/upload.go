@@ -22,7 +22,7 @@ import (
 // Put stores the content of r under the name. It replaces an object of that name once the new one
 // is complete. Memory is bounded by one chunk. It returns ErrFull when the limit is reached; after
 // any error, nothing of the new object is kept.
-func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[string]string) error {
+func (o *Objects) Put(ctx context.Context, name string, r io.Reader) error {
 	old, err := o.Has(ctx, name)
 	if err != nil {
 		return err
@@ -33,7 +33,6 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 	defer o.uploads.remove(name, id)
 	desc, tail, err := u.send(ctx, r)
 	if err == nil {
-		desc.Meta = meta
 		err = o.publishMeta(ctx, name, desc, tail)
 	}
 	if err != nil {

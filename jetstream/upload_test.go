@@ -24,7 +24,7 @@ func TestConcurrentUploads(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, t.TempDir(), Limits{})
 			if c.there {
-				if err := s.Bundles.Put(t.Context(), "d", strings.NewReader(content), nil); err != nil {
+				if err := s.Bundles.Put(t.Context(), "d", strings.NewReader(content)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -33,7 +33,7 @@ func TestConcurrentUploads(t *testing.T) {
 			for range c.order {
 				r := &pausingReader{rest: strings.NewReader(content), at: make(chan struct{}), gate: make(chan struct{})}
 				ended := make(chan error, 1)
-				go func() { ended <- s.Bundles.Put(context.Background(), "d", r, nil) }()
+				go func() { ended <- s.Bundles.Put(context.Background(), "d", r) }()
 				<-r.at // its first chunks are stored
 				readers, done = append(readers, r), append(done, ended)
 			}
@@ -58,12 +58,12 @@ func TestDeleteDuringUpload(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	content := strings.Repeat("y", 2*splitBytes)
-	if err := s.Bundles.Put(t.Context(), "d", strings.NewReader(content), nil); err != nil {
+	if err := s.Bundles.Put(t.Context(), "d", strings.NewReader(content)); err != nil {
 		t.Fatal(err)
 	}
 	r := &pausingReader{rest: strings.NewReader(content), at: make(chan struct{}), gate: make(chan struct{})}
 	ended := make(chan error, 1)
-	go func() { ended <- s.Bundles.Put(context.Background(), "d", r, nil) }()
+	go func() { ended <- s.Bundles.Put(context.Background(), "d", r) }()
 	<-r.at
 	if err := s.Bundles.Delete(t.Context(), "d"); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,6 @@ type Builds struct {
 
 // build is a program that can be installed on machines.
 type build struct {
-	path       string
 	content    []byte
 	digest     string                 // SHA-256, hex
 	compressed func() ([]byte, error) // the content by gzip, made when it is first sent
@@ -81,7 +80,7 @@ func (b *Builds) open(path string) (*build, error) {
 	}
 	sum := sha256.Sum256(content)
 	p := &build{
-		path: path, content: content, digest: hex.EncodeToString(sum[:]),
+		content: content, digest: hex.EncodeToString(sum[:]),
 		arch: map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}[f.Machine],
 		compressed: sync.OnceValues(func() ([]byte, error) {
 			var packed bytes.Buffer

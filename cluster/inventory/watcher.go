@@ -3,7 +3,7 @@ package inventory
 import (
 	"context"
 	"errors"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,9 +31,7 @@ type Watcher struct {
 	read    func(context.Context, Source) (Machine, error)
 	changed func(Machine)
 	asked   chan chan answer // requests for samples
-
-	mu     sync.Mutex
-	latest Machine
+	latest  atomic.Pointer[Machine]
 }
 
 // answer is a sample or an error.
@@ -49,17 +47,14 @@ func NewWatcher(first Machine, source Source, changed func(Machine)) *Watcher {
 	if source == nil {
 		source = newDevices()
 	}
-	return &Watcher{every: refresh, source: source, read: read, changed: changed, asked: make(chan chan answer),
-		latest: first}
+	w := &Watcher{every: refresh, source: source, read: read, changed: changed, asked: make(chan chan answer)}
+	w.latest.Store(&first)
+	return w
 }
 
 // Latest returns the newest Machine. It never blocks. The contents of its slices are never
 // modified.
-func (w *Watcher) Latest() Machine {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.latest
-}
+func (w *Watcher) Latest() Machine { return *w.latest.Load() }
 
 // Sample returns the current use of all devices. Faults are reported to only one caller, the next
 // one. Sample returns ErrSilent if ctx ends before the driver has answered: the goroutine that
@@ -131,9 +126,7 @@ func (w *Watcher) publish(ctx context.Context, m Machine) {
 	if ctx.Err() != nil {
 		return
 	}
-	w.mu.Lock()
-	w.latest = m
-	w.mu.Unlock()
+	w.latest.Store(&m)
 	if w.changed != nil {
 		w.changed(m)
 	}

@@ -37,11 +37,9 @@ type nodeRecord struct {
 
 // NodeInfo describes a node of the registry.
 type NodeInfo struct {
-	Node      grid.NodeID `json:"node"`
-	Key       string      `json:"key"` // SHA-256 of its public key
-	Role      NodeRole    `json:"role"`
-	Joined    time.Time   `json:"joined"`
-	Forgotten time.Time   `json:"forgotten,omitzero"`
+	Node      grid.NodeID
+	Role      NodeRole
+	Forgotten time.Time // zero for a node that belongs to the cluster
 }
 
 // mostNodes bounds the registry, including forgotten nodes, in case somebody joins without end.
@@ -191,7 +189,7 @@ func (reg *Registry) EditNodeData(node grid.NodeID, edit func(json.RawMessage) (
 func (reg *Registry) Nodes() []NodeInfo {
 	var list []NodeInfo
 	for name, r := range reg.nodes.all() {
-		list = append(list, NodeInfo{grid.NodeID(name), r.Key, r.Role, r.Joined, r.Forgotten})
+		list = append(list, NodeInfo{grid.NodeID(name), r.Role, r.Forgotten})
 	}
 	slices.SortFunc(list, func(x, y NodeInfo) int { return strings.Compare(string(x.Node), string(y.Node)) })
 	return list

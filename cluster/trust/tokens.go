@@ -130,18 +130,13 @@ func purge(all map[string]tokenRecord, now time.Time) {
 
 // TokenInfo describes a token without its secret.
 type TokenInfo struct {
-	ID      string      `json:"id"`
-	Role    Role        `json:"role"`
-	User    Role        `json:"user,omitempty"` // role of the person who joins with it
-	Note    string      `json:"note,omitempty"`
-	State   string      `json:"state"` // good, expired, revoked or used up
-	Created time.Time   `json:"created"`
-	Expires time.Time   `json:"expires,omitzero"`
-	Revoked time.Time   `json:"revoked,omitzero"`
-	Uses    int         `json:"uses,omitempty"` // number of machines that may join; 0 means any number
-	Used    int         `json:"used,omitempty"` // number of machines that have joined
-	Parent  string      `json:"parent,omitempty"`
-	Node    grid.NodeID `json:"node,omitempty"`
+	ID               string
+	Role             Role
+	Note             string
+	State            string // good, expired, revoked or used up
+	Created, Expires time.Time
+	Uses             int // number of machines that may join; 0 means any number
+	Used             int // number of machines that have joined
 }
 
 // Tokens returns the tokens, newest first. Invalid ones are included for at least 30 days.
@@ -150,8 +145,8 @@ func (s *TokenStore) Tokens() []TokenInfo {
 	now := s.clock()
 	for id, r := range s.tokens.all() {
 		i := TokenInfo{
-			ID: id, Role: r.Role, User: r.User, Note: r.Note, State: "good", Created: r.Created, Expires: r.Expires,
-			Revoked: r.Revoked, Uses: r.Uses, Used: len(r.Keys), Parent: r.Parent, Node: r.Node,
+			ID: id, Role: r.Role, Note: r.Note, State: "good", Created: r.Created, Expires: r.Expires, Uses: r.Uses,
+			Used: len(r.Keys),
 		}
 		switch {
 		case !r.Revoked.IsZero():

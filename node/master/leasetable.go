@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -14,8 +15,9 @@ import (
 // the scheduler adds and removes leases. It has a lock of its own, so that heartbeats are answered
 // at once, however busy the scheduler is.
 type leaseTable struct {
+	loaded atomic.Bool // all leases of the queue are known; until then no node is told that it has lost one
+
 	mu      sync.Mutex
-	loaded  bool // all leases of the queue are known
 	holders map[grid.LeaseID]holder
 	refused map[grid.LeaseID]grid.NodeID // leases that are no longer known, whose attempts are to stop
 }
@@ -87,21 +89,6 @@ func (l *leaseTable) refuse(id grid.LeaseID, node grid.NodeID) {
 	l.refused[id] = node
 }
 
-// markLoaded says that all leases of the queue are known. Until then no node is told that it has
-// lost one.
-func (l *leaseTable) markLoaded() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.loaded = true
-}
-
-// isLoading reports whether leases of the queue may still be unknown.
-func (l *leaseTable) isLoading() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.loaded
-}
-
 // maxHeld bounds the leases, and the attempts under them, that a node is believed to hold. Each
 // attempt is a process, and no machine runs as many.
 const maxHeld = 1 << 14
@@ -146,7 +133,7 @@ func (l *leaseTable) recordHeld(
 			if c.startNoMore {
 				o.Finish = append(o.Finish, h.ID)
 			}
-		case !l.loaded:
+		case !l.loaded.Load():
 		case !known && len(h.Attempts) > 0 && l.refused[h.ID] != node:
 			open = append(open, h)
 		default:

@@ -28,7 +28,7 @@ func TestSequenceOfTwoLeases(t *testing.T) {
 		for _, id := range ids {
 			l.add(id)
 		}
-		l.markLoaded()
+		l.loaded.Store(true)
 		return l
 	}
 	old := jetstream.HeldLease{Seq: 501, Deliveries: 1, ID: "before.1"}
@@ -90,7 +90,7 @@ func TestFirstWordOfAHolder(t *testing.T) {
 		l.add(grid.LeaseID(placeholderPrefix + run))
 		l.assign(grid.LeaseID(placeholderPrefix+run), grid.NodeID(run[:1]), time.Now())
 	}
-	l.markLoaded()
+	l.loaded.Store(true)
 	for name, held := range map[string]jetstream.HeldLease{
 		"an attempt runs":      {Seq: 7, Deliveries: 1, ID: "before.1", Attempts: []jetstream.RunningAttempt{{Run: "b.1.1", Attempt: 1}}},
 		"all are at their end": {Seq: 7, Deliveries: 1, ID: "before.1"},
@@ -113,7 +113,7 @@ func TestBeatThatClaimsTooMuch(t *testing.T) {
 	const said = 20_000
 	var lines bytes.Buffer
 	m := New(Config{Store: &jetstream.Store{}, Logger: slog.New(slog.NewTextHandler(&lines, nil))})
-	m.leases.markLoaded()
+	m.leases.loaded.Store(true)
 	s := newScheduler(m)
 	b := &jetstream.Heartbeat{}
 	for i := range said {

@@ -187,7 +187,7 @@ func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leas
 		f.restoreLease(&leases[i], time.Now())
 		s.m.leases.add(leases[i].ID)
 	}
-	if s.m.cfg.Nodes != nil && s.m.leases.isLoading() {
+	if s.m.cfg.Nodes != nil && !s.m.leases.loaded.Load() {
 		s.expectAttempts(f, left.Open)
 	}
 	f.loadHistory(left, time.Now())

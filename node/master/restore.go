@@ -50,7 +50,7 @@ func (s *scheduler) restoreLeases(ctx context.Context) error {
 			return err
 		}
 	}
-	s.m.leases.markLoaded()
+	s.m.leases.loaded.Store(true)
 	s.reportProblem(ctx, reconciling, nil)
 	return nil
 }

@@ -101,7 +101,7 @@ func usageOf(t *testing.T, s *jetstream.Store, part string) int64 {
 func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
 	c := startMaster(t, 1)
 	ready, digest := time.Now(), strings.Repeat("ab", 32)
-	if err := c.store.Bundles.Put(t.Context(), digest, strings.NewReader("x"), nil); err != nil {
+	if err := c.store.Bundles.Put(t.Context(), digest, strings.NewReader("x")); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range []struct {
@@ -129,10 +129,10 @@ func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 			err = errors.Join(err, e, e2)
 		}
 		for _, name := range []string{"kept-1/0/n.1.1", "ghost-1/0/n.1.1", "other-9/5/n.1.2"} {
-			err = errors.Join(err, s.Artifacts.Put(t.Context(), name, strings.NewReader(strings.Repeat("x", 600_000)), nil))
+			err = errors.Join(err, s.Artifacts.Put(t.Context(), name, strings.NewReader(strings.Repeat("x", 600_000))))
 		}
 		for _, digest := range []string{kept, orphan} {
-			err = errors.Join(err, s.Bundles.Put(t.Context(), digest, strings.NewReader(strings.Repeat("y", 600_000)), nil))
+			err = errors.Join(err, s.Bundles.Put(t.Context(), digest, strings.NewReader(strings.Repeat("y", 600_000))))
 		}
 		if err != nil {
 			t.Fatal(err)

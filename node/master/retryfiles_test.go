@@ -19,7 +19,7 @@ func TestRetryWithNewFiles(t *testing.T) {
 	sub := api.Submit{Project: "t", Space: spaceOf(t, 3), Task: newSweep(t, "", 1).Task, Bundle: older}
 	var id grid.SweepID
 	for id == "" { // a master that starts removes what belongs to no sweep, and the client sends it again
-		if err := c.store.Bundles.Put(t.Context(), older, strings.NewReader("old"), nil); err != nil {
+		if err := c.store.Bundles.Put(t.Context(), older, strings.NewReader("old")); err != nil {
 			t.Fatal(err)
 		}
 		r, err := c.Submit(t.Context(), &sub)
@@ -48,7 +48,7 @@ func TestRetryWithNewFiles(t *testing.T) {
 		t.Fatalf("a refused retry left %s with %d updates", r.Sweep.State, len(r.Sweep.Updates))
 	}
 	for reopened := int64(0); reopened == 0; {
-		if err := c.store.Bundles.Put(t.Context(), newer, strings.NewReader("new"), nil); err != nil {
+		if err := c.store.Bundles.Put(t.Context(), newer, strings.NewReader("new")); err != nil {
 			t.Fatal(err)
 		}
 		_, n, err := c.Retry(t.Context(), id, q)

@@ -94,7 +94,7 @@ func TestSubmissionWithoutItsBundle(t *testing.T) {
 	if refusal := (*api.Error)(nil); !errors.As(err, &refusal) || refusal.Code != api.CodeNoBundle {
 		t.Errorf("got %v, want the code %s", err, api.CodeNoBundle)
 	}
-	if err := c.store.Bundles.Put(t.Context(), digest, strings.NewReader("x"), nil); err != nil {
+	if err := c.store.Bundles.Put(t.Context(), digest, strings.NewReader("x")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Submit(t.Context(), &s); err != nil {

@@ -127,7 +127,7 @@ func TestArtifactsOfManyTrials(t *testing.T) {
 			if strings.HasPrefix(run, "n1.0.") && i%10 > 0 {
 				continue
 			}
-			if err := b.store.Artifacts.Put(t.Context(), grid.TrialID{Sweep: id, Index: int64(i)}.ArtifactName(run), packed(content), nil); err != nil {
+			if err := b.store.Artifacts.Put(t.Context(), grid.TrialID{Sweep: id, Index: int64(i)}.ArtifactName(run), packed(content)); err != nil {
 				t.Fatal(err)
 			}
 		}

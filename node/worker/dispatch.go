@@ -25,7 +25,6 @@ type dispatcher struct {
 	runners    *runnerPool
 	disk       *diskMonitor
 	containers *taskContainers
-	devices    *DeviceTracker
 	backoff    *nodeBackoff
 	heartbeats *heartbeatLoop
 }

@@ -311,7 +311,7 @@ func TestArtifactsInAFullStore(t *testing.T) {
 	t.Run("until there is room", func(t *testing.T) {
 		s := set(t, time.Hour)
 		other := strings.NewReader(strings.Repeat("x", 3<<19))
-		if err := s.store.Artifacts.Put(t.Context(), "old-1/0/n.0.0", other, nil); err != nil {
+		if err := s.store.Artifacts.Put(t.Context(), "old-1/0/n.0.0", other); err != nil {
 			t.Fatal(err)
 		}
 		sizes["mid-1"] = 1 << 20

@@ -178,7 +178,7 @@ func New(cfg Config) (*Worker, error) {
 	runners := &runnerPool{}
 	w.dispatcher = &dispatcher{
 		capacity: capacity, cfg: c, sweeps: w.sweeps, leases: leases, disk: disk, containers: containers,
-		devices: w.Devices, runners: runners, backoff: backoff, heartbeats: w.heartbeats,
+		runners: runners, backoff: backoff, heartbeats: w.heartbeats,
 		preemption: &preemption{
 			capacity: capacity, cfg: c, leases: leases, sweeps: w.sweeps, runners: runners, after: preemptAfter,
 			victimsFound: make(chan foundVictims, 1),

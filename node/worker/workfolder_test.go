@@ -98,7 +98,7 @@ func (s *harness) submitFolder(dir string, task grid.Task) *grid.Sweep {
 	var b bytes.Buffer
 	digest, err := projects.Pack(dir, &b, projects.DefaultBundleLimit)
 	must(s.t, err)
-	must(s.t, s.store.Bundles.Put(s.t.Context(), digest, &b, nil))
+	must(s.t, s.store.Bundles.Put(s.t.Context(), digest, &b))
 	return &grid.Sweep{ID: "p-1", Bundle: digest, Task: task}
 }
 

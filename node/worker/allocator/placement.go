@@ -3,6 +3,7 @@ package allocator
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"slices"
 
 	"mlfnode/grid"
@@ -179,12 +180,8 @@ func pickTogether(all []candidate, n int, keys ...func(candidate) int) []candida
 	for _, c := range all {
 		groups[keys[0](c)] = append(groups[keys[0](c)], c)
 	}
-	sorted := make([][]candidate, 0, len(groups))
-	for _, g := range groups {
-		sorted = append(sorted, g)
-	}
 	// The smallest first; of equal ones the one whose first device comes first in the order of all.
-	slices.SortFunc(sorted, func(g, h []candidate) int {
+	sorted := slices.SortedFunc(maps.Values(groups), func(g, h []candidate) int {
 		return cmp.Or(
 			cmp.Compare(len(g), len(h)), cmp.Compare(g[0].Memory, h[0].Memory), cmp.Compare(g[0].Index, h[0].Index),
 			cmp.Compare(g[0].UUID, h[0].UUID),

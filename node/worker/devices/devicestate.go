@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -165,11 +166,8 @@ func (d *device) recordUse(u *inventory.Use, at time.Time, owners map[int]owner,
 		case o.running:
 			d.users[o.key] = true
 		case o.ours || left:
-			if trial == "" {
-				trial = o.key.trial.String()
-			}
-			leftovers = append(leftovers,
-				fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)))
+			leftovers = append(leftovers, fmt.Sprintf("%s, left by trial %s, is on it with %s",
+				o.program, cmp.Or(trial, o.key.trial.String()), bytesText(p.Memory)))
 		case o.unknown:
 			if at.Sub(d.dirtySince) < maxDirtyTime { // usually a program of the last attempt that is exiting
 				leftovers = append(leftovers,
