@@ -378,6 +378,7 @@ func (c *MasterClient) PublishEvents(ctx context.Context, b *grid.Batch) error {
 		case !known:
 			return ErrUnknownSweep
 		}
+		c.calls.store.Events.awaitReader(ctx)
 		_, err := c.calls.store.Events.Publish(ctx, b)
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
@@ -24,14 +25,25 @@ type Events struct {
 	store *Store
 	epoch string // of the stream
 
-	mu      sync.Mutex
-	decoded map[string]*grid.Batch // by message ID: stored batches that the reader has not reached
-	order   []string               // their IDs, the oldest first; may include some that have gone
+	mu            sync.Mutex
+	decoded       map[string]*grid.Batch // by message ID: stored batches that the reader has not reached
+	order         []string               // their IDs, the oldest first; may include some that have gone
+	decodedEvents int
+	taken         chan struct{} // gets a value when the reader has taken a batch
 }
 
-// maxDecoded bounds the batches that stay decoded for the reader, which is usually a few messages
-// behind the writers.
-const maxDecoded = 16
+// The batches that stay decoded for the reader, which is usually a few messages behind the writers,
+// are bounded by their events, which take about half a kilobyte each, and by their number.
+const (
+	maxDecodedEvents = 1 << 16
+	maxDecoded       = 128
+)
+
+// maxReaderWait bounds the time for which a node that shares the master's process waits before it
+// stores more events while half of maxDecodedEvents wait for the reader: the more it is behind, the
+// more of the time that it needs goes into decoding. Where the reader is stopped, by a full disk for
+// example, events are still stored.
+const maxReaderWait = 100 * time.Millisecond
 
 // StoredBatch is a batch of events with its sequence in the stream. A message that can't be read is
 // an empty batch, and so is the end of a stream whose last messages were removed: readers advance
@@ -132,19 +144,55 @@ func (e *Events) cacheDecoded(id string, b *grid.Batch) {
 	if e.decoded == nil {
 		e.decoded = map[string]*grid.Batch{}
 	}
-	if len(e.order) >= maxDecoded {
-		delete(e.decoded, e.order[0])
+	e.forgetDecoded(id)
+	e.decoded[id], e.order, e.decodedEvents = b, append(e.order, id), e.decodedEvents+len(b.Events)
+	for len(e.order) > maxDecoded || len(e.order) > 1 && e.decodedEvents > maxDecodedEvents {
+		e.forgetDecoded(e.order[0])
 		e.order = e.order[1:]
 	}
-	e.decoded[id], e.order = b, append(e.order, id)
 }
 
 // takeDecoded removes and returns a decoded batch, nil if there is none.
 func (e *Events) takeDecoded(id string) *grid.Batch {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	select {
+	case e.taken <- struct{}{}:
+	default:
+	}
+	return e.forgetDecoded(id)
+}
+
+// awaitReader waits while the reader is far behind, for maxReaderWait at most.
+func (e *Events) awaitReader(ctx context.Context) {
+	var timeout <-chan time.Time
+	for {
+		e.mu.Lock()
+		far := e.decodedEvents > maxDecodedEvents/2
+		e.mu.Unlock()
+		if !far {
+			return
+		}
+		if timeout == nil {
+			timeout = time.After(maxReaderWait)
+		}
+		select {
+		case <-e.taken:
+		case <-timeout:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// forgetDecoded is takeDecoded with the lock held.
+func (e *Events) forgetDecoded(id string) *grid.Batch {
 	b := e.decoded[id]
-	delete(e.decoded, id)
+	if b != nil {
+		e.decodedEvents -= len(b.Events)
+		delete(e.decoded, id)
+	}
 	return b
 }
 
