@@ -3,6 +3,7 @@ package history
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
@@ -32,6 +33,42 @@ type Attempt struct {
 	Started int64 // microseconds since 1970
 	Ended   int64 // 0 while not known to have ended
 	Result  grid.Result
+}
+
+// The earlier columns of a trial's row hold what the row said before its second attempt, where that
+// followed a retry of many trials: most trials that run again have two attempts, and a row for each
+// first one in the table attempt would take as long as the rest of the fold.
+const earlierColumns = `
+ALTER TABLE trial ADD COLUMN earlier_started INTEGER;
+ALTER TABLE trial ADD COLUMN earlier_ended INTEGER;
+ALTER TABLE trial ADD COLUMN earlier_wall INTEGER;
+ALTER TABLE trial ADD COLUMN earlier_cpu INTEGER;
+ALTER TABLE trial ADD COLUMN earlier_memory INTEGER;
+ALTER TABLE trial ADD COLUMN earlier_metrics TEXT;
+ALTER TABLE trial ADD COLUMN earlier_detail BLOB;
+`
+
+// keepEarlier moves what a row says to its earlier columns before it gets new values.
+const keepEarlier = " ON CONFLICT (id) DO UPDATE SET earlier_started = started, earlier_ended = ended, earlier_wall = wall," +
+	" earlier_cpu = cpu, earlier_memory = memory, earlier_metrics = metrics, earlier_detail = detail," +
+	" state = excluded.state, attempts = excluded.attempts, started = excluded.started, ended = excluded.ended," +
+	" wall = excluded.wall, cpu = excluded.cpu, memory = excluded.memory, objective = excluded.objective," +
+	" metrics = excluded.metrics, detail = excluded.detail, reopened = excluded.reopened"
+
+// firstAttempt selects the attempt in the earlier columns of a row, as columns of a trial that is
+// pending.
+var firstAttempt = fmt.Sprintf("SELECT id, %d, 1, earlier_started, earlier_ended, earlier_wall, earlier_cpu, earlier_memory,"+
+	" NULL, earlier_metrics, earlier_detail, 0, NULL FROM trial WHERE id = ? AND earlier_detail IS NOT NULL", stateCode(grid.Pending))
+
+// readFirst reads the attempt in the earlier columns of a trial's row.
+func (f *fold) readFirst(g *sweepFold, r *trialInFold) error {
+	return f.d.w.each(firstAttempt, func(v []driver.Value) error {
+		t, err := f.d.decodeTrial(v, &overlay{})
+		if a := currentAttempt(&t); a.Number != 0 || a.Run != "" {
+			r.first = &a
+		}
+		return err
+	}, rowID(g.sweep.Number, r.trial.Index))
 }
 
 // recordAttempt stores an attempt that the trial's row no longer describes: one that another has
@@ -166,13 +203,24 @@ func (d *reader) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt
 	if s == nil {
 		return nil, nil
 	}
+	all, err := queryAll(ctx, d.read, nil, func(rows *sql.Rows) (Attempt, error) {
+		v, err := scanValues(rows)
+		if err != nil {
+			return Attempt{}, err
+		}
+		t, err := d.decodeTrial(v, &overlay{})
+		return currentAttempt(&t), err
+	}, firstAttempt, rowID(s.Number, id.Index))
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(a Attempt) bool { return a.Number == 0 && a.Run == "" })
 	rows, err := d.read.QueryContext(ctx, "SELECT run, number, node, outcome, ended, result FROM attempt WHERE trial = ?",
 		rowID(s.Number, id.Index))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var all []Attempt
 	for rows.Next() {
 		var a Attempt
 		var node int64
@@ -184,7 +232,9 @@ func (d *reader) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt
 			return nil, fmt.Errorf("%w: %w", errDamaged, err)
 		}
 		a.Node, a.Started = d.node(node), a.Result.Started
-		all = append(all, a)
+		if !slices.ContainsFunc(all, func(b Attempt) bool { return b.Run == a.Run }) { // it may have been moved meanwhile
+			all = append(all, a)
+		}
 	}
 	return all, rows.Err()
 }

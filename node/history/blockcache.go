@@ -362,9 +362,9 @@ func (x *index) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 			continue // it is being removed
 		}
 		b := &trialBlock{id: id}
-		text := fmt.Sprintf("SELECT %s FROM trial WHERE id BETWEEN %d AND %d", trialColumns, id<<blockBits, id<<blockBits+blockTrials-1)
+		text := fmt.Sprintf("SELECT %s FROM trial WHERE id BETWEEN %d AND %d", readColumns, id<<blockBits, id<<blockBits+blockTrials-1)
 		err := x.w.each(text, func(v []driver.Value) error {
-			t, err := x.decodeTrial(v)
+			t, err := x.decodeTrial(v, &s.overlay)
 			if err != nil {
 				return err
 			}

@@ -34,6 +34,9 @@ func streamBatch(seq uint64) Stored {
 			e.Result.Class, e.Result.ExitCode, e.Result.Reason = grid.ClassExit, 1, "exit code 1"
 		case 2:
 			e = grid.Event{Kind: grid.Reopened, Index: e.Index, Time: e.Time}
+			if r.IntN(2) == 0 {
+				e.Kind, e.End = grid.ReopenedRange, e.Index+r.Int64N(30)
+			}
 		}
 		b.Events = append(b.Events, e)
 	}

@@ -166,17 +166,25 @@ func TestCurvesAreBounded(t *testing.T) {
 	}
 }
 
+var earlierColumnNames = []string{
+	"earlier_started", "earlier_ended", "earlier_wall", "earlier_cpu", "earlier_memory", "earlier_metrics", "earlier_detail",
+}
+
 // TestHistoryOfEarlierVersions opens files that lack only some tables: these are added, and
 // everything else stays as it is.
 func TestHistoryOfEarlierVersions(t *testing.T) {
-	const reopened = "ALTER TABLE trial DROP COLUMN reopened;"
-	const stream = reopened + "ALTER TABLE meta DROP COLUMN stream; ALTER TABLE meta DROP COLUMN unread;"
+	overlay := "DROP TABLE overlay;"
+	for _, column := range earlierColumnNames {
+		overlay += "ALTER TABLE trial DROP COLUMN " + column + ";"
+	}
+	reopened := overlay + "ALTER TABLE trial DROP COLUMN reopened;"
+	stream := reopened + "ALTER TABLE meta DROP COLUMN stream; ALTER TABLE meta DROP COLUMN unread;"
 	known := stream + fmt.Sprintf("DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
 		"UPDATE sweep SET summary = json_set(summary, '$.known', json('[[0, %[1]d], [%[1]d, %[2]d]]')) WHERE id = 'a-1';", blockTrials, 2*blockTrials)
 	ended := known + fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", chunkIDBits, ColumnEnded)
 	for version, drop := range map[int]string{
 		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended + "DROP TABLE sample;", withoutEnded: ended,
-		withoutKnown: known, withoutStream: stream, withoutReopened: reopened,
+		withoutKnown: known, withoutStream: stream, withoutReopened: reopened, withoutOverlay: overlay,
 	} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) { checkEarlier(t, version, drop) })
 	}

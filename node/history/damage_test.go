@@ -101,6 +101,7 @@ func TestDamageFoundLater(t *testing.T) {
 	for _, c := range []struct{ name, spoil string }{
 		{"detail", "UPDATE trial SET detail = x'ff'"},
 		{"detail of no bytes", "UPDATE trial SET detail = 'text'"},
+		{"earlier detail", "UPDATE trial SET earlier_detail = x'ff'"},
 		{"state", "UPDATE trial SET state = 77"},
 		{"metrics", "UPDATE trial SET metrics = '{' WHERE metrics IS NOT NULL"},
 	} {

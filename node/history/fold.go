@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,12 +36,14 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 	}
 	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}, changed: make([]Transition, 0, events)}
 	err := d.w.transaction(func() error { return f.foldAll(stored) })
+	if err == nil {
+		f.publish() // before the changes are known: the overlay tells the states of rows
+	}
 	d.blocks.transactionEnded()
 	if err != nil {
 		d.reload()
 		return nil, fmt.Errorf("fold events: %w", d.markDamage(err))
 	}
-	f.publish()
 	return f.changed, nil
 }
 
@@ -73,6 +76,8 @@ type trialInFold struct {
 	trial  grid.Trial
 	stored bool // it is counted, and has a row or will have one
 	dirty  bool
+	again  bool      // see isAgain
+	first  *Attempt  // the attempt in the earlier columns of its row
 	run    [1]string // room for Runs, so that a trial with one attempt costs no allocation
 }
 
@@ -194,7 +199,7 @@ func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 		}
 		return nil
 	}
-	r, err := f.trialOf(g, e.Index)
+	r, err := f.trialOf(g, e)
 	if err != nil {
 		return err
 	}
@@ -216,6 +221,17 @@ func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 	if !r.dirty {
 		r.dirty = true
 		g.dirty = append(g.dirty, r)
+		g.sweep.overlay.covered.Remove(t.Index, t.Index+1)
+		if r.first != nil {
+			if err := f.storeAttempt(rowID(g.sweep.Number, t.Index), r.first); err != nil {
+				return err
+			}
+		}
+	}
+	if change == grid.Reopen {
+		if err := f.removeOverlay(g, ranges.Range{Lo: t.Index, Hi: t.Index + 1}); err != nil {
+			return err
+		}
 	}
 	if err := f.recordAttempt(g, &before, r, change, node, e); err != nil {
 		return err
@@ -238,7 +254,7 @@ func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change)
 		}
 		g.sweep.addNames(t.Result.Metrics)
 	case grid.Reopen:
-		f.changed = addReopened(f.changed, g.sweep.ID, t)
+		f.changed = addReopened(f.changed, g.sweep.ID, ranges.Range{Lo: t.Index, Hi: t.Index + 1}, t.Attempts)
 		return
 	default:
 		return
@@ -261,9 +277,25 @@ func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change)
 	f.changed = append(f.changed, changed)
 }
 
-// trialOf returns a trial. Most have no row yet, which the known ranges say without a query.
-func (f *fold) trialOf(g *sweepFold, index int64) (*trialInFold, error) {
-	if r := g.trials[index]; r != nil {
+// trialOf returns the trial of an event. Most have no row yet, which the known ranges say without a
+// query.
+func (f *fold) trialOf(g *sweepFold, e *grid.Event) (*trialInFold, error) {
+	index := e.Index
+	if g.isAgain(e) {
+		r := g.newTrial()
+		r.trial = grid.Trial{
+			Index: index, State: grid.Pending, Attempts: 1, Floor: 1, Runs: r.run[:0], Retried: g.sweep.overlay.at(index).time,
+		}
+		r.stored, r.again = true, true
+		g.trials[index] = r
+		return r, nil
+	}
+	if r := g.trials[index]; r != nil && r.again { // it lacks the run of the first attempt
+		if err := f.storeTrials(g); err != nil {
+			return nil, err
+		}
+		clear(g.trials)
+	} else if r != nil {
 		return r, nil
 	}
 	if g.sweep.known.Has(index) {
@@ -280,6 +312,14 @@ func (f *fold) trialOf(g *sweepFold, index int64) (*trialInFold, error) {
 	return r, nil
 }
 
+// isAgain reports whether an event ends the second attempt of a trial whose row the overlay covers.
+// The row need not be read: it says nothing about the new attempt, and the statements again keep
+// what it says about the first one. A run has one number, so this one has not been reported before.
+func (g *sweepFold) isAgain(e *grid.Event) bool {
+	return e.Kind == grid.Finished && e.Result != nil && e.Attempt > 1 && !g.sweep.Curved &&
+		g.sweep.overlay.covered.Has(e.Index) && g.sweep.overlay.at(e.Index).attempts == 1
+}
+
 // newTrial returns an empty trial.
 func (g *sweepFold) newTrial() *trialInFold {
 	if len(g.spare) == 0 {
@@ -293,17 +333,24 @@ func (g *sweepFold) newTrial() *trialInFold {
 // readTrials reads the rows of trials, as far as they have any.
 func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
 	rows, err := f.d.w.query(findTrials, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
+	var again []*trialInFold
 	if err == nil {
 		err = eachRow(rows, func(v []driver.Value) error {
-			t, err := f.d.decodeTrial(v)
+			t, err := f.d.decodeTrial(v, &g.sweep.overlay)
 			if err != nil || g.trials[t.Index] != nil {
 				return err
 			}
 			r := g.newTrial()
 			r.trial, r.stored = t, true
 			g.trials[t.Index] = r
+			if v[trialColumnCount] != nil {
+				again = append(again, r)
+			}
 			return nil
 		})
+	}
+	for _, r := range again {
+		err = errors.Join(err, f.readFirst(g, r))
 	}
 	if err != nil {
 		return fmt.Errorf("load trials %d to %d: %w", trials.Lo, trials.Hi-1, err)
@@ -320,7 +367,7 @@ const maxReadGap = 3
 func (f *fold) readKnownTrials(g *sweepFold, events []grid.Event) error {
 	var known []int64
 	for i := range events {
-		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil {
+		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil && !g.isAgain(e) {
 			known = append(known, e.Index)
 		}
 	}
@@ -343,6 +390,9 @@ func (f *fold) storeSweep(g *sweepFold) error {
 	if err := f.storeTrials(g); err != nil || !g.changed {
 		return err
 	}
+	if err := f.dropUnusedOverlay(g); err != nil {
+		return err
+	}
 	if err := g.sweep.causes.store(f.d.w, g.sweep.Number); err != nil {
 		return err
 	}
@@ -363,14 +413,16 @@ func (f *fold) storeTrials(g *sweepFold) error {
 	if err := f.updateBlocks(g); err != nil {
 		return err
 	}
-	rest := g.dirty
-	for i, n := range insertRows {
-		for len(rest) >= n {
-			if err := f.insert(g, f.d.w.insert[i], rest[:n]); err != nil {
-				return err
-			}
-			rest = rest[n:]
+	var again, others []*trialInFold
+	for _, r := range g.dirty {
+		if r.again {
+			again = append(again, r)
+		} else {
+			others = append(others, r)
 		}
+	}
+	if err := cmp.Or(f.insert(g, &f.d.w.again, again), f.insert(g, &f.d.w.insert, others)); err != nil {
+		return err
 	}
 	for _, r := range g.dirty {
 		if err := f.storeCurves(g, r.trial.Index, "", r.trial.Result.Curves, r.trial.State != grid.Running); err != nil {
@@ -381,14 +433,22 @@ func (f *fold) storeTrials(g *sweepFold) error {
 	return nil
 }
 
-func (f *fold) insert(g *sweepFold, stmt driver.Stmt, rows []*trialInFold) (err error) {
-	f.values = f.values[:0]
-	for _, r := range rows {
-		if f.values, err = f.d.rowValues(f.values, g.sweep.Number, &r.trial, g.policy.Metric); err != nil {
-			return err
+// insert stores trials with statements for insertRows of them each.
+func (f *fold) insert(g *sweepFold, statements *[len(insertRows)]driver.Stmt, trials []*trialInFold) (err error) {
+	for i, n := range insertRows {
+		for ; len(trials) >= n; trials = trials[n:] {
+			f.values = f.values[:0]
+			for _, r := range trials[:n] {
+				if f.values, err = f.d.rowValues(f.values, g.sweep.Number, &r.trial, g.policy.Metric); err != nil {
+					return err
+				}
+			}
+			if err := f.d.w.exec(statements[i], f.values...); err != nil {
+				return err
+			}
 		}
 	}
-	return f.d.w.exec(stmt, f.values...)
+	return nil
 }
 
 // publish makes the result of a committed fold visible in memory.

@@ -62,7 +62,7 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 	switch change {
 	case grid.Began, grid.Done, grid.Retry:
 		c := m.counts[id]
-		if s := t.Result.Started; c.Started == 0 || s < c.Started {
+		if s := t.Result.Started; s > 0 && (c.Started == 0 || s < c.Started) {
 			c.Started = s
 		}
 		c.Ended = max(c.Ended, t.Ended)
@@ -329,7 +329,7 @@ func checkAttempts(t *rapid.T, trial *grid.Trial, attempts []Attempt) {
 	}
 	want := map[Outcome]int{}
 	switch {
-	case trial.State.Terminal():
+	case trial.State.Terminal() && trial.Run != "": // else it was withdrawn before it ran
 		want[IsResult] = 1
 	case trial.State == grid.Running:
 		want[IsRunning] = 1

@@ -145,7 +145,7 @@ func (l *listing) rowsOfBlocks(ctx context.Context, blocks []candidate, n int) (
 	text := fmt.Sprintf("SELECT trial.id, %s AS v FROM json_each(?) AS b CROSS JOIN trial ON trial.id BETWEEN b.value AND b.value + %d WHERE +trial.id >= %d",
 		expr, 1<<blockBits-1, lo)
 	if len(l.q.States) > 0 {
-		text += " AND +state IN (" + l.stateCodes() + ")"
+		text += " AND +(" + l.sweep.overlay.stateSQL() + ") IN (" + l.stateCodes() + ")"
 	}
 	found, err := queryAll(ctx, l.d.read, nil, scanCandidate, text+fmt.Sprintf(" ORDER BY %s, trial.id LIMIT %d", l.orderBy("v"), n),
 		append(args, string(list))...)
@@ -228,7 +228,9 @@ func (sel *selection) expression() (string, []any) {
 		return fmt.Sprintf("nullif(%s, 0)", sel.q.Sort), nil
 	case SortWall, SortCPU: // a running attempt has used nothing yet
 		return fmt.Sprintf("CASE WHEN ended > 0 AND started > 0 THEN nullif(%s, 0) END", sel.q.Sort), nil
-	case SortObjective, SortState, SortAttempts:
+	case SortState:
+		return "(" + sel.sweep.overlay.stateSQL() + ")", nil
+	case SortObjective, SortAttempts:
 		return string(sel.q.Sort), nil
 	}
 	if strings.ContainsFunc(string(sel.q.Sort), func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r > '~' }) {

@@ -18,7 +18,7 @@ import (
 
 // schemaVersion changes with schema or with the meaning of the columns; a file of another version
 // is folded again.
-const schemaVersion = 12
+const schemaVersion = 13
 
 // Files of these versions lack only tables for what no event reported then, or for what can be made
 // from their rows. They are migrated.
@@ -29,6 +29,7 @@ const (
 	withoutKnown    = 9
 	withoutStream   = 10
 	withoutReopened = 11
+	withoutOverlay  = 12
 )
 
 const schema = `
@@ -47,7 +48,7 @@ CREATE TABLE cause (id INTEGER PRIMARY KEY, class TEXT NOT NULL, signature TEXT 
 	first INTEGER NOT NULL, last INTEGER NOT NULL, trial INTEGER NOT NULL);
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
-` + curveTable + sampleTable + knownTable + streamColumns + reopenedColumn
+` + curveTable + sampleTable + knownTable + streamColumns + reopenedColumn + retryTables
 
 // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones,
 // together with their applied sequence, and the stream still has them. Caches are kept small (in
@@ -65,6 +66,9 @@ const (
 	idleReaders = 1
 	readerIdle  = time.Minute
 )
+
+// retryTables has what retries need.
+const retryTables = overlayTable + earlierColumns
 
 // errVersion means that the file has another schema.
 var errVersion = errors.New("history has another version")
@@ -140,15 +144,17 @@ func (x *index) prepare() error {
 	case version == 0 && tables == 0:
 		missing = schema
 	case version == withoutCurves:
-		missing = curveTable + sampleTable + knownTable + streamColumns + reopenedColumn
+		missing = curveTable + sampleTable + knownTable + streamColumns + reopenedColumn + retryTables
 	case version == withoutSamples:
-		missing = sampleTable + knownTable + streamColumns + reopenedColumn
+		missing = sampleTable + knownTable + streamColumns + reopenedColumn + retryTables
 	case older:
-		missing = knownTable + streamColumns + reopenedColumn
+		missing = knownTable + streamColumns + reopenedColumn + retryTables
 	case version == withoutStream:
-		missing = streamColumns + reopenedColumn
+		missing = streamColumns + reopenedColumn + retryTables
 	case version == withoutReopened:
-		missing = reopenedColumn
+		missing = reopenedColumn + retryTables
+	case version == withoutOverlay:
+		missing = retryTables
 	case version != schemaVersion:
 		return errVersion
 	}
@@ -286,6 +292,9 @@ func (x *index) load() error {
 	if err := x.w.loadCauses(sweeps); err != nil {
 		return fmt.Errorf("load causes: %w", err)
 	}
+	if err := x.w.loadOverlays(sweeps); err != nil {
+		return fmt.Errorf("load overlays: %w", err)
+	}
 	origin, err := x.w.origin()
 	if err != nil {
 		return fmt.Errorf("load stream origin: %w", err)
@@ -320,7 +329,7 @@ func (d *DB) Reset(ctx context.Context) error {
 	}
 	err := d.w.transaction(func() error {
 		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM piece; DELETE FROM stale; DELETE FROM cause;" +
-			"DELETE FROM attempt; DELETE FROM curve; DELETE FROM known; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0, stream = '', unread = 0;")
+			"DELETE FROM overlay; DELETE FROM attempt; DELETE FROM curve; DELETE FROM known; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0, stream = '', unread = 0;")
 	})
 	if err == nil {
 		d.stale = true // until it is loaded

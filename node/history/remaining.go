@@ -62,6 +62,9 @@ func (d *reader) readRemaining(ctx context.Context, id grid.SweepID) (*Remaining
 			return nil, err
 		}
 	}
+	if err := left.readOverlay(ctx, tx, number); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(left.Open, func(a, b grid.Trial) int { return cmp.Compare(a.Index, b.Index) })
 	return left, nil
 }
@@ -90,7 +93,7 @@ func (l *Remaining) readKnown(ctx context.Context, tx *sql.Tx, number int64) err
 // readState adds the trials in a state that is not terminal.
 func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *catalog, number int64, state grid.State) error {
 	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM trial WHERE state <> 2 AND state = %d AND id BETWEEN %d AND %d ORDER BY id",
-		trialColumns, stateCode(state), rowID(number, 0), rowID(number, maxIndex)))
+		readColumns, stateCode(state), rowID(number, 0), rowID(number, maxIndex)))
 	if err != nil {
 		return err
 	}
@@ -107,10 +110,10 @@ func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *catalog, numbe
 		i := id & maxIndex
 		l.Terminal.Remove(i, i+1)
 		if attempts, ok := reopenedAttempts(v); ok {
-			l.addReopened(i, attempts)
+			l.addReopened(ranges.Range{Lo: i, Hi: i + 1}, attempts)
 			continue
 		}
-		t, err := d.decodeTrial(v)
+		t, err := d.decodeTrial(v, &overlay{}) // which covers only rows with other states
 		if err != nil {
 			return err
 		}
@@ -136,10 +139,41 @@ func reopenedAttempts(v []driver.Value) (attempts int, ok bool) {
 	return int(n), t.Retried != 0 && int(n) == t.Floor && len(t.Failures) == 0 && len(t.Away) == 0
 }
 
-func (l *Remaining) addReopened(i int64, attempts int) {
-	if n := len(l.Reopened); n > 0 && l.Reopened[n-1].Hi == i && l.Reopened[n-1].Attempts == attempts {
-		l.Reopened[n-1].Hi++
+// readOverlay adds the trials whose rows an overlay covers.
+func (l *Remaining) readOverlay(ctx context.Context, tx *sql.Tx, number int64) error {
+	query := func(text string, fn func([]driver.Value) error, args ...driver.Value) error {
+		values := make([]any, len(args))
+		for i, v := range args {
+			values[i] = v
+		}
+		rows, err := tx.QueryContext(ctx, text, values...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			v, err := scanValues(rows)
+			if err != nil {
+				return err
+			}
+			if err := fn(v); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	return eachCovered(query, rowID(number, 0), rowID(number, maxIndex), func(_ int64, r overlayRange, covered []ranges.Range) {
+		for _, c := range covered {
+			l.Terminal.Remove(c.Lo, c.Hi)
+			l.addReopened(c, r.attempts)
+		}
+	})
+}
+
+func (l *Remaining) addReopened(trials ranges.Range, attempts int) {
+	if n := len(l.Reopened); n > 0 && l.Reopened[n-1].Hi == trials.Lo && l.Reopened[n-1].Attempts == attempts {
+		l.Reopened[n-1].Hi = trials.Hi
 		return
 	}
-	l.Reopened = append(l.Reopened, Reopened{ranges.Range{Lo: i, Hi: i + 1}, attempts})
+	l.Reopened = append(l.Reopened, Reopened{trials, attempts})
 }

@@ -1,24 +1,22 @@
 package history
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"fmt"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
-// reopenedColumn holds grid.Trial.Retried. Where it differs from the one in the detail, reopenRange
-// has set it, together with the state: the other columns, and the detail, are those of before.
+// reopenedColumn holds grid.Trial.Retried. Where it differs from the one in the detail, an earlier
+// version has set it, together with the state, and the detail is that of before.
 const reopenedColumn = `
 ALTER TABLE trial ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
 `
 
-// reopenable selects the trials of a range that a reopening at a time applies to. The plus sign
-// keeps SQLite from finding rows through the index of states.
-var reopenable = fmt.Sprintf("id BETWEEN ? AND ? AND +state IN (%d, %d) AND reopened <> ?", stateCode(grid.Failed), stateCode(grid.Cancelled))
-
-// reopenRange folds a ReopenedRange. It changes the rows where they are, without reading them
-// whole: a user may retry millions of trials.
+// reopenRange folds a ReopenedRange. It leaves the rows as they are: a user may retry millions of
+// trials.
 func (f *fold) reopenRange(g *sweepFold, e *grid.Event) error {
 	lo, hi := max(e.Index, 0), min(e.End, maxIndex+1)
 	if g.policy.Count > 0 {
@@ -31,38 +29,78 @@ func (f *fold) reopenRange(g *sweepFold, e *grid.Event) error {
 		return err
 	}
 	clear(g.trials) // from here on the rows are newer
-	first, last := rowID(g.sweep.Number, lo), rowID(g.sweep.Number, hi-1)
-	rows, err := f.d.w.query(findReopenable, first, last, e.Time)
-	var found []Transition
+	for known := range g.sweep.known.All() {
+		for r := (ranges.Range{Lo: max(lo, known.Lo), Hi: min(hi, known.Hi)}); r.Lo < r.Hi; {
+			block := ranges.Range{Lo: r.Lo, Hi: min(r.Hi, r.Lo|(blockTrials-1)+1)}
+			if err := f.reopenInBlock(g, block, e.Time); err != nil {
+				return fmt.Errorf("reopen trials %d to %d: %w", block.Lo, block.Hi-1, err)
+			}
+			r.Lo = block.Hi
+		}
+	}
+	return nil
+}
+
+// reopenInBlock reopens those trials of one block that a reopening at a time applies to.
+func (f *fold) reopenInBlock(g *sweepFold, trials ranges.Range, at int64) error {
+	first, last := rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1)
+	var sum [5]int64 // of those that have failed: how many, with the fewest and the most attempts, CPU and wall time
+	rows, err := f.d.w.query(sumFailed, first, last, at)
 	if err == nil {
 		err = eachRow(rows, func(v []driver.Value) error {
-			t, err := decodeReopenable(v)
-			if err != nil {
-				return err
+			for i := range sum {
+				sum[i], _ = v[i].(int64)
 			}
-			g.sweep.Counts.add(&t, -1)
-			g.sweep.Counts.Retrying++
-			found = addReopened(found, g.sweep.ID, &t)
 			return nil
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("find trials %d to %d to reopen: %w", lo, hi-1, err)
+		return err
 	}
-	if len(found) == 0 {
-		return nil
+	free, none := g.sweep.overlay.covered.Gap(trials.Lo, trials.Hi)
+	alike := sum[0] == trials.Hi-trials.Lo && sum[1] == sum[2]
+	if alike && none && free == trials {
+		g.sweep.Counts.Failed -= sum[0]
+		g.sweep.Counts.CPU -= sum[3]
+		g.sweep.Counts.Wall -= sum[4]
+		return f.cover(g, overlayRange{trials, at, int(sum[1])})
 	}
-	if err := f.d.w.run(reopenTrials, e.Time, first, last, e.Time); err != nil {
-		return fmt.Errorf("reopen trials %d to %d: %w", lo, hi-1, err)
+	rows, err = f.d.w.query(findReopenable, first, last, at)
+	if err != nil {
+		return err
 	}
-	g.changed = true
-	f.changed = append(f.changed, found...)
-	for _, t := range found {
-		if err := f.reopenBlocks(g, t.Index, t.End); err != nil {
+	var found []overlayRange
+	err = eachRow(rows, func(v []driver.Value) error {
+		t, err := decodeReopenable(v)
+		if err != nil || g.sweep.overlay.covered.Has(t.Index) {
 			return err
 		}
+		g.sweep.Counts.add(&t, -1)
+		if n := len(found); n > 0 && found[n-1].Hi == t.Index && found[n-1].attempts == t.Attempts {
+			found[n-1].Hi++
+		} else {
+			found = append(found, overlayRange{ranges.Range{Lo: t.Index, Hi: t.Index + 1}, at, t.Attempts})
+		}
+		return nil
+	})
+	for _, r := range found {
+		err = cmp.Or(err, f.cover(g, r))
 	}
-	return nil
+	return err
+}
+
+// cover reopens trials of one block, which are no longer counted as ended.
+func (f *fold) cover(g *sweepFold, r overlayRange) error {
+	g.sweep.Counts.Retrying += r.Hi - r.Lo
+	f.changed = addReopened(f.changed, g.sweep.ID, r.Range, r.attempts)
+	if err := f.addOverlay(g, r); err != nil {
+		return err
+	}
+	block, pending := rowID(g.sweep.Number, r.Lo)>>blockBits, float64(stateCode(grid.Pending))
+	if err := f.d.blocks.setPending(block, r.Lo&(blockTrials-1), r.Hi-r.Lo); err != nil {
+		return err
+	}
+	return f.d.w.run(putBounds, block, int64(stateBounds), pending, pending)
 }
 
 // decodeReopenable returns what a row of findReopenable has of a trial that is counted.
@@ -84,34 +122,17 @@ func decodeReopenable(v []driver.Value) (grid.Trial, error) {
 	return t, nil
 }
 
-// addReopened adds a trial to the last transition, if that reopens the trials before it alike, or
+// addReopened adds trials to the last transition, if that reopens the trials before them alike, or
 // adds another.
-func addReopened(changed []Transition, id grid.SweepID, t *grid.Trial) []Transition {
+func addReopened(changed []Transition, id grid.SweepID, trials ranges.Range, attempts int) []Transition {
 	if n := len(changed); n > 0 {
 		last := &changed[n-1]
-		if last.Change == grid.Reopen && last.Sweep == id && last.End == t.Index && last.Attempts == t.Attempts {
-			last.End++
+		if last.Change == grid.Reopen && last.Sweep == id && last.End == trials.Lo && last.Attempts == attempts {
+			last.End = trials.Hi
 			return changed
 		}
 	}
 	return append(changed, Transition{
-		Sweep: id, Index: t.Index, End: t.Index + 1, Change: grid.Reopen, State: grid.Pending, Attempts: t.Attempts,
+		Sweep: id, Index: trials.Lo, End: trials.Hi, Change: grid.Reopen, State: grid.Pending, Attempts: attempts,
 	})
-}
-
-// reopenBlocks enters the state of the trials [lo,hi) into their blocks, and widens the bounds.
-func (f *fold) reopenBlocks(g *sweepFold, lo, hi int64) error {
-	pending := float64(stateCode(grid.Pending))
-	for lo < hi {
-		block := rowID(g.sweep.Number, lo) >> blockBits
-		end := min(hi, (lo|(blockTrials-1))+1)
-		if err := f.d.blocks.setPending(block, lo&(blockTrials-1), end-lo); err != nil {
-			return err
-		}
-		if err := f.d.w.run(putBounds, block, int64(stateBounds), pending, pending); err != nil {
-			return err
-		}
-		lo = end
-	}
-	return nil
 }

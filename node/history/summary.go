@@ -79,11 +79,12 @@ type sweepSummary struct {
 	known      ranges.Set     // trials that have rows, see the table known
 	nameIndex  map[string]int // places in Names
 	causes     *causeTable
+	overlay    overlay
 }
 
 func (s *sweepSummary) clone() *sweepSummary {
 	c := *s
-	c.known = s.known.Clone()
+	c.known, c.overlay = s.known.Clone(), s.overlay.clone()
 	c.Names, c.Classes = slices.Clip(s.Names), slices.Clip(s.Classes)
 	c.causes = s.causes.clone()
 	return &c

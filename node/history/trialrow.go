@@ -36,8 +36,9 @@ func (c *catalog) rowValues(dest []driver.Value, sweep int64, t *grid.Trial, met
 		objective(t.Result.Metrics, metric), metrics, packDetail(nil, t, c.numbers[t.Node]), t.Retried), nil
 }
 
-// decodeTrial is the inverse of rowValues.
-func (c *catalog) decodeTrial(v []driver.Value) (grid.Trial, error) {
+// decodeTrial is the inverse of rowValues: it returns the trial of the columns readColumns under an
+// overlay.
+func (c *catalog) decodeTrial(v []driver.Value, o *overlay) (grid.Trial, error) {
 	var n [8]int64
 	for i := range n {
 		var ok bool
@@ -67,11 +68,19 @@ func (c *catalog) decodeTrial(v []driver.Value) (grid.Trial, error) {
 		return t, fmt.Errorf("trial %d: %w", t.Index, errDamaged)
 	}
 	setReopened(&t, reopened)
+	if earlier, ok := v[12].([]byte); ok {
+		var first grid.Trial
+		if _, err := unpackDetail(earlier, &first); err != nil {
+			return t, fmt.Errorf("earlier attempt of trial %d: %w", t.Index, err)
+		}
+		t.Runs, t.MetricsTime = append(first.Runs, t.Runs...), first.MetricsTime
+	}
+	o.apply(&t, reopened)
 	return t, nil
 }
 
-// setReopened applies the column reopened to a trial: reopenTrials leaves the other columns as they
-// were.
+// setReopened applies the time of a reopening to a trial whose other columns are as they were
+// before.
 func setReopened(t *grid.Trial, reopened int64) {
 	if reopened != 0 && reopened != t.Retried {
 		t.Floor, t.Failures, t.Away, t.Retried = t.Attempts, nil, nil, reopened

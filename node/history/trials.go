@@ -1,11 +1,13 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 
@@ -50,7 +52,7 @@ func (d *reader) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, 
 	if s == nil || id.Index < 0 || id.Index > maxIndex {
 		return grid.Trial{}, false, nil
 	}
-	found, err := d.readTrials(ctx, nil, "id = ?", rowID(s.Number, id.Index))
+	found, err := d.readTrials(ctx, s, nil, "id = ?", rowID(s.Number, id.Index))
 	if err != nil {
 		return grid.Trial{}, false, fmt.Errorf("load trial %s: %w", id, d.markDamage(err))
 	}
@@ -72,15 +74,15 @@ func (d *reader) TrialsAt(ctx context.Context, id grid.SweepID, indexes []int64)
 			ids = append(ids, rowID(s.Number, i))
 		}
 	}
-	all, err := d.trialsAt(ctx, ids)
+	all, err := d.trialsAt(ctx, s, ids)
 	if err != nil {
 		return nil, fmt.Errorf("load trials of %s: %w", id, d.markDamage(err))
 	}
 	return all, nil
 }
 
-func (d *reader) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, error) {
-	found, err := d.readTrials(ctx, make([]grid.Trial, 0, len(ids)), "id IN ("+joinIDs(ids)+")")
+func (d *reader) trialsAt(ctx context.Context, s *sweepSummary, ids []int64) (map[int64]*grid.Trial, error) {
+	found, err := d.readTrials(ctx, s, make([]grid.Trial, 0, len(ids)), "id IN ("+joinIDs(ids)+")")
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +103,9 @@ func (d *reader) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2
 		}
 		l := &listing{selection{q, s}, d}
 		var err error
-		if q.Sort == SortIndex || q.Sort == "" {
+		if byIndex := q.Sort == SortIndex || q.Sort == ""; byIndex && len(q.States) > 0 && len(s.overlay.ranges) > 0 {
+			err = l.byState(ctx, yield)
+		} else if byIndex {
 			err = l.byIndex(ctx, yield)
 		} else {
 			err = l.sorted(ctx, yield)
@@ -133,7 +137,7 @@ func (sel *selection) condition(lo, hi int64) string {
 	if !slices.Contains(sel.q.States, grid.Succeeded) {
 		b += " AND state <> 2" // lets SQLite use the index of the other states
 	}
-	return b + " AND state IN (" + sel.stateCodes() + ")"
+	return b + " AND " + sel.sweep.overlay.stateSQL() + " IN (" + sel.stateCodes() + ")"
 }
 
 func (sel *selection) stateCodes() string {
@@ -168,7 +172,7 @@ func (l *listing) byIndex(ctx context.Context, yield func(grid.Trial, error) boo
 			n = min(n, left)
 		}
 		var err error
-		page, err = l.d.readTrials(ctx, page[:0], l.condition(lo, hi)+order+fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
+		page, err = l.d.readTrials(ctx, l.sweep, page[:0], l.condition(lo, hi)+order+fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
 		if err != nil {
 			return err
 		}
@@ -191,6 +195,57 @@ func (l *listing) byIndex(ctx context.Context, yield func(grid.Trial, error) boo
 	return nil
 }
 
+// byState finds the trials by index in the columns: rows that an overlay covers have other states in
+// the index of states.
+func (l *listing) byState(ctx context.Context, yield func(grid.Trial, error) bool) error {
+	c, err := l.d.Columns(ctx, l.sweep.ID, 0)
+	if err != nil {
+		return err
+	}
+	lo, hi := l.q.From, int64(maxIndex)
+	left, skip := cmp.Or(max(l.q.Limit, 0), math.MaxInt64), max(l.q.Offset, 0)
+	if a := l.q.After; a != nil {
+		skip = 0
+		if l.q.Desc {
+			hi = a.Index - 1
+		} else {
+			lo = max(lo, a.Index+1)
+		}
+	}
+	isWanted := func(t *grid.Trial) bool { return slices.Contains(l.q.States, t.State) }
+	page := make([]int64, 0, pageRows)
+	for n := range c.State {
+		row := n
+		if l.q.Desc {
+			row = len(c.State) - 1 - n
+		}
+		i := c.index(row)
+		if s := c.State[row]; s > 0 && i >= lo && i <= hi && slices.Contains(l.q.States, grid.States[s-1]) {
+			if skip > 0 {
+				skip--
+				continue
+			}
+			page = append(page, rowID(l.sweep.Number, i))
+		}
+		if len(page) == 0 || n < len(c.State)-1 && int64(len(page)) < min(pageRows, left) {
+			continue
+		}
+		byIndex, err := l.d.trialsAt(ctx, l.sweep, page)
+		if err != nil {
+			return err
+		}
+		for _, id := range page {
+			if t := byIndex[id&maxIndex]; t != nil && isWanted(t) { // it may have changed
+				if left--; !yield(*t, nil) || left == 0 {
+					return nil
+				}
+			}
+		}
+		page = page[:0]
+	}
+	return nil
+}
+
 // sorted finds the ids in order first, and then reads the rows.
 func (l *listing) sorted(ctx context.Context, yield func(grid.Trial, error) bool) error {
 	ids, err := l.orderedIDs(ctx)
@@ -198,7 +253,7 @@ func (l *listing) sorted(ctx context.Context, yield func(grid.Trial, error) bool
 		return err
 	}
 	for page := range slices.Chunk(ids, pageRows) {
-		byIndex, err := l.d.trialsAt(ctx, page)
+		byIndex, err := l.d.trialsAt(ctx, l.sweep, page)
 		if err != nil {
 			return err
 		}
@@ -219,29 +274,34 @@ func joinIDs(ids []int64) string {
 	return strings.Join(texts, ", ")
 }
 
-// readTrials reads whole trials.
-func (d *reader) readTrials(ctx context.Context, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
+// readTrials reads whole trials of a sweep.
+func (d *reader) readTrials(ctx context.Context, s *sweepSummary, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
+	o := d.overlayOf(s)
 	scan := func(rows *sql.Rows) (grid.Trial, error) {
 		v, err := scanValues(rows)
 		if err != nil {
 			return grid.Trial{}, err
 		}
-		return d.decodeTrial(v)
+		return d.decodeTrial(v, o)
 	}
-	return queryAll(ctx, d.read, dest, scan, "SELECT "+trialColumns+" FROM trial WHERE "+where, args...)
+	return queryAll(ctx, d.read, dest, scan, "SELECT "+readColumns+" FROM trial WHERE "+where, args...)
 }
 
-// scanValues returns the columns of a trial's row.
+// scanValues returns up to readColumnCount columns of a row.
 func scanValues(rows *sql.Rows) ([]driver.Value, error) {
-	var v, p [trialColumnCount]any
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	var v, p [readColumnCount]any
 	for i := range v {
 		p[i] = &v[i]
 	}
-	if err := rows.Scan(p[:]...); err != nil {
+	if err := rows.Scan(p[:len(columns)]...); err != nil {
 		return nil, err
 	}
-	values := make([]driver.Value, trialColumnCount)
-	for i := range v {
+	values := make([]driver.Value, len(columns))
+	for i := range values {
 		values[i] = v[i]
 	}
 	return values, nil

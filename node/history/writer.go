@@ -22,7 +22,8 @@ type writer struct {
 	args []driver.NamedValue
 	data []byte // of a chunk
 
-	insert   [len(insertRows)]driver.Stmt
+	insert   [len(insertRows)]driver.Stmt // rows of trials, which replace those that are there
+	again    [len(insertRows)]driver.Stmt // rows of trials whose rows describe their only attempts so far, see earlierColumns
 	prepared [statementCount]driver.Stmt
 }
 
@@ -51,7 +52,9 @@ const (
 	addNode
 	findTrials
 	findReopenable
-	reopenTrials
+	sumFailed
+	putOverlay
+	dropOverlay
 	statementCount
 )
 
@@ -67,20 +70,22 @@ var statements = [statementCount]string{
 	putAttempts: insertAttempt + strings.Repeat(attemptRow+", ", attemptRows-1) + attemptRow,
 	putBounds: "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
 		" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi",
-	readChunk:    "SELECT data FROM piece WHERE id = ?",
-	putChunk:     "INSERT OR REPLACE INTO piece (id, data) VALUES (?, ?)",
-	markStale:    "INSERT OR IGNORE INTO stale (block) VALUES (?)",
-	markFresh:    "DELETE FROM stale WHERE block = ?",
-	putCause:     "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)",
-	putCurve:     "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)",
-	renameRun:    "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?",
-	putSample:    "INSERT OR REPLACE INTO sample (node, data) VALUES (?, ?)",
-	deleteSample: "DELETE FROM sample WHERE node = ?",
-	addNode:      "INSERT INTO node (number, name) VALUES (?, ?)",
-	findTrials:   "SELECT " + trialColumns + " FROM trial WHERE id BETWEEN ? AND ?",
-	findReopenable: fmt.Sprintf("SELECT id, state, attempts, cpu, wall, CASE state WHEN %d THEN detail END FROM trial WHERE "+reopenable,
-		stateCode(grid.Cancelled)),
-	reopenTrials: fmt.Sprintf("UPDATE trial SET state = %d, reopened = ? WHERE "+reopenable, stateCode(grid.Pending)),
+	readChunk:      "SELECT data FROM piece WHERE id = ?",
+	putChunk:       "INSERT OR REPLACE INTO piece (id, data) VALUES (?, ?)",
+	markStale:      "INSERT OR IGNORE INTO stale (block) VALUES (?)",
+	markFresh:      "DELETE FROM stale WHERE block = ?",
+	putCause:       "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	putCurve:       "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)",
+	renameRun:      "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?",
+	putSample:      "INSERT OR REPLACE INTO sample (node, data) VALUES (?, ?)",
+	deleteSample:   "DELETE FROM sample WHERE node = ?",
+	addNode:        "INSERT INTO node (number, name) VALUES (?, ?)",
+	findTrials:     "SELECT " + readColumns + " FROM trial WHERE id BETWEEN ? AND ?",
+	findReopenable: fmt.Sprintf("SELECT id, state, attempts, cpu, wall, CASE state WHEN %d THEN detail END ", stateCode(grid.Cancelled)) + coveredSQL,
+	sumFailed: fmt.Sprintf("SELECT count(*), min(attempts), max(attempts), sum(cpu), sum(wall) FROM trial"+
+		" WHERE id BETWEEN ? AND ? AND +state = %d AND reopened <> ?", stateCode(grid.Failed)),
+	putOverlay:  "INSERT OR REPLACE INTO overlay (first, last, time, attempts) VALUES (?, ?, ?, ?)",
+	dropOverlay: "DELETE FROM overlay WHERE first BETWEEN ? AND ?",
 }
 
 // attemptRows is how many attempts one statement stores.
@@ -94,9 +99,15 @@ const (
 // insertRows are how many trials one statement stores, widest first.
 var insertRows = [...]int{64, 8, 1}
 
-const trialColumns = "id, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail, reopened"
+// trialColumns are the columns of a trial's row that describe its current attempt, and
+// readColumns those that are read of it.
+const (
+	trialColumns = "id, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail, reopened"
+	readColumns  = trialColumns + ", earlier_detail"
 
-const trialColumnCount = 12
+	trialColumnCount = 12
+	readColumnCount  = trialColumnCount + 1
+)
 
 func openWriter(dsn string) (*writer, error) {
 	conn, err := (&sqlite.Driver{}).Open(dsn)
@@ -119,9 +130,12 @@ func (w *writer) prepare() (err error) {
 	}
 	row := "(" + strings.Repeat("?, ", trialColumnCount-1) + "?)"
 	for i, n := range insertRows {
-		text := "INSERT OR REPLACE INTO trial (" + trialColumns + ") VALUES " + strings.Repeat(row+", ", n-1) + row
-		if w.insert[i], err = w.conn.Prepare(text); err != nil {
-			return fmt.Errorf("prepare %.40s: %w", text, err)
+		values := " INTO trial (" + trialColumns + ") VALUES " + strings.Repeat(row+", ", n-1) + row
+		if w.insert[i], err = w.conn.Prepare("INSERT OR REPLACE" + values); err != nil {
+			return fmt.Errorf("prepare insertion of %d trials: %w", n, err)
+		}
+		if w.again[i], err = w.conn.Prepare("INSERT" + values + keepEarlier); err != nil {
+			return fmt.Errorf("prepare update of %d trials: %w", n, err)
 		}
 	}
 	for id := setApplied; id < statementCount; id++ {
@@ -134,7 +148,7 @@ func (w *writer) prepare() (err error) {
 
 func (w *writer) close() error {
 	var errs []error
-	for _, s := range slices.Concat(w.insert[:], w.prepared[:]) {
+	for _, s := range slices.Concat(w.insert[:], w.again[:], w.prepared[:]) {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}

@@ -11,11 +11,14 @@ import (
 	"mlfnode/jetstream"
 )
 
-// The number of trials in the first batch of a retry, which is small so that the sweep continues
-// soon, and the maximum for later ones, each of which is twice as long as the one before.
+// The weight of the first batch of a retry, which is small so that the sweep continues soon, and the
+// maximum for later ones, each of which is twice as heavy as the one before. A trial that is
+// reopened by itself weighs 1, and so do rangeWeight trials of a range, which cost history that
+// much less.
 const (
 	firstReopened = 500
 	maxReopened   = 16_000
+	rangeWeight   = 16
 )
 
 // minReopenedRange is the number of neighbours that are reopened by a grid.ReopenedRange. Fewer are
@@ -49,19 +52,24 @@ func (o *reopening) reopen(ctx context.Context, trials *ranges.Set) error {
 }
 
 func (o *reopening) publishAll(ctx context.Context, trials *ranges.Set) error {
-	limit := int64(firstReopened)
+	limit, weight := int64(firstReopened), int64(0)
 	for r := range trials.All() {
+		each := int64(rangeWeight)
+		if r.Hi-r.Lo < minReopenedRange {
+			each = 1
+		}
 		for r.Lo < r.Hi {
-			hi := min(r.Hi, r.Lo+limit-o.batch.Count())
+			hi := min(r.Hi, r.Lo+(limit-weight)*each)
 			o.batch.Add(r.Lo, hi)
+			weight += (hi - r.Lo + each - 1) / each
 			r.Lo = hi
-			if o.batch.Count() < limit {
+			if weight < limit {
 				continue
 			}
 			if err := o.publishBatch(ctx); err != nil {
 				return err
 			}
-			limit = min(2*limit, maxReopened)
+			limit, weight = min(2*limit, maxReopened), 0
 		}
 	}
 	if o.batch.Count() > 0 {
