@@ -72,11 +72,14 @@ func (d *reader) Columns(ctx context.Context, id grid.SweepID, limit int64, want
 
 // readColumns reads some columns, which c does not have yet. From columns of an earlier moment, if
 // there are any, it copies the blocks that have not changed.
-func (d *reader) readColumns(ctx context.Context, c *Columns, s *sweepSummary, missing []Column, earlier *columnSet) error {
+func (d *reader) readColumns(
+	ctx context.Context, c *Columns, s *sweepSummary, missing []Column, earlier *columnSet,
+) error {
 	n := len(c.Blocks) * blockTrials
 	for _, w := range missing {
 		if w == columnSmall {
-			c.State, c.Attempts, c.Class, c.Cause, c.Node = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint16, n)
+			c.State, c.Attempts, c.Class, c.Cause = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n)
+			c.Node = make([]uint16, n)
 			continue
 		}
 		c.Values[w], c.exact[w] = make([]float32, n), make([]bool, len(c.Blocks))

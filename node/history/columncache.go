@@ -94,10 +94,11 @@ func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missin
 		}
 		return missing, set
 	}
-	c.State, c.Attempts, c.Class, c.Cause, c.Node = set.all.State, set.all.Attempts, set.all.Class, set.all.Cause, set.all.Node
+	all := set.all
+	c.State, c.Attempts, c.Class, c.Cause, c.Node = all.State, all.Attempts, all.Class, all.Cause, all.Node
 	for _, w := range wanted {
-		if values, ok := set.all.Values[w]; ok {
-			c.Values[w], c.exact[w] = values, set.all.exact[w]
+		if values, ok := all.Values[w]; ok {
+			c.Values[w], c.exact[w] = values, all.exact[w]
 		} else if !slices.Contains(missing, w) {
 			missing = append(missing, w)
 		}
@@ -120,7 +121,8 @@ func (k *columnCache) useLocked(meant func(*columnSet) bool) *columnSet {
 // add caches columns of a sweep beside those of the same version that are cached.
 func (k *columnCache) add(s *sweepSummary, c *Columns, mark uint64, mixed bool) {
 	set := &columnSet{sweep: s, mixed: mixed, mark: mark, all: &Columns{
-		Blocks: c.Blocks, Stride: c.Stride, State: c.State, Attempts: c.Attempts, Class: c.Class, Cause: c.Cause, Node: c.Node,
+		Blocks: c.Blocks, Stride: c.Stride,
+		State: c.State, Attempts: c.Attempts, Class: c.Class, Cause: c.Cause, Node: c.Node,
 		Values: maps.Clone(c.Values), exact: maps.Clone(c.exact),
 	}}
 	k.mu.Lock()
@@ -167,7 +169,8 @@ func (k *columnCache) addOrder(c *Columns, key string, o *columnOrder) {
 	if set == nil {
 		return
 	}
-	set.orders = append(slices.DeleteFunc(set.orders, func(o cachedColumnOrder) bool { return o.key == key }), cachedColumnOrder{key, o})
+	set.orders = slices.DeleteFunc(set.orders, func(o cachedColumnOrder) bool { return o.key == key })
+	set.orders = append(set.orders, cachedColumnOrder{key, o})
 	k.evictLocked()
 }
 

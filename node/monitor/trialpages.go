@@ -39,7 +39,8 @@ type trialPage struct {
 // pageKey identifies the page of a listing; it is empty if other trials than those of the page, or
 // the time, determine what is on it.
 func pageKey(l *listing, columns []column[api.Trial], limit int64) string {
-	if l.filtered || l.parameter != "" || l.after != nil || l.q.Sort != "index" || l.q.Desc || len(l.q.States) > 0 || l.q.Class != "" {
+	ascending := l.parameter == "" && l.q.Sort == "index" && !l.q.Desc
+	if !ascending || l.after != nil || l.filtered || len(l.q.States) > 0 || l.q.Class != "" {
 		return ""
 	}
 	names := make([]string, len(columns))

@@ -52,7 +52,9 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 		all = append(all, page)
 	}
 	at := "/sweeps/" + string(sweep.Sweep)
-	places := []string{"/", at, at + "/heat", at + "/timeline", at + "/logs", at + "/coverage", at, "/", at + "/trials/1", "/sweeps"}
+	places := []string{
+		"/", at, at + "/heat", at + "/timeline", at + "/logs", at + "/coverage", at, "/", at + "/trials/1", "/sweeps",
+	}
 	var recorders []*recorder
 	for i, page := range all {
 		recorders = append(recorders, page.record())
@@ -103,8 +105,9 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 			}
 			perSecond := func(n int64) float64 { return float64(n) / span.Seconds() }
 			b.Logf("alone %.0f, beside %.0f trials/s", alone[len(alone)-1].rate, beside[len(beside)-1].rate)
-			b.Logf("replayed %.1f requests, %.1f events and %.0f kB a second; %d of %d were not modified, the slowest took %v; the client took %.3f processors",
-				perSecond(r.Requests), perSecond(r.Events), perSecond(r.Bytes)/1e3, r.NotModified, r.Requests, r.Slowest.Round(time.Millisecond), r.CPU.Seconds()/span.Seconds())
+			b.Logf("replayed %.1f requests, %.1f events and %.0f kB a second; %d of %d were not modified, the slowest took %v",
+				perSecond(r.Requests), perSecond(r.Events), perSecond(r.Bytes)/1e3, r.NotModified, r.Requests, r.Slowest.Round(time.Millisecond))
+			b.Logf("the client took %.3f processors", r.CPU.Seconds()/span.Seconds())
 		}
 		byRate, byCPU := func(f figures) float64 { return f.rate }, func(f figures) float64 { return f.cpu }
 		b.ReportMetric(middle(alone, byRate), "alone-trials/s")
