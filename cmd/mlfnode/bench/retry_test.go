@@ -80,12 +80,12 @@ func BenchmarkRetry(b *testing.B) {
 		b.ReportMetric(first.Seconds()*1000, "ms-first-end")
 		beside := await(ran)
 		b.ReportMetric((<-answered).Seconds()*1000, "ms-answer")
-		b.ReportMetric(float64(resident(b)-before)/points, "resident-B/trial")
 		if from, at := succeeded(), time.Now(); from <= points-ran {
 			await(from + ran)
 			b.ReportMetric(float64(succeeded()-from)/time.Since(at).Seconds()/fresh, "rate/fresh")
 		}
 		whole := await(points)
+		b.ReportMetric(float64(resident(b)-before)/points, "resident-B/trial")
 		b.ReportMetric(ran/(beside-first).Seconds()/fresh, "rate-beside/fresh")
 		b.ReportMetric(points/whole.Seconds()/fresh, "rate-whole/fresh")
 		b.ReportMetric((cpuTime(b, os.Getpid())-used).Seconds()/points/freshCPU, "CPU/fresh")
