@@ -41,8 +41,8 @@ const (
 
 // maxReaderWait bounds the time for which a node that shares the master's process waits before it
 // stores more events while half of maxDecodedEvents wait for the reader: the more it is behind, the
-// more of the time that it needs goes into decoding. Where the reader is stopped, by a full disk for
-// example, events are still stored.
+// more of the time that it needs goes into decoding. Where the reader is stopped, by a full disk
+// for example, events are still stored.
 const maxReaderWait = 100 * time.Millisecond
 
 // StoredBatch is a batch of events with its sequence in the stream. A message that can't be read is

@@ -10,8 +10,9 @@
 // What is acknowledged is on disk. The server runs with SyncAlways, so a publish to any stream
 // returns after the flush; the lease queue alone opts out, because the reconciler makes up for a
 // lost lease. A flush costs about a millisecond, so callers batch; nothing here trades the flush
-// for speed. PersistMode async is not an option for output either: nats-server then keeps acknowledged
-// messages in process memory until a flush loop gets to them, so a kill of the process loses them.
+// for speed. PersistMode async is not an option for output either: nats-server then keeps
+// acknowledged messages in process memory until a flush loop gets to them, so a kill of the process
+// loses them.
 //
 // While the disk can't be written, everything that waits for the server fails with ErrDisk at once.
 package jetstream

@@ -49,8 +49,8 @@ type Lease struct {
 	// ran these trials.
 	Quiet bool `json:"q,omitempty"`
 
-	// Updates is the sweep's number of updates: a worker that knows fewer must not run the lease with
-	// older files.
+	// Updates is the sweep's number of updates: a worker that knows fewer must not run the lease
+	// with older files.
 	Updates int           `json:"u,omitempty"`
 	Avoid   []grid.NodeID `json:"x,omitempty"` // nodes that leave it to others, if others take it
 	// Elsewhere is set if a node outside Avoid could run it: nodes in Avoid return the lease as

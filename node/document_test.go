@@ -197,8 +197,8 @@ func TestAnswersConform(t *testing.T) {
 	}
 }
 
-// TestErrorsAreProblemDocuments asks for what is not there, in wrong ways and in too many words: each answer is a
-// problem that old clients can read, under both prefixes.
+// TestErrorsAreProblemDocuments asks for what is not there, in wrong ways and in too many words:
+// each answer is a problem that old clients can read, under both prefixes.
 func TestErrorsAreProblemDocuments(t *testing.T) {
 	cfg := testConfig(t)
 	attach(t, cfg)
@@ -229,8 +229,8 @@ func TestErrorsAreProblemDocuments(t *testing.T) {
 	}
 }
 
-// TestAnswersAreCachedAndCompressed asks again for what the client has, and for long answers: the first are left
-// out, the second compressed.
+// TestAnswersAreCachedAndCompressed asks again for what the client has, and for long answers: the
+// first are left out, the second compressed.
 func TestAnswersAreCachedAndCompressed(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

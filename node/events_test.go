@@ -186,7 +186,8 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 }
 
-// TestRemovedTrialsAreAnnounced watches a trial whose sweep is removed: the last event of it says so.
+// TestRemovedTrialsAreAnnounced watches a trial whose sweep is removed: the last event of it says
+// so.
 func TestRemovedTrialsAreAnnounced(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestExplainSaysWhyTrialsWait asks why trials wait on a node with two GPUs of which one trial has both.
+// TestExplainSaysWhyTrialsWait asks why trials wait on a node with two GPUs of which one trial has
+// both.
 func TestExplainSaysWhyTrialsWait(t *testing.T) {
 	fake, err := inventorytest.New("2xA100-40", "test", "")
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestSettingsImportNoDriver holds which parts of the inventory each file of this package and of the
-// settings may use: only the node itself looks at GPUs.
+// TestSettingsImportNoDriver holds which parts of the inventory each file of this package and of
+// the settings may use: only the node itself looks at GPUs.
 func TestSettingsImportNoDriver(t *testing.T) {
 	allowed := map[string][]string{
 		"config/config.go": {"Machine", "Size", "Source"}, "gpusource.go": {"Source"}, "fakegpus.go": {"Source", "Machine", "Sample"},

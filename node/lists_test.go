@@ -73,8 +73,8 @@ func TestSweepsArePaged(t *testing.T) {
 	}
 }
 
-// TestTrialsArePagedByColumns reads trials by columns page by page, in several orders, and all of them as
-// CSV, where no text is a formula.
+// TestTrialsArePagedByColumns reads trials by columns page by page, in several orders, and all of
+// them as CSV, where no text is a formula.
 func TestTrialsArePagedByColumns(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSweepsAreFoundByName asks for sweeps by the names that their users gave them: a name of one sweep is
-// as good as its id, that of two is refused with both ids, and the origin is that of the
+// TestSweepsAreFoundByName asks for sweeps by the names that their users gave them: a name of one
+// sweep is as good as its id, that of two is refused with both ids, and the origin is that of the
 // submission.
 func TestSweepsAreFoundByName(t *testing.T) {
 	cfg := testConfig(t)

@@ -10,8 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestOutputIsReadInParts reads what a trial has printed in parts, searches it, and downloads it and
-// the files that it left.
+// TestOutputIsReadInParts reads what a trial has printed in parts, searches it, and downloads it
+// and the files that it left.
 func TestOutputIsReadInParts(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

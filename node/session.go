@@ -31,7 +31,8 @@ const (
 	attachTime = 30 * time.Second
 	// attachInterval is how often the session is tried meanwhile.
 	attachInterval = 20 * time.Millisecond
-	// busyInterval is how often a node that hosts sweeps of other terminals checks whether it may end.
+	// busyInterval is how often a node that hosts sweeps of other terminals checks whether it may
+	// end.
 	busyInterval = 100 * time.Millisecond
 )
 

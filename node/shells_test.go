@@ -9,8 +9,8 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestFoundingAClusterRemovesShellEnvironments makes a machine that has run sweeps alone the master of a cluster: no
-// worker may read what was in the environment of the shell that submitted them.
+// TestFoundingAClusterRemovesShellEnvironments makes a machine that has run sweeps alone the master
+// of a cluster: no worker may read what was in the environment of the shell that submitted them.
 func TestFoundingAClusterRemovesShellEnvironments(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := jetstream.Start(jetstream.Config{Dir: t.TempDir(), Logger: log})

@@ -6,8 +6,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// TestStalledDiskIsDetected also checks that a disk that answers, even with an error, does not count
-// as stalled.
+// TestStalledDiskIsDetected also checks that a disk that answers, even with an error, does not
+// count as stalled.
 func TestStalledDiskIsDetected(t *testing.T) {
 	var s stall
 	cfg := config.Config{StateDir: t.TempDir()}

@@ -32,8 +32,8 @@ func TestQueriesAreStrict(t *testing.T) {
 	}
 }
 
-// TestListsComeInTheAcceptedForm asks for lists in the ways that clients do: the most wanted form is given, and
-// limit and field mean the same in all.
+// TestListsComeInTheAcceptedForm asks for lists in the ways that clients do: the most wanted form
+// is given, and limit and field mean the same in all.
 func TestListsComeInTheAcceptedForm(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)

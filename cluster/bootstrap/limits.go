@@ -19,7 +19,8 @@ const (
 	stopTimeout = grid.MaxCheckpointGrace + 10*time.Minute
 )
 
-// withTimeout runs fn with a timeout, unless that is 0, and reports who did not answer if it expires.
+// withTimeout runs fn with a timeout, unless that is 0, and reports who did not answer if it
+// expires.
 func withTimeout[T any](ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error)) (T, error) {
 	if limit == 0 {
 		return fn(ctx)

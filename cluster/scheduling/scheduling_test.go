@@ -110,8 +110,8 @@ func TestWithheld(t *testing.T) {
 	}
 }
 
-// TestDamagedDrain reads the record of a node that is not JSON of a drain: the node takes no trials, and says why, until it is
-// undrained.
+// TestDamagedDrain reads the record of a node that is not JSON of a drain: the node takes no
+// trials, and says why, until it is undrained.
 func TestDamagedDrain(t *testing.T) {
 	a := newAuthority(t, t.TempDir())
 	damage := func(json.RawMessage) (json.RawMessage, error) { return json.RawMessage(`"yes"`), nil }

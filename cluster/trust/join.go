@@ -44,8 +44,8 @@ const largestCSR = 4 << 10
 // then nothing has changed. The same key can join again under the same name, which does not count
 // as another use of the token and ends the access token that it got before.
 func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
-	// What can be checked without a change comes first, beginning with the cheapest. Only a caller with
-	// the token's secret learns anything about the token.
+	// What can be checked without a change comes first, beginning with the cheapest. Only a caller
+	// with the token's secret learns anything about the token.
 	if err := CheckNodeName(r.Node); err != nil {
 		return JoinAnswer{}, fmt.Errorf("the %w: %w", ErrBadRequest, err)
 	}

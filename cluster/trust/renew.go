@@ -59,7 +59,8 @@ func (a *Authority) Renew(shown *x509.Certificate, ask RenewalRequest) (Renewal,
 		return Renewal{}, err
 	}
 	by := a.issuers.Load()
-	// The registry has the CA that issued the node's certificate, and the newest one that the node trusts.
+	// The registry has the CA that issued the node's certificate, and the newest one that the node
+	// trusts.
 	record := a.nodes.all()[string(node)]
 	ca, newest := record.CA, record.Trusts
 	if issuer := by.cas.issuer(shown); issuer != nil {

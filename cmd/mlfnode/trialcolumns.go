@@ -28,8 +28,8 @@ type trialColumn struct {
 
 	cell func(*api.Trial) string // in CSV
 	json func(*api.Trial) any
-	// kind is the type of the column in Parquet, and value a cell there. A sweep does not record the
-	// types of its parameters and metrics: ok is false for a value that does not fit in kind.
+	// kind is the type of the column in Parquet, and value a cell there. A sweep does not record
+	// the types of its parameters and metrics: ok is false for a value that does not fit in kind.
 	kind  parquet.Kind
 	value func(t *api.Trial, kind parquet.Kind) (v parquet.Value, ok bool)
 }

@@ -1,5 +1,5 @@
-// Package backup writes the state of a master to one file, and restores a master's state folder from
-// it.
+// Package backup writes the state of a master to one file, and restores a master's state folder
+// from it.
 //
 // The file is a zstd-compressed tar, protected by zstd's checksum:
 //
@@ -66,9 +66,9 @@ type Source struct {
 	StateDir  string
 }
 
-// Write writes a backup. The master may be running: the backup contains all that it has acknowledged
-// before. Of what happens meanwhile it contains some, but nothing without what it depends on. A sweep
-// that is removed meanwhile may be in it without its results.
+// Write writes a backup. The master may be running: the backup contains all that it has
+// acknowledged before. Of what happens meanwhile it contains some, but nothing without what it
+// depends on. A sweep that is removed meanwhile may be in it without its results.
 func Write(ctx context.Context, w io.Writer, from Source, about About) error {
 	z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
 	if err != nil {
@@ -164,8 +164,8 @@ func (b *writer) writeHeader(name string, size int64) error {
 	return b.tar.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Mode: 0o600, Size: size, ModTime: b.modTime, Format: tar.FormatPAX})
 }
 
-// maxStreamEntry bounds an entry of a stream, because the length of the whole stream is not known in
-// advance.
+// maxStreamEntry bounds an entry of a stream, because the length of the whole stream is not known
+// in advance.
 const maxStreamEntry = 1 << 20
 
 // streamWriter writes a stream as entries of one name.

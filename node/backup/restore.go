@@ -31,11 +31,12 @@ const (
 	storeName = "jetstream"
 	// stagingName is the folder into which a restore unpacks the backup.
 	stagingName = "restore"
-	// installingName is a file that exists in the state folder while a restore moves everything out of
-	// the staging folder.
+	// installingName is a file that exists in the state folder while a restore moves everything out
+	// of the staging folder.
 	installingName = "restoring"
-	// skippedNumbers is how many sweep numbers are skipped in each project. The master may have assigned
-	// them after the backup, and nodes may still report on those sweeps, so no new sweep may have one.
+	// skippedNumbers is how many sweep numbers are skipped in each project. The master may have
+	// assigned them after the backup, and nodes may still report on those sweeps, so no new sweep
+	// may have one.
 	skippedNumbers = 100
 	// maxEntry bounds the entries that are read into memory.
 	maxEntry = 64 << 20
@@ -77,8 +78,8 @@ func Restore(ctx context.Context, r io.Reader, to Target) (About, error) {
 	return in.about, in.install()
 }
 
-// describeError returns ErrNoBackup for an error in the format of the file, or says that the backup is
-// damaged.
+// describeError returns ErrNoBackup for an error in the format of the file, or says that the backup
+// is damaged.
 func describeError(err error) error {
 	for _, form := range []error{zstd.ErrMagicMismatch, tar.ErrHeader, errNoHeader} {
 		if errors.Is(err, form) {
@@ -98,8 +99,8 @@ var (
 	errIncomplete = errors.New("end marker missing")
 )
 
-// Interrupted reports whether a restore to the folder was killed while it moved files into place. No
-// node may start with the folder before a restore has completed.
+// Interrupted reports whether a restore to the folder was killed while it moved files into place.
+// No node may start with the folder before a restore has completed.
 func Interrupted(state string) bool {
 	_, err := os.Lstat(filepath.Join(state, installingName))
 	return !errors.Is(err, os.ErrNotExist)
@@ -122,8 +123,8 @@ func clearInterrupted(state string) error {
 }
 
 // checkEmpty returns ErrOccupied for a folder that contains more than the files of a node that has
-// never run anything. Files derived from its sweeps, such as history.db, would be mistaken for those
-// of the restored sweeps.
+// never run anything. Files derived from its sweeps, such as history.db, would be mistaken for
+// those of the restored sweeps.
 func checkEmpty(state string) error {
 	entries, err := os.ReadDir(state)
 	if err != nil {

@@ -60,8 +60,8 @@ func Remove(path string) error {
 	return SyncFolder(filepath.Dir(path))
 }
 
-// Clean removes the temporary files of interrupted calls of WriteFile from a folder. Nothing else may
-// write to the folder meanwhile.
+// Clean removes the temporary files of interrupted calls of WriteFile from a folder. Nothing else
+// may write to the folder meanwhile.
 func Clean(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -84,8 +84,8 @@ func SyncFolder(dir string) error {
 	return nil
 }
 
-// SyncFileSystem syncs the file system of a folder to the disk, in one call for any number of files.
-// The error is an *fs.PathError.
+// SyncFileSystem syncs the file system of a folder to the disk, in one call for any number of
+// files. The error is an *fs.PathError.
 func SyncFileSystem(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

@@ -59,8 +59,9 @@ type Spec struct {
 	OutputLimit int64 `json:"limit,omitempty"`
 
 	// Notice is the signal that announces a stop after which the trial goes on. Only the program
-	// itself receives it, not the processes that it has started; it then has NoticeGrace to save its
-	// state and end. If Notice is 0, and for a final stop, the whole tree receives TERM and has Grace.
+	// itself receives it, not the processes that it has started; it then has NoticeGrace to save
+	// its state and end. If Notice is 0, and for a final stop, the whole tree receives TERM and has
+	// Grace.
 	Notice      syscall.Signal `json:"notice,omitempty"`
 	NoticeGrace time.Duration  `json:"notice_grace,omitempty"` // 0 means Grace
 	// NoticeTimeout sends the notice before a stop by Timeout, too.

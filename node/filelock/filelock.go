@@ -1,5 +1,5 @@
-// Package filelock locks files against other processes, see flock(2). A lock lasts until its file is
-// closed or its process ends, however that ends.
+// Package filelock locks files against other processes, see flock(2). A lock lasts until its file
+// is closed or its process ends, however that ends.
 package filelock
 
 import (
@@ -26,9 +26,9 @@ func TryLock(path string) (*os.File, error) {
 	return open(path, tryLock)
 }
 
-// Lock is TryLock, but waits for another process that has the lock, for at most the limit. The error
-// wraps ErrLocked if that took too long, and is the cause of ctx's end if that came first. It waits
-// for the file that was there when it began, even if that is removed meanwhile.
+// Lock is TryLock, but waits for another process that has the lock, for at most the limit. The
+// error wraps ErrLocked if that took too long, and is the cause of ctx's end if that came first. It
+// waits for the file that was there when it began, even if that is removed meanwhile.
 func Lock(ctx context.Context, path string, limit time.Duration) (*os.File, error) {
 	bounded, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("lock %s: %w", path, ErrLocked))
 	defer stop()

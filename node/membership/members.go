@@ -22,8 +22,8 @@ func (s *Membership) Members() []api.Member {
 			continue
 		}
 		v := member(&m, m.Node == s.Gossip.Node())
-		// This node knows first-hand what it runs and, on a master, which nodes it has told to take no
-		// trials. Gossip learns it in a moment.
+		// This node knows first-hand what it runs and, on a master, which nodes it has told to take
+		// no trials. Gossip learns it in a moment.
 		if w := s.worker(); v.Local && w != nil {
 			v.Running = w.Running()
 		}

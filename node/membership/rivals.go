@@ -20,9 +20,9 @@ import (
 // that long.
 const rivalTimeout = 10 * time.Second
 
-// RefuseSecondMaster returns an error if another master of this cluster is running; they have the same
-// port of the API. It looks where the cluster was when this master ran last, or when its backup was
-// made, and asks the nodes there for others.
+// RefuseSecondMaster returns an error if another master of this cluster is running; they have the
+// same port of the API. It looks where the cluster was when this master ran last, or when its
+// backup was made, and asks the nodes there for others.
 func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error {
 	p, err := LoadPeers(s.stateDir)
 	if err != nil {

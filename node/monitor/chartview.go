@@ -47,8 +47,8 @@ func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Dur
 }
 
 // view selects trials. Recent selections are cached: all trials, for other filters, and the trials
-// of a filter, for the other charts that a page requests. least is how old a selection of a sweep in
-// progress may be. The caller holds the semaphore of the cache.
+// of a filter, for the other charts that a page requests. least is how old a selection of a sweep
+// in progress may be. The caller holds the semaphore of the cache.
 func (cv *chartViews) view(
 	ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where, least time.Duration,
 ) (*keptView, error) {

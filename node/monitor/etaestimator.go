@@ -69,8 +69,8 @@ func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.D
 }
 
 const (
-	// etaAge is the minimum age at which an estimate is recomputed: it says how long the sweep still
-	// runs from when it was made.
+	// etaAge is the minimum age at which an estimate is recomputed: it says how long the sweep
+	// still runs from when it was made.
 	etaAge = 5 * time.Second
 	// etaChartAge is the same for the chart, which says how long the sweep still runs from when it
 	// was made.

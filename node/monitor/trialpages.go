@@ -18,9 +18,9 @@ const (
 	trialPagesTTL  = 5 * time.Second
 )
 
-// trialPages keeps pages of tables by index. While a sweep runs at full rate, most pages that people
-// look at stay the same: one whose trials have not changed is not read again. The zero value is
-// empty.
+// trialPages keeps pages of tables by index. While a sweep runs at full rate, most pages that
+// people look at stay the same: one whose trials have not changed is not read again. The zero value
+// is empty.
 type trialPages struct {
 	mu     sync.Mutex
 	kept   []*trialPage // the most recently used one last

@@ -50,8 +50,8 @@ func TestEach(t *testing.T) {
 	})
 }
 
-// TestSort compares the order of few and of many rows, with keys of all sizes, with that of a stable
-// sort.
+// TestSort compares the order of few and of many rows, with keys of all sizes, with that of a
+// stable sort.
 func TestSort(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, n := range []int{0, 1, 7, 1000, 50_000} {

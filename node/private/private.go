@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrExposed means that other users may read or change a folder, and that making it private would take
-// it away from them.
+// ErrExposed means that other users may read or change a folder, and that making it private would
+// take it away from them.
 var ErrExposed = errors.New("is open to other users")
 
 // Folder makes a folder that only this user can access, or restricts an existing one, and reports
 // whether it changed its mode. It does not change a folder that others can access and that contains
-// files of which none matches one of the patterns, because that may be a home or a shared folder. The
-// error then wraps ErrExposed, as for a folder of another user.
+// files of which none matches one of the patterns, because that may be a home or a shared folder.
+// The error then wraps ErrExposed, as for a folder of another user.
 func Folder(dir string, own ...string) (changed bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return false, err
@@ -42,9 +42,9 @@ func Folder(dir string, own ...string) (changed bool, err error) {
 	return true, os.Chmod(dir, 0o700)
 }
 
-// Unshared removes other users' permission to write to a folder of this user, and reports whether it
-// changed the mode: they could replace a program that is run from there. The error wraps ErrExposed
-// for a folder of another user.
+// Unshared removes other users' permission to write to a folder of this user, and reports whether
+// it changed the mode: they could replace a program that is run from there. The error wraps
+// ErrExposed for a folder of another user.
 func Unshared(dir string) (changed bool, err error) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,8 +65,8 @@ func Unshared(dir string) (changed bool, err error) {
 	return true, os.Chmod(dir, info.Mode().Perm()&^0o022)
 }
 
-// isEmptyOrUsed reports whether a folder is empty, or is one that a node has used: it has one of the
-// files.
+// isEmptyOrUsed reports whether a folder is empty, or is one that a node has used: it has one of
+// the files.
 func isEmptyOrUsed(dir string, own []string) bool {
 	entries, err := os.ReadDir(dir)
 	return err == nil && (len(entries) == 0 || slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
@@ -134,8 +134,8 @@ func IsTrusted(c *net.UnixConn) bool {
 	return err == nil && (uid == os.Geteuid() || uid == 0)
 }
 
-// Listener accepts connections of this user and of root only, whatever the mode of the socket's file and
-// its folder. Refused is called with the user of each refused connection; it may be nil.
+// Listener accepts connections of this user and of root only, whatever the mode of the socket's
+// file and its folder. Refused is called with the user of each refused connection; it may be nil.
 type Listener struct {
 	*net.UnixListener
 	Refused func(uid int)
@@ -158,6 +158,7 @@ func (l Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Seal removes other users' permissions on a socket's file. At bind its mode depends on the umask, which
-// belongs to the whole process and is not changed here; until Seal, Listener refuses other users.
+// Seal removes other users' permissions on a socket's file. At bind its mode depends on the umask,
+// which belongs to the whole process and is not changed here; until Seal, Listener refuses other
+// users.
 func Seal(dir, name string) error { return os.Chmod(filepath.Join(dir, name), 0o600) }

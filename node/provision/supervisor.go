@@ -24,8 +24,8 @@ import (
 
 const (
 	// firstPause and longestPause bound the pause before an agent is restarted, which doubles each
-	// time. Running programs wait for the next agent for shim.DefaultAgentTimeout, which must be long
-	// enough for several restarts.
+	// time. Running programs wait for the next agent for shim.DefaultAgentTimeout, which must be
+	// long enough for several restarts.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 2 * time.Second
 	// stableAfter is how long an agent must run for the pause to start over at firstPause.

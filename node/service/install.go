@@ -252,8 +252,8 @@ func (i *installation) write(ctx context.Context) error {
 			return fmt.Errorf("write the settings: %w", err)
 		}
 	}
-	// A purge may remove the folder if it belongs to a node alone: it is missing or empty, or a node has
-	// locked it before.
+	// A purge may remove the folder if it belongs to a node alone: it is missing or empty, or a
+	// node has locked it before.
 	entries, err := os.ReadDir(i.state)
 	_, lockErr := os.Stat(filepath.Join(i.state, "lock"))
 	if err != nil || len(entries) == 0 || lockErr == nil && i.state != i.home {

@@ -98,8 +98,8 @@ func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 		return gpuEnviron(env, a)
 	case en.devices.present.Load():
 		env = append(env, "MLF_TRIAL_GPUS=none")
-		// Unless the task or the person who submitted the sweep sets it, the trial must not use the devices
-		// of others.
+		// Unless the task or the person who submitted the sweep sets it, the trial must not use the
+		// devices of others.
 		if _, set := s.record.Task.Env[visibleDevices]; !set && !hasVariable(s.record.EnvironAdded, visibleDevices) {
 			env = append(env, visibleDevices+"=")
 		}

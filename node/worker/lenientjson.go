@@ -14,9 +14,9 @@ import (
 // maxDepth bounds nesting.
 const maxDepth = 64
 
-// lenientParser reads an object as programs print it: JSON with nan and inf in any spelling, numbers
-// such as .5 and +1, and, with python, the text of a dict. Nested objects become names with dots,
-// and lists are left out. A value that can't be read is skipped.
+// lenientParser reads an object as programs print it: JSON with nan and inf in any spelling,
+// numbers such as .5 and +1, and, with python, the text of a dict. Nested objects become names with
+// dots, and lists are left out. A value that can't be read is skipped.
 type lenientParser struct {
 	b      []byte
 	pos    int

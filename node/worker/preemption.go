@@ -44,11 +44,11 @@ type preemption struct {
 	found        *foundVictims     // not used by any lane yet
 }
 
-// preemptFor stops as many attempts of lower priority as necessary for one trial of the lane to fit,
-// if their tasks declare checkpoints: first those that lose the least work. The lane has held room
-// for preemptAfter. While some attempts are being stopped, no others are. Another goroutine scans
-// the folders, for one lane at a time; its result is used in a later pass, at the lane's place in
-// the order, because what the lane may have depends on the lanes before it.
+// preemptFor stops as many attempts of lower priority as necessary for one trial of the lane to
+// fit, if their tasks declare checkpoints: first those that lose the least work. The lane has held
+// room for preemptAfter. While some attempts are being stopped, no others are. Another goroutine
+// scans the folders, for one lane at a time; its result is used in a later pass, at the lane's
+// place in the order, because what the lane may have depends on the lanes before it.
 func (pr *preemption) preemptFor(l lane, now time.Time) {
 	if pr.searching || pr.found != nil && pr.found.lane != l.name {
 		return // for another lane

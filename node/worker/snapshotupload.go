@@ -438,8 +438,8 @@ func (su *snapshotUploads) storeFinal(a *attempt, r *grid.Result, end finishOpti
 		case <-ctx.Done():
 		}
 	}()
-	// The program left its folder complete if it says so (exit code 85), if it ended by itself after a
-	// notice of any kind, or if it had not written for a while.
+	// The program left its folder complete if it says so (exit code 85), if it ended by itself
+	// after a notice of any kind, or if it had not written for a while.
 	noticed := r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || r.Class == grid.ClassCancel
 	clean := r.ExitCode == grid.ExitSaved || noticed && r.ExitCode >= 0 && r.ExitCode < 128
 	programEnd, quiet := time.UnixMicro(r.Started+r.Usage.Wall), max(a.task.Checkpoint.Quiet, time.Second)

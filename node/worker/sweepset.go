@@ -69,8 +69,8 @@ func (s *sweepSet) update(c jetstream.Change) {
 	}
 	n := updatedSweep(old, &c.Record)
 	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled {
-		// Running attempts have the whole record. Of a sweep that has ended little is kept: there may be
-		// thousands.
+		// Running attempts have the whole record. Of a sweep that has ended little is kept: there
+		// may be thousands.
 		r := n.record
 		n.environ, n.record = nil, &grid.Sweep{
 			V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority,

@@ -23,7 +23,8 @@ type spec struct {
 	path    string
 }
 
-// readCDI reads lines such as "1747900000 0.5.0 /var/run/cdi/nvidia.yaml", and the names of devices.
+// readCDI reads lines such as "1747900000 0.5.0 /var/run/cdi/nvidia.yaml", and the names of
+// devices.
 func readCDI(a *answer) (c cdi) {
 	for _, line := range a.sections["specs"] {
 		f := strings.Split(line, " ")
@@ -86,8 +87,8 @@ func (h *host) stale() bool {
 }
 
 // missingFromSpecs lists what nvidia-smi lists and the specifications do not. Of a GPU that is
-// partitioned by MIG, the MIG devices count. Old specifications name devices by index alone, so only
-// their number can be compared.
+// partitioned by MIG, the MIG devices count. Old specifications name devices by index alone, so
+// only their number can be compared.
 func (h *host) missingFromSpecs() []string {
 	names := h.cdi.names
 	if h.wsl && slices.Contains(names, "all") {
@@ -109,8 +110,8 @@ func (h *host) missingFromSpecs() []string {
 func (h *host) injection() string {
 	inFile, known := h.runtimeRegistered()
 	fresh := len(h.cdi.specs) > 0 && len(h.missingFromSpecs()) == 0 && !h.stale()
-	// Docker has CDI on since 28.2, and since 25 if it is configured. Only then does it list the folders
-	// of specifications.
+	// Docker has CDI on since 28.2, and since 25 if it is configured. Only then does it list the
+	// folders of specifications.
 	takesCDI := h.engine == engineDocker && len(h.info.CDISpecDirs) > 0
 	understood := !slices.ContainsFunc(h.cdi.specs, h.notUnderstood)
 	// Tasks ask for a device by its UUID; old specifications name devices by index alone.

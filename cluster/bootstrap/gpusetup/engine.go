@@ -78,8 +78,8 @@ func readDocker(a *answer) docker {
 	return d
 }
 
-// checkEngine checks whether there is a container engine, and whether the toolkit can serve it: some
-// kinds of Docker have a configuration that is not ours to write.
+// checkEngine checks whether there is a container engine, and whether the toolkit can serve it:
+// some kinds of Docker have a configuration that is not ours to write.
 func checkEngine(h host, _ Options) Finding {
 	plain := "; tasks run as plain processes"
 	switch h.engine {

@@ -52,7 +52,8 @@ func (s *setup) sudo() string {
 	return s.o.Sudo
 }
 
-// runAs returns a program that runs another one by the command as, or that one itself if as is empty.
+// runAs returns a program that runs another one by the command as, or that one itself if as is
+// empty.
 func (s *setup) runAs(as, program string) string {
 	if as == "" {
 		return program

@@ -10,8 +10,8 @@ import (
 )
 
 // Setup probes one machine, fixes what o allows, and reports. An error means that the machine could
-// not be asked; everything that is wrong with the machine itself is in the report. tell, unless it is
-// nil, gets each step as it happens.
+// not be asked; everything that is wrong with the machine itself is in the report. tell, unless it
+// is nil, gets each step as it happens.
 func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Report, error) {
 	if tell == nil {
 		tell = func(Step) {}

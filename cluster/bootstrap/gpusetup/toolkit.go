@@ -25,8 +25,8 @@ const aptSourceFile = "/etc/apt/sources.list.d/nvidia-container-toolkit.list"
 
 // leftovers are the packages and files of older installers that are in the way.
 func (h *host) leftovers() (packages, files []string) {
-	// The toolkit has replaced these. nvidia-container-runtime remains in use on Tegra, which is left
-	// alone anyway.
+	// The toolkit has replaced these. nvidia-container-runtime remains in use on Tegra, which is
+	// left alone anyway.
 	for _, p := range []string{"nvidia-docker2", "nvidia-docker", "nvidia-container-runtime"} {
 		if _, ok := h.packages[p]; ok {
 			packages = append(packages, p)

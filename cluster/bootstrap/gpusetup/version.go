@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// older compares versions number by number: "1.17.8-1" is older than "1.18". What is not a number ends
-// a version.
+// older compares versions number by number: "1.17.8-1" is older than "1.18". What is not a number
+// ends a version.
 func older(a, b string) bool {
 	x, y := versionNumbers(a), versionNumbers(b)
 	for len(x) < len(y) {

@@ -38,7 +38,8 @@ func OtherRole(node, has, wanted string) *Problem {
 	return p
 }
 
-// OtherCluster reports a machine that is a node of another cluster. The address of that cluster's master may be empty.
+// OtherCluster reports a machine that is a node of another cluster. The address of that cluster's
+// master may be empty.
 func OtherCluster(node, master string) *Problem {
 	at := ""
 	if master != "" {

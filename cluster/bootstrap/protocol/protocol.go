@@ -1,5 +1,6 @@
-// Package protocol defines what travels between `mlfnode up`, `down` and the like on one machine (package bootstrap)
-// and `mlfnode provision` on another (package provision): one Request and one Response for each command over ssh.
+// Package protocol defines what travels between `mlfnode up`, `down` and the like on one machine
+// (package bootstrap) and `mlfnode provision` on another (package provision): one Request and one
+// Response for each command over ssh.
 package protocol
 
 import "path"
@@ -7,9 +8,10 @@ import "path"
 // Version is the version of the protocol.
 const Version = 1
 
-// Command is the hidden command of mlfnode that acts on a machine for another one: `mlfnode provision ACTION` reads one
-// Request, a line of JSON, from its standard input, and prints one Response. Secrets travel in requests, never in
-// arguments. The actions are those below, and supervise, which is not part of this protocol.
+// Command is the hidden command of mlfnode that acts on a machine for another one: `mlfnode
+// provision ACTION` reads one Request, a line of JSON, from its standard input, and prints one
+// Response. Secrets travel in requests, never in arguments. The actions are those below, and
+// supervise, which is not part of this protocol.
 const Command = "provision"
 
 // FormerCommand is the former name of Command, which older versions have.
@@ -24,8 +26,8 @@ const (
 	ActionReceive = "receive" // receives the files of a project: a tar follows the request on standard input
 )
 
-// Layout is where everything lies that `up` puts on a machine. Its root is an absolute path: the folder of -r in the
-// user's home.
+// Layout is where everything lies that `up` puts on a machine. Its root is an absolute path: the
+// folder of -r in the user's home.
 type Layout struct{ Root string }
 
 // Program is the mlfnode binary that the machine runs.
@@ -52,9 +54,11 @@ type Request struct {
 	Root    string   `json:"root"` // Layout.Root
 	Desired *Desired `json:"wanted,omitempty"`
 	Purge   bool     `json:"purge,omitempty"`
-	// Leave makes a worker that is stopped leave its cluster for good: it needs a token to come back.
+	// Leave makes a worker that is stopped leave its cluster for good: it needs a token to come
+	// back.
 	Leave bool `json:"leave,omitempty"`
-	// PutAside moves the state of a master that was moved to another machine aside, once everything is stopped.
+	// PutAside moves the state of a master that was moved to another machine aside, once everything
+	// is stopped.
 	PutAside bool `json:"aside,omitempty"`
 	// Addresses are those of other nodes' gossip, HOST:PORT.
 	Addresses []string `json:"reach,omitempty"`
@@ -75,8 +79,9 @@ type Desired struct {
 	TakeOver bool `json:"take,omitempty"`
 }
 
-// Push lists the files that Layout.Projects()/Project is to contain. Without a tar after it, the response says which
-// are missing or differ. Files of an earlier push that are no longer listed are removed.
+// Push lists the files that Layout.Projects()/Project is to contain. Without a tar after it, the
+// response says which are missing or differ. Files of an earlier push that are no longer listed are
+// removed.
 type Push struct {
 	Project string          `json:"project"`
 	Files   map[string]File `json:"files"` // by slash-separated path
@@ -98,7 +103,8 @@ type Response struct {
 	Observed *Observed `json:"seen,omitempty"`    // what is there now: after inspect, start and stop
 	Done     []string  `json:"done,omitempty"`    // the changes, in a few words each: "joined", "restarted", "pushed 3 files"
 	Missing  []string  `json:"missing,omitempty"` // files that receive lacks
-	// FormerName is the name that the machine had in this cluster until now, if it has joined under another one.
+	// FormerName is the name that the machine had in this cluster until now, if it has joined under
+	// another one.
 	FormerName string `json:"renamed,omitempty"`
 	// NameTaken: the machine may not join, because another key holds its name.
 	NameTaken bool `json:"taken,omitempty"`

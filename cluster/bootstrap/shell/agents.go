@@ -11,8 +11,8 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// sshAgents are the agents that hold keys, each with one connection. An agent that is gone counts as
-// none.
+// sshAgents are the agents that hold keys, each with one connection. An agent that is gone counts
+// as none.
 type sshAgents struct {
 	mu       sync.Mutex
 	bySocket map[string]agentConnection

@@ -20,7 +20,8 @@ import (
 // and one is left for a password.
 const maxKeys = 5
 
-// handshake is one handshake: what was tried to authenticate the user, and what the machine accepts.
+// handshake is one handshake: what was tried to authenticate the user, and what the machine
+// accepts.
 type handshake struct {
 	dialer *Dialer
 	ctx    context.Context
@@ -198,8 +199,8 @@ func agentName(key ssh.PublicKey) string {
 	return ssh.FingerprintSHA256(key) + " of the agent"
 }
 
-// fileSigner returns a signer for the key in a file, or nil if it holds none: as with OpenSSH, a file
-// that the configuration names may be missing. A key that the agent has needs no passphrase.
+// fileSigner returns a signer for the key in a file, or nil if it holds none: as with OpenSSH, a
+// file that the configuration names may be missing. A key that the agent has needs no passphrase.
 func (h *handshake) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 	key := h.dialer.keys.key(path)
 	open := func() (signer ssh.Signer, err error) {

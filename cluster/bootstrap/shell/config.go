@@ -35,9 +35,9 @@ func (s settings) first(option string) string {
 // all returns all values of an option.
 func (s settings) all(option string) []string { return s[strings.ToLower(option)] }
 
-// loadConfig asks OpenSSH's client what it makes of the given file, or else of those of the user and
-// the machine, so that both agree in everything. If there is no such client, or it does not answer,
-// the files are read here.
+// loadConfig asks OpenSSH's client what it makes of the given file, or else of those of the user
+// and the machine, so that both agree in everything. If there is no such client, or it does not
+// answer, the files are read here.
 func loadConfig(file, home string) (config, error) {
 	if file != "" {
 		if _, err := os.ReadFile(file); err != nil {
@@ -180,8 +180,8 @@ func readConfig(path, dir string, depth int) (string, error) {
 	return out.String(), nil
 }
 
-// readIncludes returns the texts of the files that an Include names; as with OpenSSH, one that can't
-// be read is skipped.
+// readIncludes returns the texts of the files that an Include names; as with OpenSSH, one that
+// can't be read is skipped.
 func readIncludes(patterns, dir string, depth int) (string, error) {
 	var out strings.Builder
 	for _, p := range strings.Fields(patterns) {

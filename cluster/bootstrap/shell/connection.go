@@ -83,8 +83,8 @@ func (c *Connection) keepAlive() {
 	}
 }
 
-// Run implements Machine. It reads no more of stdin than the program consumes and what is in flight.
-// A program of more than some 20 KB may be too long for a command line.
+// Run implements Machine. It reads no more of stdin than the program consumes and what is in
+// flight. A program of more than some 20 KB may be too long for a command line.
 func (c *Connection) Run(ctx context.Context, program string, stdin io.Reader, stdout io.Writer) error {
 	select {
 	case c.sessions <- struct{}{}:

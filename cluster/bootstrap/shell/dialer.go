@@ -65,8 +65,8 @@ func NewDialer(o Options) (*Dialer, error) {
 	return d, nil
 }
 
-// Address returns the name or address that ssh's configuration has for a target: where other programs
-// reach the machine.
+// Address returns the name or address that ssh's configuration has for a target: where other
+// programs reach the machine.
 func (d *Dialer) Address(t Target) string {
 	r, err := d.route(t)
 	if err != nil {

@@ -147,8 +147,8 @@ func (h *handshake) failureReason(err error) error {
 	return h.explain(err)
 }
 
-// dialTransport opens the connection to a machine: through the jump host, if there is one, or by the
-// ProxyCommand that the configuration has for it.
+// dialTransport opens the connection to a machine: through the jump host, if there is one, or by
+// the ProxyCommand that the configuration has for it.
 func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 	if jump == nil && r.proxy != "" {
 		p, err := startProxy(r)

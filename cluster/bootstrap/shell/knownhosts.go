@@ -92,8 +92,8 @@ func (k *knownHosts) algorithms() []string {
 	return first
 }
 
-// checkHostKey checks whether a key is that of the machine. It runs for one machine at a time, so that
-// the user is asked once about a machine that is dialed twice at the same time.
+// checkHostKey checks whether a key is that of the machine. It runs for one machine at a time, so
+// that the user is asked once about a machine that is dialed twice at the same time.
 func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) error {
 	d.hostKeyMu.Lock()
 	defer d.hostKeyMu.Unlock()

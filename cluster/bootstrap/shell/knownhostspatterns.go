@@ -19,7 +19,8 @@ func matchesAny(patterns []string, name string) bool {
 		if strings.HasPrefix(p, "|1|") {
 			matches = matchesHash(p, name)
 		} else {
-			// In the file, brackets stand for themselves; in path.Match they are a class of characters.
+			// In the file, brackets stand for themselves; in path.Match they are a class of
+			// characters.
 			literal := strings.NewReplacer(`\`, `\\`, "[", `\[`, "]", `\]`).Replace(strings.ToLower(p))
 			matches, _ = path.Match(literal, name) // a malformed pattern matches nothing
 		}

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestRetryAndExtend runs failed trials again and adds values, from the page: each asks first, with the count.
+// TestRetryAndExtend runs failed trials again and adds values, from the page: each asks first, with
+// the count.
 func TestRetryAndExtend(t *testing.T) {
 	c := newCluster(t)
 	good := filepath.Join(c.dir, "good")

@@ -41,8 +41,9 @@ func (b *tab) heap() float64 {
 	return use.UsedSize + use.BackingStorageSize
 }
 
-// BenchmarkPageHeap keeps pages open while a sweep is in progress, each in a browser of its own, and measures how the heap of each grows after the
-// first tenth of the time: after an hour it must be less than 10 MB.
+// BenchmarkPageHeap keeps pages open while a sweep is in progress, each in a browser of its own,
+// and measures how the heap of each grows after the first tenth of the time: after an hour it must
+// be less than 10 MB.
 func BenchmarkPageHeap(b *testing.B) {
 	total := pageTime(b)
 	c := newCluster(b)

@@ -1,4 +1,5 @@
-// Package browser opens the monitor's page in a real Chromium, against a real master with sweeps that run.
+// Package browser opens the monitor's page in a real Chromium, against a real master with sweeps
+// that run.
 package browser
 
 import (

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// payloads are texts that would do something if anything read them as markup, script, address, template or escape sequence.
+// payloads are texts that would do something if anything read them as markup, script, address,
+// template or escape sequence.
 var payloads = []string{
 	`<script>window.hit=1</script>`, `<img src=x onerror=window.hit=1>`, `"><svg onload=window.hit=1>`, `'><iframe srcdoc="<script>parent.hit=1</script>">`,
 	`<svg><script>window.hit=1</script></svg>`, `<body onload=window.hit=1>`, `<a href="javascript:window.hit=1">x</a>`, `javascript:window.hit=1`,
@@ -25,7 +26,8 @@ var payloads = []string{
 	"../../../etc/passwd", "__proto__", "constructor", `[object Object]`, `null`, strings.Repeat("W", 3000),
 }
 
-// TestHostileTexts shows texts that want to be more as parameters, names, reasons and output. They are shown as they are, and do nothing.
+// TestHostileTexts shows texts that want to be more as parameters, names, reasons and output. They
+// are shown as they are, and do nothing.
 func TestHostileTexts(t *testing.T) {
 	c := newCluster(t)
 	values := slices.DeleteFunc(slices.Clone(payloads), func(p string) bool { return strings.Contains(p, "\x00") })

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// training is a program whose output has colours and a progress bar, which fails where lr is 0.1, and which takes its time.
+// training is a program whose output has colours and a progress bar, which fails where lr is 0.1,
+// and which takes its time.
 const training = `for a; do case $a in --lr=*) lr=${a#*=};; --steps=*) steps=${a#*=};; esac; done
 printf '\033[32mgreen\033[0m lr %s\n' $lr
 i=0; while [ $i -lt $steps ]; do i=$((i+1)); printf '\rstep %d of %d' $i $steps; sleep 0.1; done; echo

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestLog follows output with colours and progress bars while it grows, searches it, and stops following on request.
+// TestLog follows output with colours and progress bars while it grows, searches it, and stops
+// following on request.
 func TestLog(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep(`printf '\033[31mred\033[0m plain\n'; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo "line $i"; done; echo needle
@@ -40,8 +41,8 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestSweepLog follows what all trials of a sweep print, each line with its trial, then those of some trials and streams alone, searches it, and
-// goes back to the first line.
+// TestSweepLog follows what all trials of a sweep print, each line with its trial, then those of
+// some trials and streams alone, searches it, and goes back to the first line.
 func TestSweepLog(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep(`echo "begin $1"; i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo "line $i of $1"; done; echo "needle $1"; echo "warning $1" >&2

@@ -6,7 +6,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// TestMasterRestarts kills the master under an open page: the page says since when it shows old values, and goes on by itself.
+// TestMasterRestarts kills the master under an open page: the page says since when it shows old
+// values, and goes on by itself.
 func TestMasterRestarts(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep("sleep 2", "x=1:41")
@@ -31,8 +32,9 @@ func TestMasterRestarts(t *testing.T) {
 	}
 }
 
-// TestMasterOfAnotherVersion starts the master again as another version under an open page: the page says so. It reloads by itself when nobody
-// sees it, unless that would lose what somebody has typed or a dialog.
+// TestMasterOfAnotherVersion starts the master again as another version under an open page: the
+// page says so. It reloads by itself when nobody sees it, unless that would lose what somebody has
+// typed or a dialog.
 func TestMasterOfAnotherVersion(t *testing.T) {
 	newer := build(t, "-ldflags", "-X main.release=9.9.9")
 	c := newCluster(t)

@@ -20,7 +20,8 @@ func pages(sweep string) [][2]string {
 	}
 }
 
-// TestPages opens every page, wide and narrow, light and dark, while a sweep runs. Nothing is wider than the window, and axe-core finds nothing.
+// TestPages opens every page, wide and narrow, light and dark, while a sweep runs. Nothing is wider
+// than the window, and axe-core finds nothing.
 func TestPages(t *testing.T) {
 	c := newCluster(t)
 	ended := c.sweep(training, "lr=0.01,0.1", "steps=2")
@@ -54,8 +55,8 @@ func TestPages(t *testing.T) {
 	audit(b, axe, "forced colours")
 }
 
-// TestZoom opens every page at 200 %, as a window of half the size with pixels twice as large: nothing is wider than the window, what is shown is
-// there, and axe-core finds nothing.
+// TestZoom opens every page at 200 %, as a window of half the size with pixels twice as large:
+// nothing is wider than the window, what is shown is there, and axe-core finds nothing.
 func TestZoom(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep(training, "lr=0.01,0.1", "steps=2")
@@ -77,7 +78,8 @@ func TestZoom(t *testing.T) {
 	}
 }
 
-// fits opens a page, waits until it shows what it is about, and sees that it is no wider than the window.
+// fits opens a page, waits until it shows what it is about, and sees that it is no wider than the
+// window.
 func (b *tab) fits(page [2]string, width int64, name string) {
 	b.t.Helper()
 	b.open(page[0])
@@ -89,7 +91,8 @@ func (b *tab) fits(page [2]string, width int64, name string) {
 	}
 }
 
-// axeCore gives the source of axe-core, which .ci/install fetches where there is npm; empty without it.
+// axeCore gives the source of axe-core, which .ci/install fetches where there is npm; empty without
+// it.
 func axeCore(t *testing.T) string {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("node_modules", "axe-core", "axe.min.js"))
@@ -103,7 +106,8 @@ func axeCore(t *testing.T) string {
 	return ""
 }
 
-// audit has axe-core look at the page. It is put into a world of its own script, which the page's policy does not concern.
+// audit has axe-core look at the page. It is put into a world of its own script, which the page's
+// policy does not concern.
 func audit(b *tab, axe, name string) {
 	b.t.Helper()
 	if axe == "" {

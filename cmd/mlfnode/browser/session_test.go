@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestSession goes through a session: a link is good once, logging out ends it under the page that was shown, another link goes on there.
+// TestSession goes through a session: a link is good once, logging out ends it under the page that
+// was shown, another link goes on there.
 func TestSession(t *testing.T) {
 	c := newCluster(t)
 	m := c.monitor()
@@ -72,7 +73,8 @@ func TestViewer(t *testing.T) {
 	}
 }
 
-// TestTabsShareOneStream opens three tabs: one of them holds the stream, the others are told, and one takes over when it is closed.
+// TestTabsShareOneStream opens three tabs: one of them holds the stream, the others are told, and
+// one takes over when it is closed.
 func TestTabsShareOneStream(t *testing.T) {
 	c := newCluster(t)
 	m := c.monitor()

@@ -51,7 +51,8 @@ func TestEmptyStates(t *testing.T) {
 	}
 }
 
-// answers has the API answer with a problem where the path ends so; without one it answers as it does.
+// answers has the API answer with a problem where the path ends so; without one it answers as it
+// does.
 func (b *tab) answers(path string, status int, problem string) {
 	b.t.Helper()
 	script := fmt.Sprintf(`(() => {
@@ -75,8 +76,8 @@ func (b *tab) before(script string) {
 	})
 }
 
-// TestFailedStates has calls of the API refused: the page says why and what to do, in the node's words, keeps the rest, and goes on when it is asked to
-// try again.
+// TestFailedStates has calls of the API refused: the page says why and what to do, in the node's
+// words, keeps the rest, and goes on when it is asked to try again.
 func TestFailedStates(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep("echo hello", "x=1,2,3")
@@ -122,7 +123,8 @@ func TestFailedStates(t *testing.T) {
 	}
 }
 
-// TestPartOfALargeSweep has charts answer as for a sweep of more trials than they look at: each says of how many it is.
+// TestPartOfALargeSweep has charts answer as for a sweep of more trials than they look at: each
+// says of how many it is.
 func TestPartOfALargeSweep(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep(`echo "{\"loss\": 0.1$(date +%N)}" >>$MLF_METRICS`, "x=1,2,3", "y=1,2")
@@ -143,7 +145,8 @@ func TestPartOfALargeSweep(t *testing.T) {
 	}
 }
 
-// TestWithoutJavaScript opens the page in a browser that runs no scripts: it says what does the same.
+// TestWithoutJavaScript opens the page in a browser that runs no scripts: it says what does the
+// same.
 func TestWithoutJavaScript(t *testing.T) {
 	c := newCluster(t)
 	b := newBrowser(t)

@@ -14,7 +14,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// formula is a program whose accuracy depends on its parameters, with a curve, and which fails for some of them.
+// formula is a program whose accuracy depends on its parameters, with a curve, and which fails for
+// some of them.
 const formula = `import json, math, os, sys
 p = dict(a[2:].split("=", 1) for a in sys.argv[1:] if a.startswith("--"))
 lr, batch, seed = float(p["lr"]), int(p["batch"]), int(p["seed"])
@@ -61,7 +62,8 @@ func (b *tab) drawn() {
 	b.wait("document.querySelector('.chart') && !document.querySelector('.chart[aria-busy=true], .chart.stale')")
 }
 
-// drag moves the mouse from a place to another one with its button down; both are shares of an element's width and height.
+// drag moves the mouse from a place to another one with its button down; both are shares of an
+// element's width and height.
 func (b *tab) drag(selector string, x0, y0, x1, y1 float64) {
 	b.t.Helper()
 	eval[bool](b, "(document.querySelector('"+selector+"').scrollIntoView({block: 'center'}), true)")
@@ -81,7 +83,8 @@ func (b *tab) drag(selector string, x0, y0, x1, y1 float64) {
 	send("mouseReleased", x1, y1, 0)
 }
 
-// TestBrush selects on an axis of the parallel plot: every panel, the rail and the table follow, and the URL brings all of it back.
+// TestBrush selects on an axis of the parallel plot: every panel, the rail and the table follow,
+// and the URL brings all of it back.
 func TestBrush(t *testing.T) {
 	b, _ := instrument(t)
 	const panels = `JSON.stringify({sentences: [...document.querySelectorAll('.chart figcaption')].map(e => e.textContent), matched: document.querySelector('.matched').textContent,
@@ -130,8 +133,8 @@ func TestBrush(t *testing.T) {
 	b.check()
 }
 
-// TestViewsOfSweep opens each view of a sweep with a filter, groups and pins, wide and narrow, light and dark. Nothing is wider than the window,
-// and axe-core finds nothing.
+// TestViewsOfSweep opens each view of a sweep with a filter, groups and pins, wide and narrow,
+// light and dark. Nothing is wider than the window, and axe-core finds nothing.
 func TestViewsOfSweep(t *testing.T) {
 	b, id := instrument(t)
 	axe := axeCore(t)
@@ -176,7 +179,8 @@ func TestChartAsTable(t *testing.T) {
 	b.check()
 }
 
-// TestSweepsWithoutValues says why there is nothing to draw, and what to do: no metrics, failures alone, a filter that matches nothing.
+// TestSweepsWithoutValues says why there is nothing to draw, and what to do: no metrics, failures
+// alone, a filter that matches nothing.
 func TestSweepsWithoutValues(t *testing.T) {
 	c := newCluster(t)
 	plain := c.sweep("echo hello", "x=1,2,3", "y=1,2")

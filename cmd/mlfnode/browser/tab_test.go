@@ -115,7 +115,8 @@ func (b *tab) listen(event any) {
 	}
 }
 
-// allowFailures says whether answers may be failures: while the node is away, or where something is refused.
+// allowFailures says whether answers may be failures: while the node is away, or where something is
+// refused.
 func (b *tab) allowFailures(may bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -217,9 +218,9 @@ func (b *tab) fill(selector, text string) {
 	}
 }
 
-// press presses keys, one after another. The text of a key goes with its keydown event, as that of a
-// keyboard does: a page that handles the event does not get the text as well. chromedp.KeyEvent sends
-// the text separately, to whatever has the focus by then.
+// press presses keys, one after another. The text of a key goes with its keydown event, as that of
+// a keyboard does: a page that handles the event does not get the text as well. chromedp.KeyEvent
+// sends the text separately, to whatever has the focus by then.
 func (b *tab) press(keys string) {
 	b.t.Helper()
 	for _, r := range keys {

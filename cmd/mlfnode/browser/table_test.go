@@ -9,7 +9,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// TestMillionRows goes through the table of a sweep of a million trials, of which only what is seen is asked for and drawn.
+// TestMillionRows goes through the table of a sweep of a million trials, of which only what is seen
+// is asked for and drawn.
 func TestMillionRows(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep("sleep 300", "x=1:1001", "y=1:1001")
@@ -40,7 +41,8 @@ func TestMillionRows(t *testing.T) {
 	}
 }
 
-// TestTableWaitsForItsReader has trials end while somebody reads a sorted table: no row moves, the new results are announced, and a click shows them.
+// TestTableWaitsForItsReader has trials end while somebody reads a sorted table: no row moves, the
+// new results are announced, and a click shows them.
 func TestTableWaitsForItsReader(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep("while [ ! -e "+c.dir+"/end-${1#--x=} ]; do sleep 0.1; done", "x=1:9")

@@ -26,8 +26,9 @@ done
 mkdir result && echo "$n" >result/final
 `
 
-// TestCheckpointInContainers drains the node of a trial that runs in an image, and kills its container on the next node: each time it
-// continues from what it saved, and what it leaves belongs to the user of the node.
+// TestCheckpointInContainers drains the node of a trial that runs in an image, and kills its
+// container on the next node: each time it continues from what it saved, and what it leaves belongs
+// to the user of the node.
 func TestCheckpointInContainers(t *testing.T) {
 	const user = 42421
 	a, b, engines := newClusterOf(t, user)

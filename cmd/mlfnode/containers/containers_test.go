@@ -1,5 +1,5 @@
-// Package containers tests, on the real program and real container engines, tasks that name an image: on one machine and in a cluster
-// whose nodes have an engine each.
+// Package containers tests, on the real program and real container engines, tasks that name an
+// image: on one machine and in a cluster whose nodes have an engine each.
 package containers
 
 import (
@@ -147,8 +147,8 @@ const script = `echo "image $FROM_IMAGE user $(id -u):$(id -g) made $(cat made)"
 mkdir -p result && echo "$1" >result/file && echo kept >>"$MLF_CACHE/seen" && echo home >"$HOME/file"
 echo '{"y": 1}' >"$MLF_METRICS"`
 
-// TestSweepInContainers runs a whole sweep on one machine: pulled once, set up once in the image, with output, metrics and artifacts that
-// belong to the user; and nothing is left behind.
+// TestSweepInContainers runs a whole sweep on one machine: pulled once, set up once in the image,
+// with output, metrics and artifacts that belong to the user; and nothing is left behind.
 func TestSweepInContainers(t *testing.T) {
 	dockertest.Need(t)
 	e, r := dockertest.New(t), dockertest.NewRegistry(t)
@@ -309,7 +309,8 @@ func newClusterOf(t *testing.T, user uint32) (a, b *machine, engines [2]*dockert
 	return a, b, engines
 }
 
-// TestMovedTagDoesNotMixImages has a tag moved between the first trial on one node and the pull of the next node.
+// TestMovedTagDoesNotMixImages has a tag moved between the first trial on one node and the pull of
+// the next node.
 func TestMovedTagDoesNotMixImages(t *testing.T) {
 	a, b, _ := newCluster(t)
 	r := dockertest.NewRegistry(t)

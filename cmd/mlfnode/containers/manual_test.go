@@ -14,7 +14,8 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// example is how a block of commands of the manuals is run: as it stands there, in a home that prepare has made ready for it.
+// example is how a block of commands of the manuals is run: as it stands there, in a home that
+// prepare has made ready for it.
 type example struct {
 	prepare func(*machine)
 	code    int
@@ -117,7 +118,8 @@ func (m *machine) shell(commands string) (string, int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-// checkSettings has the program read a file of settings: a project, rules of failures, or settings of a node.
+// checkSettings has the program read a file of settings: a project, rules of failures, or settings
+// of a node.
 func checkSettings(t *testing.T, text string) {
 	m := newMachine(t)
 	m.write("p/train.py", "")
@@ -163,7 +165,8 @@ func greedy(m *machine) {
 	m.write("train/project.yaml", "tasks:\n  train: {command: [\"true\"], resources: {gpus: 16}}\n")
 }
 
-// ended makes three sweeps of 18 trials that have failed for want of a port, and the output of one of them.
+// ended makes three sweeps of 18 trials that have failed for want of a port, and the output of one
+// of them.
 func ended(name string) func(*machine) {
 	return func(m *machine) {
 		m.write(name+"/project.yaml", "tasks:\n  t: {command: [sh, -c, 'echo \"OSError: [Errno 98] Address already in use\" >&2; exit 1'], retries: {port: 0}, parameters: p.yml}\n")
@@ -175,7 +178,8 @@ func ended(name string) func(*machine) {
 	}
 }
 
-// pythonImage gives the machine an engine that has Python as the image that the manual names: the Python of this machine.
+// pythonImage gives the machine an engine that has Python as the image that the manual names: the
+// Python of this machine.
 func (m *machine) pythonImage() {
 	m.t.Helper()
 	e := dockertest.New(m.t)

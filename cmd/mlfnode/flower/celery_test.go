@@ -66,7 +66,8 @@ func newCelery(t *testing.T) *celery {
 	return c
 }
 
-// environment gives the programs of a Python environment with the packages, which is made once for all runs.
+// environment gives the programs of a Python environment with the packages, which is made once for
+// all runs.
 func environment(t *testing.T) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()

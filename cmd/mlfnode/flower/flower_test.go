@@ -1,4 +1,5 @@
-// Package flower compares the answers that a node gives to calls of Flower with those of a real Flower.
+// Package flower compares the answers that a node gives to calls of Flower with those of a real
+// Flower.
 package flower
 
 import (
@@ -140,8 +141,8 @@ func (s *server) awaitState(task, state string) {
 	})
 }
 
-// TestLikeFlower makes the same calls to a real Flower and to a node, which have run the same: the answers have the same status, keys
-// and types, and list the same tasks in the same order.
+// TestLikeFlower makes the same calls to a real Flower and to a node, which have run the same: the
+// answers have the same status, keys and types, and list the same tasks in the same order.
 func TestLikeFlower(t *testing.T) {
 	c := newCelery(t)
 	theirs := &server{t: t, base: c.base, client: &http.Client{}, worker: "w1@localhost", ids: map[string]string{}}
@@ -249,7 +250,8 @@ func anyID(s *server, text string) string {
 	return text
 }
 
-// values gives the values of an object with names of its own, or the one value under key where that is there.
+// values gives the values of an object with names of its own, or the one value under key where that
+// is there.
 func values(v any, key string) any {
 	object, ok := v.(map[string]any)
 	if !ok {
@@ -301,7 +303,8 @@ func (p *pair) workers(path string) {
 	same(p.t, path, a[p.theirs.worker], b[p.ours.worker], true)
 }
 
-// same wants that two values have the same keys and types, and null in the same places; with fewer, keys may be missing in ours.
+// same wants that two values have the same keys and types, and null in the same places; with fewer,
+// keys may be missing in ours.
 func same(t *testing.T, at string, theirs, ours any, fewer bool) {
 	t.Helper()
 	if reflect.TypeOf(theirs) != reflect.TypeOf(ours) {

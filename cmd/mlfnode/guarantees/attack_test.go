@@ -21,12 +21,13 @@ type attack struct {
 	do   func(a *attacks) error // what went wrong with the refusal
 }
 
-// memoryMargin is how much the memory of an agent may grow under all attacks together: pools of buffers, but nothing that an
-// attacker chooses.
+// memoryMargin is how much the memory of an agent may grow under all attacks together: pools of
+// buffers, but nothing that an attacker chooses.
 const memoryMargin = 96 << 20
 
-// TestClosedByDefault attacks a running cluster from a host that is not of it, in part with the certificate of a worker. Each
-// attack is refused, the cluster works on, memory stays flat, and no log has a secret.
+// TestClosedByDefault attacks a running cluster from a host that is not of it, in part with the
+// certificate of a worker. Each attack is refused, the cluster works on, memory stays flat, and no
+// log has a secret.
 func TestClosedByDefault(t *testing.T) {
 	t.Parallel()
 	a := newAttacks(t)

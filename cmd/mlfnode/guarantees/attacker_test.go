@@ -72,8 +72,8 @@ func (a *attacks) stolen(h *hosts.Host) tls.Certificate {
 	return cert
 }
 
-// forged is a certificate as node host1, a master, of an authority that the attacker has made, or of none at all when the parent is
-// given, which then signs although it is not an authority.
+// forged is a certificate as node host1, a master, of an authority that the attacker has made, or
+// of none at all when the parent is given, which then signs although it is not an authority.
 func (a *attacks) forged(parent *tls.Certificate) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -207,8 +207,9 @@ func (d dialFrom) Dial(network, _ string) (net.Conn, error) {
 // SkipTLSHandshake tells nats.go that Dial has done it.
 func (d dialFrom) SkipTLSHandshake() bool { return true }
 
-// asWorker runs fn on a connection that shows the stolen certificate, and again when the worker itself came back meanwhile, which ends the
-// connection. It is good if that happens again and again.
+// asWorker runs fn on a connection that shows the stolen certificate, and again when the worker
+// itself came back meanwhile, which ends the connection. It is good if that happens again and
+// again.
 func (a *attacks) asWorker(fn func(c *nats.Conn) error) error {
 	for range 20 {
 		c, err := a.bus(trusting(a.stolen(a.worker)))
@@ -265,7 +266,8 @@ func (a *attacks) cannotSubscribe(subjects ...string) error {
 	return errors.Join(errs...)
 }
 
-// speaks reports what a port answers to some bytes before it closes the connection, or for a second.
+// speaks reports what a port answers to some bytes before it closes the connection, or for a
+// second.
 func (a *attacks) speaks(to string, what []byte) (string, error) {
 	c, err := a.attacker.Dial("tcp", to)
 	if err != nil {
@@ -278,7 +280,8 @@ func (a *attacks) speaks(to string, what []byte) (string, error) {
 	return string(answer), nil
 }
 
-// memory is the resident memory of a host's agent in bytes, after its garbage could have been collected.
+// memory is the resident memory of a host's agent in bytes, after its garbage could have been
+// collected.
 func memory(t *testing.T, h *hosts.Host) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", h.Agent.PID()))

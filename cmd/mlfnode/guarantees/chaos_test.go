@@ -32,8 +32,9 @@ func setting(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// TestChaos breaks a cluster in random ways, one after the other, while one sweep runs: 30 faults and 2,000 trials with
-// `make chaos`, a few of each otherwise. CHAOS_SEED repeats a run, with the same faults on the same hosts in the same order.
+// TestChaos breaks a cluster in random ways, one after the other, while one sweep runs: 30 faults
+// and 2,000 trials with `make chaos`, a few of each otherwise. CHAOS_SEED repeats a run, with the
+// same faults on the same hosts in the same order.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seed := setting(t, "CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))

@@ -26,8 +26,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// counter is a program that counts and adds up, saves each step and tells the ledger of it. It continues from what it has saved, and
-// ends after a notice.
+// counter is a program that counts and adds up, saves each step and tells the ledger of it. It
+// continues from what it has saved, and ends after a notice.
 const counter = `set -e
 ledger=$1 steps=$2
 state=$MLF_CHECKPOINT/state step=0 sum=0 stop=
@@ -51,7 +51,8 @@ echo "{\"sum\": $sum}" >>"$MLF_METRICS"`
 // steps is how far the programs of these tests count.
 const steps = 100
 
-// countUp has a sweep of some counters run, with a checkpoint as given in project.yaml. Extra is a script that each runs after each step.
+// countUp has a sweep of some counters run, with a checkpoint as given in project.yaml. Extra is a
+// script that each runs after each step.
 func (sc *scenario) countUp(trials int, checkpoint, extra string) {
 	sc.t.Helper()
 	sc.ledger, sc.count = sc.newFile("ledger"), trials
@@ -138,7 +139,8 @@ func readSteps(t *testing.T, ledger string) []stepped {
 	return all
 }
 
-// awaitStep waits until every trial has done so many steps, and gives the host on which a trial runs that is not the master, if any.
+// awaitStep waits until every trial has done so many steps, and gives the host on which a trial
+// runs that is not the master, if any.
 func (sc *scenario) awaitStep(n int) *hosts.Host {
 	sc.t.Helper()
 	var on *hosts.Host
@@ -161,8 +163,8 @@ func (sc *scenario) awaitStep(n int) *hosts.Host {
 	return on
 }
 
-// checkCounted fails unless every trial has the right sum. It gives how many steps were done more than once, and the longest way that
-// an attempt went back.
+// checkCounted fails unless every trial has the right sum. It gives how many steps were done more
+// than once, and the longest way that an attempt went back.
 func (sc *scenario) checkCounted() (repeated, back int) {
 	sc.t.Helper()
 	sc.finish(settle)
@@ -221,8 +223,8 @@ func (sc *scenario) storedStep(trial int) (step int) {
 	return step
 }
 
-// TestCheckpoint stops counters in every way there is, and counts: the sum is that of a run without a stop, and no step is done twice
-// beyond the last snapshot.
+// TestCheckpoint stops counters in every way there is, and counts: the sum is that of a run without
+// a stop, and no step is done twice beyond the last snapshot.
 func TestCheckpoint(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
@@ -283,7 +285,8 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
-// awaitElse waits until a trial that ran on a host has begun on another one that is not the master, and gives it.
+// awaitElse waits until a trial that ran on a host has begun on another one that is not the master,
+// and gives it.
 func (sc *scenario) awaitElse(than *hosts.Host) (on *hosts.Host) {
 	sc.t.Helper()
 	hosts.WaitFor(sc.t, hosts.Patience, func() error {
@@ -321,7 +324,8 @@ func (sc *scenario) atRest() {
 	})
 }
 
-// checkNothingLeft fails unless all that trials have saved is gone after their success, on the nodes that are up and on the master.
+// checkNothingLeft fails unless all that trials have saved is gone after their success, on the
+// nodes that are up and on the master.
 func (sc *scenario) checkNothingLeft() {
 	sc.t.Helper()
 	hosts.WaitFor(sc.t, 30*time.Second, func() error {
@@ -337,8 +341,8 @@ func (sc *scenario) checkNothingLeft() {
 	})
 }
 
-// TestCheckpointAlone interrupts, ends and kills a machine that stands alone, again and again, and resumes: the sum is right, and no step is
-// done twice but the one in which a kill came.
+// TestCheckpointAlone interrupts, ends and kills a machine that stands alone, again and again, and
+// resumes: the sum is right, and no step is done twice but the one in which a kill came.
 func TestCheckpointAlone(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		h := newHome(t, "MLF_CPUS=4")
@@ -387,12 +391,12 @@ func countLines(file string) int {
 	return strings.Count(string(text), "\n")
 }
 
-// often is a checkpoint whose state is stored while the trial runs. The programs write more often than nothing is written for `quiet`, but
-// they pause in between.
+// often is a checkpoint whose state is stored while the trial runs. The programs write more often
+// than nothing is written for `quiet`, but they pause in between.
 const often = "{grace: 30s, every: 200ms, quiet: 20ms}"
 
-// TestCheckpointFaults breaks nodes under counters and spoils what they save: each goes on from the last snapshot that can be read, and
-// the sum is right.
+// TestCheckpointFaults breaks nodes under counters and spoils what they save: each goes on from the
+// last snapshot that can be read, and the sum is right.
 func TestCheckpointFaults(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{Disk: smallDisk})
@@ -520,8 +524,8 @@ func (sc *scenario) checkAttempts(name string) {
 	}
 }
 
-// TestCheckpointChainer stops the training of the chainer example in every way: its log is that of a training without a stop, and no
-// epoch is done twice beyond the last snapshot.
+// TestCheckpointChainer stops the training of the chainer example in every way: its log is that of
+// a training without a stop, and no epoch is done twice beyond the last snapshot.
 func TestCheckpointChainer(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
@@ -532,7 +536,8 @@ func TestCheckpointChainer(t *testing.T) {
 		p.count = 1
 		p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must("sweep", "--detach", dir)))
 	}
-	// losses gives the loss of each epoch of the result, and how many epochs all attempts have done together.
+	// losses gives the loss of each epoch of the result, and how many epochs all attempts have done
+	// together.
 	losses := func() (all []string, done int) {
 		t.Helper()
 		p.finish(settle)
@@ -717,8 +722,8 @@ func (sc *scenario) artifact(c *api.Client, name string) []byte {
 	}
 }
 
-// TestCheckpointIsForTheHolder asks for what a trial has saved, and offers to replace it: only the node that holds the trial may, and even
-// that one can't leave the trial's folder.
+// TestCheckpointIsForTheHolder asks for what a trial has saved, and offers to replace it: only the
+// node that holds the trial may, and even that one can't leave the trial's folder.
 func TestCheckpointIsForTheHolder(t *testing.T) {
 	t.Parallel()
 	a := newAttacks(t)

@@ -10,7 +10,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestCheckpointManual runs the example of the manual as it stands there, with Ctrl-C in the middle.
+// TestCheckpointManual runs the example of the manual as it stands there, with Ctrl-C in the
+// middle.
 func TestCheckpointManual(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/checkpoints.md")
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestCheckpointMakesRoom has an urgent trial wait on a full cluster: after a minute others save their state for it, and continue behind it
-// without a step done twice.
+// TestCheckpointMakesRoom has an urgent trial wait on a full cluster: after a minute others save
+// their state for it, and continue behind it without a step done twice.
 func TestCheckpointMakesRoom(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 2, hosts.Options{})

@@ -9,8 +9,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestFailuresByClass has trials of a cluster fail in three ways. All commands group them by class, on whichever host they are typed, and
-// those of one class are run again.
+// TestFailuresByClass has trials of a cluster fail in three ways. All commands group them by class,
+// on whichever host they are typed, and those of one class are run again.
 func TestFailuresByClass(t *testing.T) {
 	const each = 8
 	p := newScenario(t, 3, hosts.Options{})

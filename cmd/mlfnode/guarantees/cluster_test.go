@@ -1,5 +1,5 @@
-// Package guarantees tests, on the real program and under faults, what mlfnode promises: one test for each guarantee of the
-// design, under its name.
+// Package guarantees tests, on the real program and under faults, what mlfnode promises: one test
+// for each guarantee of the design, under its name.
 package guarantees
 
 import (
@@ -65,13 +65,15 @@ func tail(s string) string {
 	return s
 }
 
-// interruptAfter runs a command and sends it a signal after some time, unless it ends before. It reports whether it ended by itself.
+// interruptAfter runs a command and sends it a signal after some time, unless it ends before. It
+// reports whether it ended by itself.
 func (h *home) interruptAfter(after time.Duration, sig syscall.Signal, args ...string) bool {
 	h.t.Helper()
 	return h.interrupt(time.After(after), sig, args...)
 }
 
-// interruptOnce is interruptAfter for a moment that comes when ok is true. A machine that is busy takes its time until then.
+// interruptOnce is interruptAfter for a moment that comes when ok is true. A machine that is busy
+// takes its time until then.
 func (h *home) interruptOnce(ok func() bool, sig syscall.Signal, args ...string) bool {
 	h.t.Helper()
 	now, ended := make(chan time.Time, 1), make(chan struct{})

@@ -11,8 +11,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// rawEnviron is a project whose program prints its environment as the kernel hands it over. Its program is found only in the
-// PATH that the task makes of the node's or the shell's.
+// rawEnviron is a project whose program prints its environment as the kernel hands it over. Its
+// program is found only in the PATH that the task makes of the node's or the shell's.
 var rawEnviron = map[string]string{
 	"project.yaml": `name: raw
 default: t
@@ -62,8 +62,8 @@ func checkEnviron(t *testing.T, raw string, wants ...string) {
 	}
 }
 
-// TestATrialGetsItsEnvironment runs a program that prints its raw environment, alone and in a cluster, where the shell that
-// submits and the nodes have different ones.
+// TestATrialGetsItsEnvironment runs a program that prints its raw environment, alone and in a
+// cluster, where the shell that submits and the nodes have different ones.
 func TestATrialGetsItsEnvironment(t *testing.T) {
 	t.Parallel()
 	dir := writeProject(t, rawEnviron)

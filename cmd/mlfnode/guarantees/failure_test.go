@@ -10,9 +10,10 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestFastFailure takes the power from a worker again and again, then kills its agent again and again, and measures from that
-// moment to the one in which the last of its trials begins on another host. A machine that is gone is gone at once; the programs
-// of an agent that has died go on and wait for the next one, so that nothing begins elsewhere before its patience is over.
+// TestFastFailure takes the power from a worker again and again, then kills its agent again and
+// again, and measures from that moment to the one in which the last of its trials begins on another
+// host. A machine that is gone is gone at once; the programs of an agent that has died go on and
+// wait for the next one, so that nothing begins elsewhere before its patience is over.
 func TestFastFailure(t *testing.T) {
 	const patience = 3 * time.Second
 	p := newScenario(t, clusterSize, hosts.Options{Env: []string{"MLF_PATIENCE=" + patience.String()}})
@@ -66,8 +67,8 @@ func histogram(times []time.Duration) string {
 	return b.String()
 }
 
-// TestNoFalseDeath loses a tenth of all frames and keeps every processor busy. Nobody may be called dead, and no trial may run
-// twice.
+// TestNoFalseDeath loses a tenth of all frames and keeps every processor busy. Nobody may be called
+// dead, and no trial may run twice.
 func TestNoFalseDeath(t *testing.T) {
 	p := newScenario(t, clusterSize, hosts.Options{})
 	span := scale(30*time.Second, 10*time.Minute)
@@ -105,7 +106,8 @@ func TestNoFalseDeath(t *testing.T) {
 // joinLimit is the promise from the start of `mlfnode join` to a worker that runs trials.
 const joinLimit = time.Second
 
-// TestJoinIsFast measures from the start of the program on an idle host to the node being a member that takes trials.
+// TestJoinIsFast measures from the start of the program on an idle host to the node being a member
+// that takes trials.
 func TestJoinIsFast(t *testing.T) {
 	p := newScenario(t, 1, hosts.Options{})
 	p.Master.Must("drain", "host1")

@@ -15,8 +15,8 @@ import (
 	"mlfnode/projects"
 )
 
-// show is a Python program that prints its environment, its arguments, and its folder with contents, modes and times. The path of the
-// folder itself is a dot.
+// show is a Python program that prints its environment, its arguments, and its folder with
+// contents, modes and times. The path of the folder itself is a dot.
 const show = `import hashlib, json, os, stat, sys
 here = os.getcwd()
 def one(path):
@@ -189,10 +189,12 @@ func (k *kindOfFolder) sweepArgs() []string {
 	return argv
 }
 
-// TestATrialGetsWhatItsUserHas compares what a program finds in a trial with what it finds when its user runs it: environment, arguments,
-// standard input, and the folder with contents, modes and times. What may differ: variables MLF_*, PWD and OLDPWD; two variables that have a
-// default where the user has none; the folder's own path, mode and time; that .git, __pycache__ and what ignore files name is not there; the text of links to outside that are shared, and the times
-// and paths in what a setup step makes.
+// TestATrialGetsWhatItsUserHas compares what a program finds in a trial with what it finds when its
+// user runs it: environment, arguments, standard input, and the folder with contents, modes and
+// times. What may differ: variables MLF_*, PWD and OLDPWD; two variables that have a default where
+// the user has none; the folder's own path, mode and time; that .git, __pycache__ and what ignore
+// files name is not there; the text of links to outside that are shared, and the times and paths in
+// what a setup step makes.
 func TestATrialGetsWhatItsUserHas(t *testing.T) {
 	t.Parallel()
 	check := func(t *testing.T, k *kindOfFolder, want *told, printed string) {

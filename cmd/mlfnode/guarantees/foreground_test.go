@@ -22,7 +22,8 @@ type foreground struct {
 	gate string // the program ends by itself once this file is there
 }
 
-// newForeground starts them. The trial has ten minutes to end when it is told to, and begins with a script, which may ignore that.
+// newForeground starts them. The trial has ten minutes to end when it is told to, and begins with a
+// script, which may ignore that.
 func newForeground(t *testing.T, script string) *foreground {
 	t.Helper()
 	if testing.Short() {
@@ -70,7 +71,8 @@ func (f *foreground) goesOn() {
 	}
 }
 
-// TestTerminalOfAMaster closes the terminal that a master runs on: the master ends, as if it had been told to, with its trial.
+// TestTerminalOfAMaster closes the terminal that a master runs on: the master ends, as if it had
+// been told to, with its trial.
 func TestTerminalOfAMaster(t *testing.T) {
 	t.Parallel()
 	f := newForeground(t, "true")
@@ -82,8 +84,8 @@ func TestTerminalOfAMaster(t *testing.T) {
 	f.goesOn()
 }
 
-// TestInsistOnTheEnd presses Ctrl-C where a master runs a trial that takes its time: the first one tells it to end, the second one
-// kills it.
+// TestInsistOnTheEnd presses Ctrl-C where a master runs a trial that takes its time: the first one
+// tells it to end, the second one kills it.
 func TestInsistOnTheEnd(t *testing.T) {
 	t.Parallel()
 	f := newForeground(t, "trap '' TERM")
@@ -101,8 +103,9 @@ func TestInsistOnTheEnd(t *testing.T) {
 	f.goesOn()
 }
 
-// TestInsistTwice has what runs the trial stand still, so that it can't be killed: the third Ctrl-C ends the master without it. When
-// it moves again, it ends itself and the trial, whose master does not come back.
+// TestInsistTwice has what runs the trial stand still, so that it can't be killed: the third Ctrl-C
+// ends the master without it. When it moves again, it ends itself and the trial, whose master does
+// not come back.
 func TestInsistTwice(t *testing.T) {
 	t.Parallel()
 	f := newForeground(t, "trap '' TERM")

@@ -95,7 +95,8 @@ func (a *attacks) intrude(key []byte) error {
 	return nil
 }
 
-// crowd keeps many connections open that never say what they should, and checks meanwhile that others are served.
+// crowd keeps many connections open that never say what they should, and checks meanwhile that
+// others are served.
 func (a *attacks) crowd(port int, begin func(c io.Writer), served func() error) error {
 	const crowded = 400
 	before := memory(a.t, a.Master)
@@ -176,8 +177,8 @@ func (a *attacks) slowHeaders() error {
 	return a.closes(conns)
 }
 
-// confusedDeputy calls the master with the answer to go where the worker may not write: a master that answers there forges what the worker
-// likes, a sweep record for one.
+// confusedDeputy calls the master with the answer to go where the worker may not write: a master
+// that answers there forges what the worker likes, a sweep record for one.
 func (a *attacks) confusedDeputy() error {
 	before := a.stored()
 	var err error
@@ -293,7 +294,8 @@ func saysNobody(c net.Conn) bool {
 	return false
 }
 
-// TestJoinIsRefused tries to join with tokens that are not good, and with a name that is another node's.
+// TestJoinIsRefused tries to join with tokens that are not good, and with a name that is another
+// node's.
 func TestJoinIsRefused(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 2, hosts.Options{})
@@ -347,7 +349,8 @@ func TestJoinIsRefused(t *testing.T) {
 	}
 }
 
-// TestWrongMaster has a node join somebody who only claims to be the master: nothing of the token reaches them.
+// TestWrongMaster has a node join somebody who only claims to be the master: nothing of the token
+// reaches them.
 func TestWrongMaster(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 1, hosts.Options{})

@@ -18,7 +18,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// gpuTrial has memory of the GPU that it was given for a while, and tells a ledger. The script is what its node's GPUs follow.
+// gpuTrial has memory of the GPU that it was given for a while, and tells a ledger. The script is
+// what its node's GPUs follow.
 const gpuTrial = `mark=$1 ledger=$2 script=$3.$HOSTNAME pause=$4
 [ -n "$CUDA_VISIBLE_DEVICES" ] || exit 9
 echo "run $CUDA_VISIBLE_DEVICES $$ 2GiB" >>"$script"
@@ -126,7 +127,8 @@ func (sc *gpuScenario) awaitDevice(h *hosts.Host, index int, state, why string) 
 	})
 }
 
-// checkDevices fails if two trials had one GPU at a time, or a trial had one of these. It gives how often each was used.
+// checkDevices fails if two trials had one GPU at a time, or a trial had one of these. It gives how
+// often each was used.
 func (sc *gpuScenario) checkDevices(but ...string) map[string]int {
 	sc.t.Helper()
 	text, err := os.ReadFile(sc.ledger)
@@ -153,8 +155,8 @@ func (sc *gpuScenario) checkDevices(but ...string) map[string]int {
 	return used
 }
 
-// TestNoDeviceTwice is the guarantee of that name: no GPU is given to two trials at a time, whatever happens to agents, and none that
-// is in use by others, broken or gone is given to any.
+// TestNoDeviceTwice is the guarantee of that name: no GPU is given to two trials at a time,
+// whatever happens to agents, and none that is in use by others, broken or gone is given to any.
 func TestNoDeviceTwice(t *testing.T) {
 	t.Parallel()
 	p := newGPUScenario(t, 3, "2xA100-40")
@@ -187,8 +189,8 @@ func TestNoDeviceTwice(t *testing.T) {
 	}
 }
 
-// lockTrial locks a file of each of its GPUs for as long as it lives, and tells when somebody else has the lock. It starts no process
-// that could outlive it with the lock.
+// lockTrial locks a file of each of its GPUs for as long as it lives, and tells when somebody else
+// has the lock. It starts no process that could outlive it with the lock.
 const lockTrial = `mark=$1 ledger=$2
 fd=20
 for uuid in ${CUDA_VISIBLE_DEVICES//,/ }; do
@@ -201,7 +203,8 @@ exec 9<>"$ledger.wait"
 read -rt 1.5 -u 9
 exit 0`
 
-// TestNoDeviceTwiceUnderKills kills agents and shims of programs again and again, while trials with one GPU and with two run.
+// TestNoDeviceTwiceUnderKills kills agents and shims of programs again and again, while trials with
+// one GPU and with two run.
 func TestNoDeviceTwiceUnderKills(t *testing.T) {
 	t.Parallel()
 	p := newGPUScenario(t, 3, "3xA100-40")
@@ -297,7 +300,8 @@ func TestDeviceStates(t *testing.T) {
 	}
 }
 
-// TestExplainedDevices asks why a trial waits, on nodes whose GPU is taken, sick, gone, or used by others, and on one that is drained.
+// TestExplainedDevices asks why a trial waits, on nodes whose GPU is taken, sick, gone, or used by
+// others, and on one that is drained.
 func TestExplainedDevices(t *testing.T) {
 	p := newGPUScenario(t, 3, "1xA100-40")
 	sick, other := p.Hosts[1], p.Hosts[2]
@@ -322,8 +326,8 @@ func TestExplainedDevices(t *testing.T) {
 	p.sweep = runs
 }
 
-// TestExplainedRefusals asks why trials wait: for want of room on any one GPU, behind others, on a node that is too small, on one where they
-// have failed, and on one that is broken.
+// TestExplainedRefusals asks why trials wait: for want of room on any one GPU, behind others, on a
+// node that is too small, on one where they have failed, and on one that is broken.
 func TestExplainedRefusals(t *testing.T) {
 	t.Parallel()
 	p := newGPUScenario(t, 3, "2xA100-40")
@@ -380,7 +384,8 @@ func TestExplainedRefusals(t *testing.T) {
 	}
 }
 
-// TestTrialsShareGPUs has trials with gpu_memory: auto be measured on the GPUs of three nodes, and then share them.
+// TestTrialsShareGPUs has trials with gpu_memory: auto be measured on the GPUs of three nodes, and
+// then share them.
 func TestTrialsShareGPUs(t *testing.T) {
 	p := newGPUScenario(t, 3, "1xA100-40")
 	p.trainWith("gpu_memory: auto", 24, 120)

@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// worker is a trial of some 40 ms that prints to both streams and leaves a process behind that got away from its group. Its
-// mark is found in command lines.
+// worker is a trial of some 40 ms that prints to both streams and leaves a process behind that got
+// away from its group. Its mark is found in command lines.
 const worker = `mark=$1; shift
 echo "begin $1"; echo "oops $1" >&2
 setsid sh -c "sleep 300; : $mark" >/dev/null 2>&1 &
@@ -56,8 +56,8 @@ func checkWhole(t *testing.T, h *home, mark string, count int) {
 	}
 }
 
-// TestNoLostTrial kills mlfnode at 50 random moments of a sweep of 500 trials and goes on each time. It also shows one
-// result, no lost output and no orphan under the same faults.
+// TestNoLostTrial kills mlfnode at 50 random moments of a sweep of 500 trials and goes on each
+// time. It also shows one result, no lost output and no orphan under the same faults.
 func TestNoLostTrial(t *testing.T) {
 	kills, count := 50, 500
 	if testing.Short() {
@@ -85,13 +85,14 @@ func TestNoLostTrial(t *testing.T) {
 	checkWhole(t, h, mark, count)
 }
 
-// submitted reports whether the sweep was stored before the kill. Its number can be above 1: one that was taken before it was
-// stored is gone.
+// submitted reports whether the sweep was stored before the kill. Its number can be above 1: one
+// that was taken before it was stored is gone.
 func (h *home) submitted() bool {
 	return strings.Contains(h.must("sweeps", "--json"), `"sweep":"`)
 }
 
-// TestNoLostTrialOnInterrupt pauses by Ctrl-C again and again, at any moment of the command: no running trial is killed.
+// TestNoLostTrialOnInterrupt pauses by Ctrl-C again and again, at any moment of the command: no
+// running trial is killed.
 func TestNoLostTrialOnInterrupt(t *testing.T) {
 	h := newHome(t, "MLF_CPUS=4")
 	mark := newMark(t)
@@ -204,7 +205,8 @@ func TestTrueState(t *testing.T) {
 	}
 }
 
-// TestNoOrphan kills mlfnode under a trial whose processes try to get away; the next start of any command leaves none.
+// TestNoOrphan kills mlfnode under a trial whose processes try to get away; the next start of any
+// command leaves none.
 func TestNoOrphan(t *testing.T) {
 	h := newHome(t)
 	mark := newMark(t)
@@ -217,7 +219,8 @@ func TestNoOrphan(t *testing.T) {
 	}
 }
 
-// TestNoLostOutput has a trial print 20 MB, binary, without a newline at the end, right before it ends.
+// TestNoLostOutput has a trial print 20 MB, binary, without a newline at the end, right before it
+// ends.
 func TestNoLostOutput(t *testing.T) {
 	h := newHome(t)
 	h.must("sweep", "-q", "--", "sh", "-c", `head -c 20000000 /dev/zero | tr '\0' '\377'; printf 'é' ; printf 'tail' >&2`)

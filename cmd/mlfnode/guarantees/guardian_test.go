@@ -13,9 +13,9 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestNoOrphanOfANodeThatDies ends the node of a terminal in ways that it can't answer, or that a user does by the way, under a
-// trial whose processes have left its session and cleared their environment. All are gone at once, and no other command of mlfnode
-// has run.
+// TestNoOrphanOfANodeThatDies ends the node of a terminal in ways that it can't answer, or that a
+// user does by the way, under a trial whose processes have left its session and cleared their
+// environment. All are gone at once, and no other command of mlfnode has run.
 func TestNoOrphanOfANodeThatDies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("its programs are not those that -race looks at")

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// TestInterruptLeavesNothing sends Ctrl-C at random moments, from before the project is packed to after the table is written.
-// Each time mlfnode ends in good order, with nothing left in the folder for temporary files or beside the table.
+// TestInterruptLeavesNothing sends Ctrl-C at random moments, from before the project is packed to
+// after the table is written. Each time mlfnode ends in good order, with nothing left in the folder
+// for temporary files or beside the table.
 func TestInterruptLeavesNothing(t *testing.T) {
 	temp := t.TempDir()
 	h := newHome(t, "MLF_CPUS=2", "TMPDIR="+temp)
@@ -87,8 +88,8 @@ func TestNohup(t *testing.T) {
 	}
 }
 
-// awaitHandler waits until a Go program has asked for a signal, before which it dies of it like any other. Its runtime then has a
-// thread that blocks all signals but those that were asked for.
+// awaitHandler waits until a Go program has asked for a signal, before which it dies of it like any
+// other. Its runtime then has a thread that blocks all signals but those that were asked for.
 func awaitHandler(t *testing.T, pid int, sig syscall.Signal) {
 	t.Helper()
 	const other = syscall.SIGUSR1 // which nobody asks for

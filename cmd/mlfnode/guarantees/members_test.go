@@ -89,7 +89,8 @@ func TestDrain(t *testing.T) {
 	p.finish(settle)
 }
 
-// TestQuarantine breaks a node so that no trial can start there. It is set aside, and says why; the others do the work.
+// TestQuarantine breaks a node so that no trial can start there. It is set aside, and says why; the
+// others do the work.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 2, hosts.Options{Disk: smallDisk})
@@ -105,8 +106,8 @@ func TestQuarantine(t *testing.T) {
 	broken.FreeDisk()
 }
 
-// TestMasterMeetsNodesAnew restarts the master before anybody misses it, and without what it knew of the others: they think that
-// they know it, and it does not know them.
+// TestMasterMeetsNodesAnew restarts the master before anybody misses it, and without what it knew
+// of the others: they think that they know it, and it does not know them.
 func TestMasterMeetsNodesAnew(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
@@ -121,8 +122,8 @@ func TestMasterMeetsNodesAnew(t *testing.T) {
 	}
 }
 
-// TestIncarnationSurvivesPowerCut cuts the power of a node that has just been restarted: its next life must not name its runs as
-// that one did, or reports of two attempts would be taken for one.
+// TestIncarnationSurvivesPowerCut cuts the power of a node that has just been restarted: its next
+// life must not name its runs as that one did, or reports of two attempts would be taken for one.
 func TestIncarnationSurvivesPowerCut(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 2, hosts.Options{Disk: "256m", Lossy: true})
@@ -170,7 +171,8 @@ func TestForgetAndReturn(t *testing.T) {
 	p.allAlive()
 }
 
-// TestKeysRotate changes the key of gossip while the cluster runs. Nobody is lost, and the old key is of no use.
+// TestKeysRotate changes the key of gossip while the cluster runs. Nobody is lost, and the old key
+// is of no use.
 func TestKeysRotate(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})

@@ -23,7 +23,8 @@ type fault struct {
 	inject func(p *scenario)
 }
 
-// outage is how long something stays broken that does not repair itself: longer than it takes to be called dead.
+// outage is how long something stays broken that does not repair itself: longer than it takes to be
+// called dead.
 func outage() time.Duration { return scale(6*time.Second, 30*time.Second) }
 
 var agentFaults = []fault{
@@ -162,8 +163,8 @@ var diskFaults = []fault{
 // smallDisk holds the state of a node with room for a sweep.
 const smallDisk = "96m"
 
-// TestClusterNoLostTrial breaks a cluster of five hosts in one way after the other, each while a sweep runs, and counts: one result
-// for each index, whole logs, and no process left.
+// TestClusterNoLostTrial breaks a cluster of five hosts in one way after the other, each while a
+// sweep runs, and counts: one result for each index, whole logs, and no process left.
 func TestClusterNoLostTrial(t *testing.T) {
 	t.Parallel()
 	for _, group := range []struct {
@@ -195,7 +196,8 @@ func TestClusterNoLostTrial(t *testing.T) {
 	}
 }
 
-// TestClusterOneResult pauses a host until its trials run elsewhere, and lets it go on: what ends late is superseded.
+// TestClusterOneResult pauses a host until its trials run elsewhere, and lets it go on: what ends
+// late is superseded.
 func TestClusterOneResult(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
@@ -225,7 +227,8 @@ func TestClusterOneResult(t *testing.T) {
 	}
 }
 
-// awaitElsewhere waits until trials run on other hosts than the one that they were on, and gives when the last one began.
+// awaitElsewhere waits until trials run on other hosts than the one that they were on, and gives
+// when the last one began.
 func (sc *scenario) awaitElsewhere(trials []int64, from string, since time.Time, limit time.Duration) (last time.Time) {
 	sc.t.Helper()
 	hosts.WaitFor(sc.t, limit, func() error {
@@ -250,7 +253,8 @@ func (sc *scenario) awaitElsewhere(trials []int64, from string, since time.Time,
 	return last
 }
 
-// TestClusterTrueState ends programs in every way there is, on another host than the master and the one that asks.
+// TestClusterTrueState ends programs in every way there is, on another host than the master and the
+// one that asks.
 func TestClusterTrueState(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
@@ -282,7 +286,8 @@ func TestClusterTrueState(t *testing.T) {
 	}
 }
 
-// TestClusterCrashLimit has a trial take down each host that runs it: it fails, with the reason, and the others end.
+// TestClusterCrashLimit has a trial take down each host that runs it: it fails, with the reason,
+// and the others end.
 func TestClusterCrashLimit(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, clusterSize, hosts.Options{})
@@ -399,7 +404,8 @@ func marked(h *hosts.Host, mark string) int {
 	return n
 }
 
-// TestClusterNoLostOutput cuts a worker off from the master while its trial prints, kills the master too, and reads all bytes.
+// TestClusterNoLostOutput cuts a worker off from the master while its trial prints, kills the
+// master too, and reads all bytes.
 func TestClusterNoLostOutput(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
@@ -434,7 +440,8 @@ printf 'no newline'`)
 	}
 }
 
-// TestClusterRunsChainer runs the example project on five hosts, asked from a worker, with its output shown there.
+// TestClusterRunsChainer runs the example project on five hosts, asked from a worker, with its
+// output shown there.
 func TestClusterRunsChainer(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, clusterSize, hosts.Options{})

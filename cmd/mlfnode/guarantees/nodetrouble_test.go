@@ -18,14 +18,16 @@ import (
 	"mlfnode/node/api"
 )
 
-// troubled is a cluster of three hosts, of which the second gets into trouble under a sweep of 200 trials.
+// troubled is a cluster of three hosts, of which the second gets into trouble under a sweep of 200
+// trials.
 type troubled struct {
 	*scenario
 	sick *hosts.Host
 }
 
-// TestNodeTroubleIsNotTrialFailure lets a node lack or suffer what a node can, each under a sweep of 200 trials on three nodes that
-// has no retries of its own. All trials succeed: they run elsewhere, or later.
+// TestNodeTroubleIsNotTrialFailure lets a node lack or suffer what a node can, each under a sweep
+// of 200 trials on three nodes that has no retries of its own. All trials succeed: they run
+// elsewhere, or later.
 func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 	t.Parallel()
 	programs := t.TempDir() // in PATH before all others
@@ -120,8 +122,8 @@ func shims(h *hosts.Host) (pids []int) {
 	return pids
 }
 
-// shim waits for the process that runs the programs of the sick host. A child of it looks the same until it runs its own program, so it is
-// looked for twice.
+// shim waits for the process that runs the programs of the sick host. A child of it looks the same
+// until it runs its own program, so it is looked for twice.
 func (p *troubled) shim() (pid int) {
 	p.t.Helper()
 	var before []int
@@ -148,7 +150,8 @@ func (p *troubled) killShims() {
 	}
 }
 
-// takeProcesses lets the host's programs start no process, as ulimit -u does for users other than root.
+// takeProcesses lets the host's programs start no process, as ulimit -u does for users other than
+// root.
 func (p *troubled) takeProcesses() {
 	p.t.Helper()
 	limit := func(text string) (found bool) {
@@ -202,8 +205,8 @@ func (p *troubled) fillDisk() {
 	p.sick.FreeDisk()
 }
 
-// startInVain kills the host's agent under its trials, and has the next ones fail at their start. Then the trials end, with
-// their first attempts.
+// startInVain kills the host's agent under its trials, and has the next ones fail at their start.
+// Then the trials end, with their first attempts.
 func (p *troubled) startInVain(times int, gate string) {
 	p.t.Helper()
 	p.waitForReported(3 * slotsOfHost)

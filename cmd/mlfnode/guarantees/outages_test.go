@@ -47,8 +47,8 @@ func workerLink(span time.Duration) func(*scenario, *hosts.Host) {
 	return during(func(_ *scenario, w *hosts.Host) { w.LinkDown() }, func(_ *scenario, w *hosts.Host) { w.LinkUp() }, span)
 }
 
-// toMaster loses what a worker sends to the master. What it sent last is sent again up to some seconds after the end, by TCP's
-// rules, so the end waits for that.
+// toMaster loses what a worker sends to the master. What it sent last is sent again up to some
+// seconds after the end, by TCP's rules, so the end waits for that.
 func toMaster(span time.Duration) func(*scenario, *hosts.Host) {
 	return during(func(p *scenario, w *hosts.Host) { w.CutTo(p.Master) }, reunite, span)
 }
@@ -57,7 +57,8 @@ func fromMaster(span time.Duration) func(*scenario, *hosts.Host) {
 	return during(func(p *scenario, w *hosts.Host) { p.Master.CutTo(w) }, reunite, span)
 }
 
-// reunite restores both directions, and waits until the worker has obeyed an order that the master gave afterwards.
+// reunite restores both directions, and waits until the worker has obeyed an order that the master
+// gave afterwards.
 func reunite(p *scenario, w *hosts.Host) {
 	p.t.Helper()
 	w.Heal(p.Master)
@@ -151,8 +152,9 @@ func absences() []absence {
 		absence{"all agents, stopped", 1, stopped(allNodes, 30*s)})
 }
 
-// TestOutages has parts of a cluster be away and come back while trials run whose programs live all the time. There is room
-// for a second run of each elsewhere. No trial fails, none is lost, and each one's first attempt gives the result.
+// TestOutages has parts of a cluster be away and come back while trials run whose programs live all
+// the time. There is room for a second run of each elsewhere. No trial fails, none is lost, and
+// each one's first attempt gives the result.
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})

@@ -79,7 +79,8 @@ func (r *realGPU) compute() int {
 	return n
 }
 
-// sweep runs trials of the program to their ends, whatever these are, and looks at the GPU meanwhile. It returns the trials.
+// sweep runs trials of the program to their ends, whatever these are, and looks at the GPU
+// meanwhile. It returns the trials.
 func (r *realGPU) sweep(resources string, count int, look func(), args ...any) []api.Trial {
 	r.t.Helper()
 	command := []string{"python3", r.script}
@@ -119,7 +120,8 @@ func (r *realGPU) sweep(resources string, count int, look func(), args ...any) [
 	return all
 }
 
-// TestRealGPU uses a real GPU in each way that scripted ones are used elsewhere. It is left out on machines without one.
+// TestRealGPU uses a real GPU in each way that scripted ones are used elsewhere. It is left out on
+// machines without one.
 func TestRealGPU(t *testing.T) {
 	r := newRealGPU(t)
 	before := r.use()
@@ -182,7 +184,8 @@ func TestRealGPU(t *testing.T) {
 		t.Errorf("trials used the GPU beside another program: %v", early)
 	}
 
-	// How long memory takes to come back after a kill bounds how long a GPU is kept from the next trial.
+	// How long memory takes to come back after a kill bounds how long a GPU is kept from the next
+	// trial.
 	big := exec.Command("python3", r.script, "hold", fmt.Sprint(r.gpu.Memory*2/3>>20), "1000")
 	if said, err = big.StdoutPipe(); err != nil {
 		t.Fatal(err)

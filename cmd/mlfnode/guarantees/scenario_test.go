@@ -34,12 +34,13 @@ func scale[T any](short, longer T) T {
 // slotsOfHost is how many trials a host of a scenario runs at a time.
 const slotsOfHost = 2
 
-// settle is how long a cluster may take, after everything has been mended, to bring a sweep to its end.
+// settle is how long a cluster may take, after everything has been mended, to bring a sweep to its
+// end.
 const settle = 2 * time.Minute
 
-// writerScript is a trial of some lines, each with its name, that tells a ledger outside of the cluster when and where it began and
-// ended. It fails when it can't write. A process that got away from it, with the mark in its command line, would stay for five
-// minutes.
+// writerScript is a trial of some lines, each with its name, that tells a ledger outside of the
+// cluster when and where it began and ended. It fails when it can't write. A process that got away
+// from it, with the mark in its command line, would stay for five minutes.
 const writerScript = `set -e
 mark=$1 ledger=$2 lines=$3 pause=$4
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
@@ -86,7 +87,8 @@ func newScenario(t *testing.T, n int, o hosts.Options) *scenario {
 	return p
 }
 
-// submit starts a sweep of count trials from a host, in the background. The command gets the mark and the ledger, then args.
+// submit starts a sweep of count trials from a host, in the background. The command gets the mark
+// and the ledger, then args.
 func (sc *scenario) submit(from *hosts.Host, count int, script string, args ...string) {
 	sc.t.Helper()
 	sc.count, sc.ledger = count, sc.newFile("ledger")
@@ -99,7 +101,8 @@ func (sc *scenario) newFile(kind string) string {
 	return filepath.Join(sc.Dir, fmt.Sprintf("%s-%d", kind, time.Now().UnixNano()))
 }
 
-// submitWriters submits a sweep of count trials that each print some lines, with a pause after each.
+// submitWriters submits a sweep of count trials that each print some lines, with a pause after
+// each.
 func (sc *scenario) submitWriters(from *hosts.Host, count, lines int, pause time.Duration) {
 	sc.t.Helper()
 	sc.lines = lines
@@ -175,7 +178,8 @@ func (sc *scenario) waitForStarted(n int) {
 	})
 }
 
-// waitForReported waits until the master knows of n trials that they run: a node tells of those that take more than a moment.
+// waitForReported waits until the master knows of n trials that they run: a node tells of those
+// that take more than a moment.
 func (sc *scenario) waitForReported(n int64) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
@@ -245,7 +249,8 @@ func (sc *scenario) finish(limit time.Duration) {
 	})
 }
 
-// checkAll fails unless the sweep has ended with one result per index, whole logs, and nothing left running.
+// checkAll fails unless the sweep has ended with one result per index, whole logs, and nothing left
+// running.
 func (sc *scenario) checkAll() {
 	sc.t.Helper()
 	sc.finish(settle)
@@ -267,7 +272,8 @@ func (sc *scenario) trials(c *api.Client) []api.Trial {
 	return all
 }
 
-// checkOneResult fails unless every trial has one result among its attempts, and gives the runs that they come from.
+// checkOneResult fails unless every trial has one result among its attempts, and gives the runs
+// that they come from.
 func (sc *scenario) checkOneResult(c *api.Client) map[int64]string {
 	sc.t.Helper()
 	runs := map[int64]string{}
@@ -343,7 +349,8 @@ func (sc *scenario) outputOf(index int64) map[string]string {
 	return map[string]string{"stdout": b.String(), "stderr": name + " said it all\n"}
 }
 
-// orphanLimit is how long what a dead agent has left behind may run: its shim waits ten seconds for another agent.
+// orphanLimit is how long what a dead agent has left behind may run: its shim waits ten seconds for
+// another agent.
 const orphanLimit = 20 * time.Second
 
 // checkNothingRuns fails unless everything that trials have started is gone.
@@ -400,8 +407,8 @@ func (sc *scenario) keys(h *hosts.Host) string {
 // secretText is what may be a secret in a file: a long word of base64 or hexadecimal digits.
 var secretText = regexp.MustCompile(`[A-Za-z0-9+/_-]{32,}=*`)
 
-// secrets are the words that no program may print: the secrets of tokens, private keys and the gossip keyring. What is public is
-// in certificates.
+// secrets are the words that no program may print: the secrets of tokens, private keys and the
+// gossip keyring. What is public is in certificates.
 func (sc *scenario) secrets() []string {
 	var words []string
 	for _, token := range sc.Tokens {

@@ -120,7 +120,8 @@ func sweepOf(command []string, flags ...string) []string {
 	return append(append([]string{"sweep"}, flags...), command...)
 }
 
-// waiting opens a terminal with a sweep, which gets this name, whose only trial waits until open is called.
+// waiting opens a terminal with a sweep, which gets this name, whose only trial waits until open is
+// called.
 func (h *home) waiting(id grid.SweepID) (t *terminal, open func()) {
 	h.t.Helper()
 	command, open := h.gate(string(id))
@@ -129,7 +130,8 @@ func (h *home) waiting(id grid.SweepID) (t *terminal, open func()) {
 	return t, open
 }
 
-// The first terminal's sweep ends earlier than that of the second, which it hosts: it stays until that is done too.
+// The first terminal's sweep ends earlier than that of the second, which it hosts: it stays until
+// that is done too.
 func TestSecondTerminal(t *testing.T) {
 	h := newHome(t, "MLF_CPUS=2")
 	first, open1 := h.waiting("sh-1")
@@ -177,8 +179,8 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
-// TestNextCommandAfterAKill kills a node in the middle of a sweep, again and again: what the store repairs by itself then is no
-// matter of the next command, which goes on without a word about it.
+// TestNextCommandAfterAKill kills a node in the middle of a sweep, again and again: what the store
+// repairs by itself then is no matter of the next command, which goes on without a word about it.
 func TestNextCommandAfterAKill(t *testing.T) {
 	h := newHome(t, "MLF_CPUS=2")
 	for i := range scale(4, 20) {

@@ -22,8 +22,8 @@ func buildRelease(t *testing.T, release string) string {
 	return bin
 }
 
-// TestClusterOfTwoVersions runs a sweep on nodes of three versions, asks each of them who is there, and gives a worker and
-// the master another version, an older one too, while trials run.
+// TestClusterOfTwoVersions runs a sweep on nodes of three versions, asks each of them who is there,
+// and gives a worker and the master another version, an older one too, while trials run.
 func TestClusterOfTwoVersions(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 1, hosts.Options{})

@@ -12,7 +12,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestHostIsWiped loses all that a worker had, as when its machine is reinstalled: the next up makes it one again, by its name.
+// TestHostIsWiped loses all that a worker had, as when its machine is reinstalled: the next up
+// makes it one again, by its name.
 func TestHostIsWiped(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 2)
@@ -54,7 +55,8 @@ func TestMasterIsWiped(t *testing.T) {
 	l.nothingLeft("")
 }
 
-// TestOneMachineTwice names a machine by its name and by its address: it works under the first one alone.
+// TestOneMachineTwice names a machine by its name and by its address: it works under the first one
+// alone.
 func TestOneMachineTwice(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 2)
@@ -69,7 +71,8 @@ func TestOneMachineTwice(t *testing.T) {
 	l.nothingLeft("")
 }
 
-// TestEnvironmentOfLogin has start-up files that name another master, which is for what the user types there.
+// TestEnvironmentOfLogin has start-up files that name another master, which is for what the user
+// types there.
 func TestEnvironmentOfLogin(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 1, user(hosts.User{StartUp: "export MLF_MASTER=elsewhere\n"}))
@@ -78,7 +81,8 @@ func TestEnvironmentOfLogin(t *testing.T) {
 	l.nothingLeft("")
 }
 
-// TestHungPrograms meets programs that hang, as with a GPU that is gone or an engine that does not answer.
+// TestHungPrograms meets programs that hang, as with a GPU that is gone or an engine that does not
+// answer.
 func TestHungPrograms(t *testing.T) {
 	t.Parallel()
 	hung := "#!/bin/sh\nexec sleep 600\n"
@@ -136,7 +140,8 @@ func TestAnotherOnesNode(t *testing.T) {
 	l.nothingLeft("")
 }
 
-// TestFolderIsALink has the folder on another disk, by way of a link, as where the home folder is on the network.
+// TestFolderIsALink has the folder on another disk, by way of a link, as where the home folder is
+// on the network.
 func TestFolderIsALink(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 1)

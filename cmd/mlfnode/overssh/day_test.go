@@ -16,8 +16,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// day is a working day: ada and her colleague bert use one cluster from morning to evening. Each section of it is a subtest, and
-// rests on those before.
+// day is a working day: ada and her colleague bert use one cluster from morning to evening. Each
+// section of it is a subtest, and rests on those before.
 type day struct {
 	*harness
 	colleague *hosts.Host
@@ -139,7 +139,8 @@ func (p *person) onTerminal(args ...string) *hosts.Terminal {
 	return p.at.OnTerminal(p.command(args...))
 }
 
-// ends waits for the end of a command on a terminal, and gives what stands there then. The exit code has to be this one.
+// ends waits for the end of a command on a terminal, and gives what stands there then. The exit
+// code has to be this one.
 func (p *person) ends(term *hosts.Terminal, code int) (screen string) {
 	p.t.Helper()
 	got, _ := term.Close(hosts.Patience)
@@ -191,7 +192,8 @@ func (p *person) awaitsMembers(n int) {
 	})
 }
 
-// gated is a command line whose trials run until their gates are open, with a name of its own for the sweep.
+// gated is a command line whose trials run until their gates are open, with a name of its own for
+// the sweep.
 func (d *day) gated(name string, n int) []string {
 	program := fmt.Sprintf("echo begin {i}; until [ -e %s/%s-{i} ]; do sleep 0.1; done; echo end {i}", d.gates, name)
 	return []string{"--name", name, "--cpus", d.cpus, "--set", "i=0:" + strconv.Itoa(n), "--", "sh", "-c", program}

@@ -41,7 +41,8 @@ func (d *day) tokens(t *testing.T) {
 	wantLine(t, d.onMachine(t, d.machines[0], "sweeps"), "bug-1")
 }
 
-// twoPeople share the cluster: the colleague gets the next slot, and a higher priority the one after that.
+// twoPeople share the cluster: the colleague gets the next slot, and a higher priority the one
+// after that.
 func (d *day) twoPeople(t *testing.T) {
 	ada, bert := d.ada(t), d.bert(t)
 	ada.does(append([]string{"sweep", "-d"}, d.gated("mine", 8)...)...)
@@ -66,7 +67,8 @@ func (d *day) twoPeople(t *testing.T) {
 	bert.awaits("urgent", "succeeded", 1)
 }
 
-// failures meet a node that is drained, agents that are killed, and the cable of the master: the four trials that run go on.
+// failures meet a node that is drained, agents that are killed, and the cable of the master: the
+// four trials that run go on.
 func (d *day) failures(t *testing.T) {
 	ada := d.ada(t)
 	ada.awaits("mine", "running", 4)
@@ -93,7 +95,8 @@ func (d *day) failures(t *testing.T) {
 	wantFirst(t, ada.awaits("mine", "running", 4))
 }
 
-// upgradeAndReboot has all machines get another program under running trials, and one of them reboot.
+// upgradeAndReboot has all machines get another program under running trials, and one of them
+// reboot.
 func (d *day) upgradeAndReboot(t *testing.T) {
 	text, err := os.ReadFile(program)
 	if err != nil {
@@ -125,7 +128,8 @@ func (d *day) upgradeAndReboot(t *testing.T) {
 	}
 }
 
-// evening has the cluster taken down with trials of two people running, and all machines switched off over night.
+// evening has the cluster taken down with trials of two people running, and all machines switched
+// off over night.
 func (d *day) evening(t *testing.T) {
 	ada, bert := d.ada(t), d.bert(t)
 	ada.does(append([]string{"sweep", "-d"}, d.gated("late", 2)...)...)
@@ -187,7 +191,8 @@ func (d *day) anotherMaster(t *testing.T) {
 	wantAll(t, bert.does("sweeps", "--mine"), "his", "later")
 }
 
-// secondCluster has another cluster.yaml for a machine that is taken, and takes it back: access to the first cluster stays.
+// secondCluster has another cluster.yaml for a machine that is taken, and takes it back: access to
+// the first cluster stays.
 func (d *day) secondCluster(t *testing.T) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("mine.yaml", "root: OTHER\nhosts: [{address: host2, roles: [master]}]\n")
@@ -239,7 +244,8 @@ func (d *day) runsNothing(t *testing.T, h *hosts.Host) {
 	hosts.WaitFor(t, hosts.Patience, func() error { return nothingRuns(h) })
 }
 
-// forgotten stops a machine, has the master forget it, and takes it back; first from the laptop, then on the master's machine.
+// forgotten stops a machine, has the master forget it, and takes it back; first from the laptop,
+// then on the master's machine.
 func (d *day) forgotten(t *testing.T) {
 	ada := d.ada(t)
 	for _, forget := range []func(){
@@ -255,7 +261,8 @@ func (d *day) forgotten(t *testing.T) {
 	}
 }
 
-// smallerCluster makes a cluster of fewer machines with flags: what is said about the old file ends the others, and no more.
+// smallerCluster makes a cluster of fewer machines with flags: what is said about the old file ends
+// the others, and no more.
 func (d *day) smallerCluster(t *testing.T) {
 	ada := d.ada(t)
 	out := ada.does("up", "-a", "host2", "-r", "ML", "-m", "1", "-w", "1")

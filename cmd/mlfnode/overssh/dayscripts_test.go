@@ -103,7 +103,8 @@ func (d *day) metricsAndLimits(t *testing.T) {
 	}
 }
 
-// largeFile has a folder with much data: it goes to the master and to each worker once, and trials leave no copies.
+// largeFile has a folder with much data: it goes to the master and to each worker once, and trials
+// leave no copies.
 func (d *day) largeFile(t *testing.T) {
 	const size = 24 << 20
 	ada := d.ada(t)
@@ -156,7 +157,8 @@ func traffic(t *testing.T, h *hosts.Host, sent bool) int64 {
 	return n
 }
 
-// setupOnce edits a comment between two sweeps: the setup step, which does not read it, has run once on each node.
+// setupOnce edits a comment between two sweeps: the setup step, which does not read it, has run
+// once on each node.
 func (d *day) setupOnce(t *testing.T) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("fit/project.yaml", "tasks:\n  fit:\n    command: [sh, fit.sh]\n    setup: {run: \"sh setup.sh\", inputs: [setup.sh, needs.txt]}\n"+
@@ -229,8 +231,8 @@ func (d *day) brokenSetup(t *testing.T) {
 	ada.does("cancel", "broken-1")
 }
 
-// leaveAndReturn watches a sweep, presses Ctrl-C, closes the terminal, and has the cable of the laptop out: trials go on, and resume
-// brings the bar back.
+// leaveAndReturn watches a sweep, presses Ctrl-C, closes the terminal, and has the cable of the
+// laptop out: trials go on, and resume brings the bar back.
 func (d *day) leaveAndReturn(t *testing.T) {
 	ada := d.ada(t)
 	watch := ada.onTerminal(append([]string{"sweep"}, d.gated("night", 4)...)...)

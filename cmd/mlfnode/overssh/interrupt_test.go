@@ -7,8 +7,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestInterruptedQuestion presses Ctrl-C where a secret is asked for: that ends the command, and the terminal shows what is typed
-// again.
+// TestInterruptedQuestion presses Ctrl-C where a secret is asked for: that ends the command, and
+// the terminal shows what is typed again.
 func TestInterruptedQuestion(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 1, hosts.SSHD{Config: "PubkeyAuthentication no", Users: []hosts.User{{Password: "secret"}}})

@@ -8,8 +8,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestMoveMasterOverSSH moves the master, which runs trials, to a worker's machine, while a third one runs trials; and refuses
-// what can't be moved.
+// TestMoveMasterOverSSH moves the master, which runs trials, to a worker's machine, while a third
+// one runs trials; and refuses what can't be moved.
 func TestMoveMasterOverSSH(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 3)
@@ -60,7 +60,8 @@ func TestMoveMasterOverSSH(t *testing.T) {
 	l.nothingLeft("ML")
 }
 
-// TestMoveMasterFails has a machine with a state folder of somebody's: it stays as it is, and the cluster comes up as it was.
+// TestMoveMasterFails has a machine with a state folder of somebody's: it stays as it is, and the
+// cluster comes up as it was.
 func TestMoveMasterFails(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 2)

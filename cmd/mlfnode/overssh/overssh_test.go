@@ -1,4 +1,5 @@
-// Package overssh shows that `mlfnode up` and its kin do what they promise, on hosts with real OpenSSH servers.
+// Package overssh shows that `mlfnode up` and its kin do what they promise, on hosts with real
+// OpenSSH servers.
 package overssh
 
 import (
@@ -17,7 +18,8 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// program is the mlfnode under test, without what only debuggers read: it is sent to hosts again and again.
+// program is the mlfnode under test, without what only debuggers read: it is sent to hosts again
+// and again.
 var program string
 
 func TestMain(m *testing.M) {
@@ -47,7 +49,8 @@ func newHarness(t *testing.T, n int, how ...hosts.SSHD) *harness {
 	return l
 }
 
-// nothingLeft fails when a host still has a process, a port or a changed file outside of the folder.
+// nothingLeft fails when a host still has a process, a port or a changed file outside of the
+// folder.
 func (hs *harness) nothingLeft(root string) {
 	hs.t.Helper()
 	for _, h := range hs.machines {
@@ -63,7 +66,8 @@ func (hs *harness) nothingLeft(root string) {
 	}
 }
 
-// nothingRuns fails while a machine still runs something. The server's own processes for a connection end a moment after it.
+// nothingRuns fails while a machine still runs something. The server's own processes for a
+// connection end a moment after it.
 func nothingRuns(h *hosts.Host) error {
 	if left := h.Leftovers(); len(left) > 0 {
 		return fmt.Errorf("%s: processes are left: %v", h.Name, left)
@@ -121,7 +125,8 @@ func TestTheOldExample(t *testing.T) {
 	l.nothingLeft("ML")
 }
 
-// TestKilledUp kills up at random moments; the next one makes a working cluster, and down leaves nothing.
+// TestKilledUp kills up at random moments; the next one makes a working cluster, and down leaves
+// nothing.
 func TestKilledUp(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 3)

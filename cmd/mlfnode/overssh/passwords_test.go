@@ -8,8 +8,9 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestPasswords starts a cluster whose hosts take nothing but passwords, two of them behind a third that drops connections: who
-// sits at the terminal is asked once for each host, and once more after a slip.
+// TestPasswords starts a cluster whose hosts take nothing but passwords, two of them behind a third
+// that drops connections: who sits at the terminal is asked once for each host, and once more after
+// a slip.
 func TestPasswords(t *testing.T) {
 	t.Parallel()
 	byPassword := hosts.SSHD{Config: "PubkeyAuthentication no\nMaxStartups 1", Users: []hosts.User{{Password: "secret"}}}

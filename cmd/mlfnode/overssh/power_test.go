@@ -9,8 +9,8 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestMachinesAreStartedAnew has machines lose their power: without systemd their nodes come back with the next up, and go on with
-// what they had.
+// TestMachinesAreStartedAnew has machines lose their power: without systemd their nodes come back
+// with the next up, and go on with what they had.
 func TestMachinesAreStartedAnew(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 2)

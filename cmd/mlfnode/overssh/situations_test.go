@@ -110,7 +110,8 @@ type outcome struct {
 	Problem struct{ Cause, Cure string }
 }
 
-// fits compares a text with an expected one, of which … stands for the rest: names of temporary files, fingerprints.
+// fits compares a text with an expected one, of which … stands for the rest: names of temporary
+// files, fingerprints.
 func fits(got, want string) bool {
 	if begin, ok := strings.CutSuffix(want, "…"); ok {
 		return strings.HasPrefix(got, begin)
@@ -135,7 +136,8 @@ func (hs *harness) forget(h *hosts.Host) {
 	hs.laptop.WriteFile(".ssh/known_hosts", kept.String())
 }
 
-// TestSituations meets all of them in one cluster: each has its own outcome, and none stops the others.
+// TestSituations meets all of them in one cluster: each has its own outcome, and none stops the
+// others.
 func TestSituations(t *testing.T) {
 	t.Parallel()
 	var how []hosts.SSHD

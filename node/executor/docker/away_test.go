@@ -52,7 +52,8 @@ func watchTree(t *testing.T, a *executor.Attempt) func() {
 	}
 }
 
-// TestAttemptEndsWhenTheEngineStaysAway stops an engine that does not come back within the outage timeout.
+// TestAttemptEndsWhenTheEngineStaysAway stops an engine that does not come back within the outage
+// timeout.
 func TestAttemptEndsWhenTheEngineStaysAway(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
@@ -77,8 +78,9 @@ func TestAttemptEndsWhenTheEngineStaysAway(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
-// TestHungEngineBlocksNoAttempt uses an engine that accepts requests and answers none: a program that ends during
-// that time does not block its attempt forever, and one that keeps running is left alone.
+// TestHungEngineBlocksNoAttempt uses an engine that accepts requests and answers none: a program
+// that ends during that time does not block its attempt forever, and one that keeps running is left
+// alone.
 func TestHungEngineBlocksNoAttempt(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
@@ -103,8 +105,9 @@ func TestHungEngineBlocksNoAttempt(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
-// TestContainerOutlivesAnEngineThatHangs uses an engine that hangs before anybody waits for the end of the container
-// that it has started: what runs in the container is left alone for longer than the outage timeout.
+// TestContainerOutlivesAnEngineThatHangs uses an engine that hangs before anybody waits for the end
+// of the container that it has started: what runs in the container is left alone for longer than
+// the outage timeout.
 func TestContainerOutlivesAnEngineThatHangs(t *testing.T) {
 	t.Parallel()
 	e := docker.Shared.Engine(t)
@@ -136,8 +139,8 @@ func (h *hangs) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// TestTermReachesAllProcessesDespiteANotice cancels an attempt with a Notice signal, which only the main process would get:
-// SIGTERM reaches all its processes.
+// TestTermReachesAllProcessesDespiteANotice cancels an attempt with a Notice signal, which only the
+// main process would get: SIGTERM reaches all its processes.
 func TestTermReachesAllProcessesDespiteANotice(t *testing.T) {
 	everyEngine(t, noticeAndTerm)
 }
@@ -250,8 +253,8 @@ func (f *front) listen(t *testing.T, e *dockertest.Engine) string {
 	return "unix://" + l.Addr().String()
 }
 
-// TestEngineDisappearsDuringAStart uses an engine that goes away for good after starting a container,
-// before and after it reports the start: nobody has learned the PID of its process.
+// TestEngineDisappearsDuringAStart uses an engine that goes away for good after starting a
+// container, before and after it reports the start: nobody has learned the PID of its process.
 func TestEngineDisappearsDuringAStart(t *testing.T) {
 	for name, answers := range map[string]bool{"before its answer": false, "after its answer": true} {
 		t.Run(name, func(t *testing.T) {

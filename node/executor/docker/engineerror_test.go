@@ -18,8 +18,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestEngineErrorsAreClassified lists errors of engines that can't pull an image or launch a container:
-// class, request, text, and the source of the text.
+// TestEngineErrorsAreClassified lists errors of engines that can't pull an image or launch a
+// container: class, request, text, and the source of the text.
 func TestEngineErrorsAreClassified(t *testing.T) {
 	text, err := os.ReadFile("testdata/errors.tsv")
 	if err != nil {
@@ -41,8 +41,8 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 	}
 }
 
-// TestLostConnectionIsAnEngineError checks that a lost connection to the engine is not taken for the
-// engine's report about a registry, which is text.
+// TestLostConnectionIsAnEngineError checks that a lost connection to the engine is not taken for
+// the engine's report about a registry, which is text.
 func TestLostConnectionIsAnEngineError(t *testing.T) {
 	for _, err := range []error{
 		fmt.Errorf("read the engine's report about the pull: %w", io.ErrUnexpectedEOF),
@@ -68,8 +68,8 @@ func TestSELinuxLabelsAreDisabled(t *testing.T) {
 	}
 }
 
-// TestPIDsOfAnotherMachineAreIgnored checks that a PID of another machine's engine is not taken for one of this
-// machine.
+// TestPIDsOfAnotherMachineAreIgnored checks that a PID of another machine's engine is not taken for
+// one of this machine.
 func TestPIDsOfAnotherMachineAreIgnored(t *testing.T) {
 	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{}, "x", runRecord{ID: strings.Repeat("a", 64)})
 	r.processes.learn(&container.State{Pid: os.Getpid()})
@@ -78,8 +78,8 @@ func TestPIDsOfAnotherMachineAreIgnored(t *testing.T) {
 	}
 }
 
-// TestKillWithoutEventsCountsAsEngineRestart checks that a container that was killed while no events arrived counts as
-// ended by a restart of its engine.
+// TestKillWithoutEventsCountsAsEngineRestart checks that a container that was killed while no
+// events arrived counts as ended by a restart of its engine.
 func TestKillWithoutEventsCountsAsEngineRestart(t *testing.T) {
 	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{}, "x", runRecord{})
 	for code, want := range map[int]bool{0: false, 1: false, 137: true, 143: true, 255: true} {

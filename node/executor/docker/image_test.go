@@ -249,8 +249,8 @@ func TestSlowPullContinuesAndReportsProgress(t *testing.T) {
 	}
 }
 
-// TestStalledPullFails cuts off a pull. The engine itself retries what was cut off, with long pauses;
-// its announcements of the retries are not progress.
+// TestStalledPullFails cuts off a pull. The engine itself retries what was cut off, with long
+// pauses; its announcements of the retries are not progress.
 func TestStalledPullFails(t *testing.T) {
 	e, r := engineOf(t), dockertest.NewRegistry(t)
 	r.PushText("lab/cut", "1", "x", 1<<20)

@@ -50,7 +50,8 @@ func TestHeldOutputOutlivesItsReader(t *testing.T) {
 	}
 }
 
-// TestReplacedPipeIsHarmless checks that a program may replace its pipe by a link or a file without harm.
+// TestReplacedPipeIsHarmless checks that a program may replace its pipe by a link or a file without
+// harm.
 func TestReplacedPipeIsHarmless(t *testing.T) {
 	for name, replace := range map[string]func(path string) error{
 		"link": func(path string) error { return os.Symlink("/dev/null", path) },

@@ -8,8 +8,8 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// TestPullErrorsOfPodmanAreFound checks that failures are found in Podman's report on a pull, since Podman never
-// reports them by the status of the answer.
+// TestPullErrorsOfPodmanAreFound checks that failures are found in Podman's report on a pull, since
+// Podman never reports them by the status of the answer.
 func TestPullErrorsOfPodmanAreFound(t *testing.T) {
 	r := dockertest.NewRegistry(t)
 	e, err := dial(SharedPodman.Engine(t).Host())

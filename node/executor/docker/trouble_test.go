@@ -89,9 +89,9 @@ func nothingLeft(t *testing.T, e *dockertest.Engine, o docker.Options) {
 
 const waiting = "echo one; echo >ready; while ! test -e go; do sleep 0.01; done; echo two; "
 
-// TestOutcomesAcrossEngineRestarts stops, kills and restarts the engine while programs run, with and without
-// live-restore: each attempt ends with the program's own result or by the engine's fault, and none
-// keeps running.
+// TestOutcomesAcrossEngineRestarts stops, kills and restarts the engine while programs run, with
+// and without live-restore: each attempt ends with the program's own result or by the engine's
+// fault, and none keeps running.
 func TestOutcomesAcrossEngineRestarts(t *testing.T) {
 	t.Parallel()
 	for _, live := range []bool{false, true} {
@@ -142,8 +142,8 @@ func TestOutcomesAcrossEngineRestarts(t *testing.T) {
 	}
 }
 
-// TestContainersOutliveThePodmanService ends the service of Podman while programs run, whose containers do not need
-// it.
+// TestContainersOutliveThePodmanService ends the service of Podman while programs run, whose
+// containers do not need it.
 func TestContainersOutliveThePodmanService(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -360,7 +360,8 @@ func counts(t *testing.T) map[string]int {
 	return all
 }
 
-// TestCrashBeforeTheContainerRuns simulates a process that died at each step before its container ran.
+// TestCrashBeforeTheContainerRuns simulates a process that died at each step before its container
+// ran.
 func TestCrashBeforeTheContainerRuns(t *testing.T) {
 	everyEngine(t, crashedCreation)
 }
@@ -400,9 +401,9 @@ func crashedCreation(t *testing.T, e *dockertest.Engine) {
 	nothingLeft(t, e, o) // a container without a folder is removed when the engine is first contacted
 }
 
-// TestOrphansOnAnotherEngine makes a dead process leave a container on an engine whose address is no longer
-// the node's: it may be the same engine at another address, or a different one. In both cases
-// nothing keeps running and no folder stays.
+// TestOrphansOnAnotherEngine makes a dead process leave a container on an engine whose address is
+// no longer the node's: it may be the same engine at another address, or a different one. In both
+// cases nothing keeps running and no folder stays.
 func TestOrphansOnAnotherEngine(t *testing.T) {
 	e := docker.Shared.Engine(t)
 	for name, now := range map[string]*dockertest.Shared{"the same": &docker.Shared, "another": &docker.SharedPodman} {
@@ -432,8 +433,8 @@ func TestOrphansOnAnotherEngine(t *testing.T) {
 	}
 }
 
-// TestMissingEngineIsReported checks that no engine is looked for without need, and what is reported about
-// a missing one.
+// TestMissingEngineIsReported checks that no engine is looked for without need, and what is
+// reported about a missing one.
 func TestMissingEngineIsReported(t *testing.T) {
 	o := docker.Options{Settings: docker.Settings{Socket: "unix:///nowhere/docker.sock"}, Token: "t", Dir: filepath.Join(t.TempDir(), "runs")}
 	x := docker.New(o, logTo(t))

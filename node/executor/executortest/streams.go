@@ -104,7 +104,8 @@ func environmentTwice(t *testing.T, e executor.Executor) {
 	}
 }
 
-// openFiles checks that a program gets its three streams and nothing else, and that its input is empty.
+// openFiles checks that a program gets its three streams and nothing else, and that its input is
+// empty.
 func openFiles(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	s.expect(s.run(t.Context(), s.attempt("/bin/sh", "-c", "ls /proc/self/fd; cat")), grid.ClassNone, 0, "")
@@ -124,8 +125,8 @@ func dispositions(t *testing.T, e executor.Executor) {
 	for line := range strings.Lines(s.read("stdout")) {
 		_, mask, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		bits, err := strconv.ParseUint(mask, 16, 64)
-		// Signals 32 and 33 belong to the C library, and Go passes them on as it got them: a shell's
-		// timeout ignores one.
+		// Signals 32 and 33 belong to the C library, and Go passes them on as it got them: a
+		// shell's timeout ignores one.
 		if err != nil || bits&^(1<<31|1<<32) != 0 {
 			t.Errorf("signals: got %q, want none blocked or ignored", line)
 		}

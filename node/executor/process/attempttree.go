@@ -23,8 +23,8 @@ func (t *attemptTree) others() (pids []int, doubt bool) {
 	if t.slot.cgroup != nil {
 		pids = slices.DeleteFunc(t.slot.cgroup.members(), func(pid int) bool { return pid == t.program })
 		listed := len(pids)
-		// A process can move between nested cgroups while they are read. v1 has no count of its own to
-		// check an empty list against.
+		// A process can move between nested cgroups while they are read. v1 has no count of its own
+		// to check an empty list against.
 		c := t.slot.cgroup
 		doubt = listed == 0 && c.group.unified && c.population != absent && !c.isEmpty()
 		return t.slot.executor.foreign.exclude(pids), doubt

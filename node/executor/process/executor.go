@@ -76,8 +76,8 @@ func New(o Options, log *slog.Logger) (*Executor, error) {
 	if o.Token == "" || strings.Trim(strings.ToLower(o.Token), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 		return nil, fmt.Errorf("token %q must be letters, digits, - and _", o.Token)
 	}
-	// Programs must not inherit files that this process inherited without close-on-exec. Old kernels
-	// lack the call.
+	// Programs must not inherit files that this process inherited without close-on-exec. Old
+	// kernels lack the call.
 	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
 	if err != nil {

@@ -176,9 +176,9 @@ func foreignReap(dead process.DeadAgent) error {
 	return nil
 }
 
-// TestProcessesOfOtherUsersBlockNoSlot runs attempts that leave processes of root, as sudo does, under an agent of
-// another user without cgroups: their slots become free, the outcomes name what is left, and later
-// attempts are not blocked.
+// TestProcessesOfOtherUsersBlockNoSlot runs attempts that leave processes of root, as sudo does,
+// under an agent of another user without cgroups: their slots become free, the outcomes name what
+// is left, and later attempts are not blocked.
 func TestProcessesOfOtherUsersBlockNoSlot(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

@@ -24,8 +24,8 @@ type foreignProcesses struct {
 }
 
 const (
-	// foreignTimeout is how long after its grace an attempt waits for processes of other users to end
-	// by themselves.
+	// foreignTimeout is how long after its grace an attempt waits for processes of other users to
+	// end by themselves.
 	foreignTimeout = 10 * time.Second
 	// maxForeign limits the number of processes that an outcome names.
 	maxForeign = 5

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A program may make cgroups below its slot's: a container runtime, another mlfnode, a sandbox. What
-// lives there belongs to the attempt like everything else, and the folders are removed with it.
+// A program may make cgroups below its slot's: a container runtime, another mlfnode, a sandbox.
+// What lives there belongs to the attempt like everything else, and the folders are removed with
+// it.
 
 // cgroupTree lists a cgroup and all cgroups below it, the deepest first.
 func cgroupTree(dir string) (dirs []string) {

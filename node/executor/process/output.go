@@ -38,8 +38,8 @@ type stream struct {
 
 const (
 	// batchTime is how long output is left in the pipe, which holds about 64 KiB, so that a program
-	// that prints line by line does not wake the slot's thread for each line. firstBatch is the time
-	// before the first read: most short programs have ended by then.
+	// that prints line by line does not wake the slot's thread for each line. firstBatch is the
+	// time before the first read: most short programs have ended by then.
 	batchTime  = 2 * time.Millisecond
 	firstBatch = 10 * time.Millisecond
 	// batchSize is how much must have arrived at once for the next read to happen without that
@@ -47,8 +47,8 @@ const (
 	batchSize = 16 << 10
 	// readSize is the size of one read.
 	readSize = 64 << 10
-	// firstEndPoll and maxEndPoll are the shortest and the longest pause between polls for the end of a
-	// program, where the kernel does not report it on a pidfd.
+	// firstEndPoll and maxEndPoll are the shortest and the longest pause between polls for the end
+	// of a program, where the kernel does not report it on a pidfd.
 	firstEndPoll = time.Millisecond
 	maxEndPoll   = 100 * time.Millisecond
 	// maxAbandonPoll is the longest pause between checks whether the program is still waited for.

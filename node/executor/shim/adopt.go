@@ -154,8 +154,8 @@ func (r *adoptedRun) collect() {
 	_ = r.control.send(&message{Kind: kindCollect, ID: r.info.ID})
 }
 
-// resume waits for the run's end. A run that has ended is not left, whatever ctx says. kill cuts the
-// grace of a stop short.
+// resume waits for the run's end. A run that has ended is not left, whatever ctx says. kill cuts
+// the grace of a stop short.
 func (r *adoptedRun) resume(ctx context.Context, kill <-chan struct{}) executor.Outcome {
 	if poll.Closed(r.done) {
 		return r.outcome

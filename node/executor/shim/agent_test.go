@@ -22,7 +22,8 @@ import (
 	"mlfnode/node/processid"
 )
 
-// agentVar makes the test binary an agent that runs scripts until it is killed. Its value is a folder.
+// agentVar makes the test binary an agent that runs scripts until it is killed. Its value is a
+// folder.
 const (
 	agentVar    = "SHIM_TEST_AGENT"
 	patienceVar = "SHIM_TEST_PATIENCE"
@@ -191,8 +192,8 @@ const (
 	tree = "echo one; (setsid sh -c 'sleep 1000 & (sleep 1000; :)' &); sleep 1000 & "
 )
 
-// TestRunsOutliveAKilledAgent kills an agent with kill -9 under running programs, and checks that the next
-// agent takes them over.
+// TestRunsOutliveAKilledAgent kills an agent with kill -9 under running programs, and checks that
+// the next agent takes them over.
 func TestRunsOutliveAKilledAgent(t *testing.T) {
 	l := killedAgent(t, 0, map[string]string{
 		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait + "exec tail /dev/zero",

@@ -61,8 +61,8 @@ func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 		s.send(&message{Kind: kindRefused, V: version, Oldest: oldest, Reason: why})
 		return
 	}
-	// The agent learns the process IDs of runs only once, and a program may be at work before its ID
-	// is known here.
+	// The agent learns the process IDs of runs only once, and a program may be at work before its
+	// ID is known here.
 	_ = poll.Within(context.Background(), startTimeout, startPollInterval, srv.knowsPrograms)
 	old, ok := srv.attachAgent(s, hello.Own)
 	if !ok {

@@ -21,13 +21,13 @@ import (
 type Options struct {
 	Dir string // folder of the shims, below the state folder; created if it does not exist
 	// FormerDir is the name that the folder had in earlier versions, beside Dir. Such a folder is
-	// renamed to Dir and replaced by a link: so shims of an earlier version keep their paths, and an
-	// agent of an earlier version finds all shims. Empty means none.
+	// renamed to Dir and replaced by a link: so shims of an earlier version keep their paths, and
+	// an agent of an earlier version finds all shims. Empty means none.
 	FormerDir string
 	Token     string // of the state folder, see process.Options
 	Program   string // what to start with Command as its first argument; empty means this program
-	// Wrap returns the prefix of a shim's command line, such as systemd-run --scope, which must exec
-	// the shim; nil means none.
+	// Wrap returns the prefix of a shim's command line, such as systemd-run --scope, which must
+	// exec the shim; nil means none.
 	Wrap         func() []string
 	Env          []string        // the shim's environment; nil means that of this process
 	AgentTimeout time.Duration   // how long a shim waits for an agent; 0 means DefaultAgentTimeout

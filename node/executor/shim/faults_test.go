@@ -21,7 +21,8 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// TestSlotContinuesAfterAKilledShim kills a shim under a running attempt. The agent's slot goes on with another shim.
+// TestSlotContinuesAfterAKilledShim kills a shim under a running attempt. The agent's slot goes on
+// with another shim.
 func TestSlotContinuesAfterAKilledShim(t *testing.T) {
 	o := options(t)
 	c := started(t, o)
@@ -72,7 +73,8 @@ func TestAttemptThatCannotBeSent(t *testing.T) {
 	}
 }
 
-// TestSlotRequestToASilentShimEnds requests a slot from a shim that does not answer: the wait is limited.
+// TestSlotRequestToASilentShimEnds requests a slot from a shim that does not answer: the wait is
+// limited.
 func TestSlotRequestToASilentShimEnds(t *testing.T) {
 	conn := pipe(t, 1).conn
 	line := &slotConn{conn: conn, in: bufio.NewReader(conn), slot: 1}
@@ -88,8 +90,8 @@ func TestSlotRequestToASilentShimEnds(t *testing.T) {
 	}
 }
 
-// TestRunSurvivesALostSlotConnection ends the connection of a slot whose shim is alive: a run goes on, can
-// be stopped, and its outcome is known.
+// TestRunSurvivesALostSlotConnection ends the connection of a slot whose shim is alive: a run goes
+// on, can be stopped, and its outcome is known.
 func TestRunSurvivesALostSlotConnection(t *testing.T) {
 	c := started(t, options(t))
 	const waits = "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"
@@ -385,8 +387,8 @@ func TestShimStartsThroughAWrapper(t *testing.T) {
 	}
 }
 
-// TestLateConnectionOfAKilledAgentIsRefused serves the connection of an agent that was killed after that of its
-// successor.
+// TestLateConnectionOfAKilledAgentIsRefused serves the connection of an agent that was killed after
+// that of its successor.
 func TestLateConnectionOfAKilledAgentIsRefused(t *testing.T) {
 	set := settings{Token: "t", AgentTimeout: time.Minute}
 	p, err := process.New(process.Options{Token: token(t), Cgroups: process.CgroupsV1}, logTo(t))

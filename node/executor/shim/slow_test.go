@@ -84,8 +84,8 @@ func TestCountdownCountsOnlyRunningTime(t *testing.T) {
 	})
 }
 
-// TestShimOutOfFileDescriptors leaves a shim without descriptors: no attempt may begin without its output,
-// and no failure is the trial's.
+// TestShimOutOfFileDescriptors leaves a shim without descriptors: no attempt may begin without its
+// output, and no failure is the trial's.
 func TestShimOutOfFileDescriptors(t *testing.T) {
 	o := options(t)
 	c := started(t, o)

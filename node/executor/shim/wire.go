@@ -21,8 +21,8 @@ const (
 // kind is the kind of a message.
 type kind string
 
-// The messages. Each agent has one control connection, on which any message may come at any time, and
-// one connection for each slot, on which a run is answered by its outcome.
+// The messages. Each agent has one control connection, on which any message may come at any time,
+// and one connection for each slot, on which a run is answered by its outcome.
 //
 //	agent ── hello ──► shim     first on a control connection
 //	agent ◄─ welcome ─ shim     or refused, or taken (another agent has come)
@@ -91,8 +91,8 @@ type runInfo struct {
 	ID   uint64 `json:"id"`
 	Name string `json:"name"`
 	PID  int    `json:"pid,omitempty"`
-	// Start is when the process started, in clock ticks since boot: it tells the process from a later
-	// one with its id.
+	// Start is when the process started, in clock ticks since boot: it tells the process from a
+	// later one with its id.
 	Start     uint64            `json:"start,omitempty"`
 	Outcome   *executor.Outcome `json:"outcome,omitempty"` // once it has ended
 	Container bool              `json:"box,omitempty"`     // it is in a container, which outlives a shim
@@ -151,10 +151,10 @@ const slotShift = 40
 
 func runID(slot, n uint64) uint64 { return slot<<slotShift | n }
 
-// A frame consists of the lengths of head and body as two big-endian 32-bit numbers, the head as JSON
-// and the body, which is a sequence of strings, each after its length as a varint. Both lengths are
-// limited, so garbage on the socket costs no memory. The kernel accepts less than 8 MiB of arguments
-// and environment (MAX_ARG_STRLEN and bprm_stack_limits in fs/exec.c).
+// A frame consists of the lengths of head and body as two big-endian 32-bit numbers, the head as
+// JSON and the body, which is a sequence of strings, each after its length as a varint. Both
+// lengths are limited, so garbage on the socket costs no memory. The kernel accepts less than 8 MiB
+// of arguments and environment (MAX_ARG_STRLEN and bprm_stack_limits in fs/exec.c).
 const (
 	prefixSize = 8
 	maxHead    = 4 << 20

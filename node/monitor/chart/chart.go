@@ -117,9 +117,9 @@ type trials struct {
 	hidden []string   // the keys of the others
 	levels [][]uint8  // by axis, of every row
 	long   [][]uint16 // by axis, the position of every row; nil if each level has one position, or if there are too many
-	// value is that of trials that have ended: what others have reported so far is not their result.
-	// An infinite value ranks below all finite ones, whatever its sign: an infinite value that would
-	// be the best is treated as missing, NaN.
+	// value is that of trials that have ended: what others have reported so far is not their
+	// result. An infinite value ranks below all finite ones, whatever its sign: an infinite value
+	// that would be the best is treated as missing, NaN.
 	value   []float32
 	known   int64           // trials with events
 	margins func() *margins // computed once

@@ -158,8 +158,8 @@ func cellStats(v *View, size int, at func(int32) int, stat string) (n []int64, v
 	return n, value
 }
 
-// partSums is like cellStats for some rows, without what is derived from the sums. With StatBest the
-// sums are the values of the first rows of each cell.
+// partSums is like cellStats for some rows, without what is derived from the sums. With StatBest
+// the sums are the values of the first rows of each cell.
 func partSums(v *View, rows []int32, size int, at func(int32) int, stat string) (n []int64, sums []float64) {
 	n, sums = make([]int64, size), make([]float64, size)
 	for _, r := range rows {

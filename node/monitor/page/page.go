@@ -1,5 +1,6 @@
-// Package page is the monitor's web page: files that browsers load, embedded as they are written. There is no build step: comments and
-// indentation are left out as a file is sent, and lines keep their numbers. The page asks no other origin for anything.
+// Package page is the monitor's web page: files that browsers load, embedded as they are written.
+// There is no build step: comments and indentation are left out as a file is sent, and lines keep
+// their numbers. The page asks no other origin for anything.
 package page
 
 import (
@@ -23,7 +24,8 @@ import (
 //go:embed index.html *.js *.css *.svg charts vendor
 var files embed.FS
 
-// Assets is the folder of the page's files in URLs. Behind it stands the digest of all of them, so that a browser may keep each for ever.
+// Assets is the folder of the page's files in URLs. Behind it stands the digest of all of them, so
+// that a browser may keep each for ever.
 const Assets = "/assets/"
 
 const (

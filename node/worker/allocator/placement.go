@@ -162,7 +162,8 @@ func (l *deviceList) choose(lane grid.Lane, r *grid.Resources) []Share {
 // best. A MIG instance, of which nothing is left, has a fixed value.
 func (c candidate) remainder() int64 {
 	if c.Parent != "" {
-		// like a device that is half left: it is taken for trials that fill it, before a whole GPU is split
+		// like a device that is half left: it is taken for trials that fill it, before a whole GPU
+		// is split
 		return 1000
 	}
 	free, room := grid.One-c.bookedDevice.milli-c.milli, c.Memory-c.bookedDevice.memory-c.memory

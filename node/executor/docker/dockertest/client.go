@@ -113,8 +113,8 @@ func (e *ForbiddenError) Error() string {
 	return "this machine lets the engine run no container: " + e.Reason
 }
 
-// tryContainer runs a container by the engine's own means. If not even that is possible, the error is a
-// *ForbiddenError.
+// tryContainer runs a container by the engine's own means. If not even that is possible, the error
+// is a *ForbiddenError.
 func (c *Client) tryContainer() error {
 	var made struct{ ID string }
 	body := strings.NewReader(fmt.Sprintf(`{"Image":%q,"Cmd":["true"],"HostConfig":{"NetworkMode":"none"}}`, Image))

@@ -1,6 +1,6 @@
 // Package dockertest provides tests with a container engine and an image registry of their own. The
-// engine is a dockerd or the service of Podman, without networks and with all its data in one folder.
-// Both end with the test.
+// engine is a dockerd or the service of Podman, without networks and with all its data in one
+// folder. Both end with the test.
 package dockertest
 
 import (
