@@ -73,21 +73,21 @@ func (f *fold) readFirst(g *sweepFold, r *trialInFold) error {
 
 // recordAttempt stores an attempt that the trial's row no longer describes: one that another has
 // replaced, or one that came second.
-func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, change grid.Change, node grid.NodeID, e *grid.Event) error {
+func (g *sweepFold) recordAttempt(before *grid.Trial, r *trialInFold, change grid.Change, node grid.NodeID, e *grid.Event) error {
 	id := rowID(g.sweep.Number, before.Index)
 	if change == grid.Superseded {
 		a := Attempt{Number: e.Attempt, Run: e.Run, Node: node, Outcome: IsSuperseded, Ended: e.Time, Result: *e.Result}
-		why, err := f.fenceReason(id, before, e.Run)
+		why, err := g.f.fenceReason(id, before, e.Run)
 		if err != nil {
 			return err
 		}
 		if why != "" {
 			a.Result.Reason = strings.TrimSpace(why + "\n" + a.Result.Reason)
 		}
-		if err := f.storeCurves(g, before.Index, e.Run, e.Result.Curves, true); err != nil {
+		if err := g.f.storeCurves(g, before.Index, e.Run, e.Result.Curves, true); err != nil {
 			return err
 		}
-		return f.storeAttempt(id, &a)
+		return g.f.storeAttempt(id, &a)
 	}
 	if before.Attempt == 0 && before.Run == "" || before.Run == r.trial.Run {
 		return nil
@@ -99,18 +99,18 @@ func (f *fold) recordAttempt(g *sweepFold, before *grid.Trial, r *trialInFold, c
 	if change == grid.Reconnect && a.Outcome == IsSuperseded {
 		a.Ended, a.Result.Class, a.Result.ExitCode, a.Result.Reason = e.Time, grid.ClassHalt, grid.NoExit, e.Result.Reason
 	}
-	if err := f.renameCurves(g, before.Index, "", before.Run); err != nil {
+	if err := g.f.renameCurves(g, before.Index, "", before.Run); err != nil {
 		return err
 	}
-	if err := f.storeCurves(g, before.Index, before.Run, before.Result.Curves, before.Ended > 0); err != nil { // of this fold
+	if err := g.f.storeCurves(g, before.Index, before.Run, before.Result.Curves, before.Ended > 0); err != nil { // of this fold
 		return err
 	}
 	if change == grid.Reconnect {
-		if err := f.renameCurves(g, before.Index, e.Run, ""); err != nil {
+		if err := g.f.renameCurves(g, before.Index, e.Run, ""); err != nil {
 			return err
 		}
 	}
-	return f.storeAttempt(id, &a)
+	return g.f.storeAttempt(id, &a)
 }
 
 // fenceReason returns why a run lost its lease, "" for one that did not. What it reports later of

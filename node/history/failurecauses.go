@@ -114,7 +114,7 @@ func (c *causeTable) store(w *writer, sweep int64) error {
 }
 
 // loadCauses loads the causes of sweeps.
-func (w *writer) loadCauses(sweeps map[grid.SweepID]*sweepSummary) error {
+func loadCauses(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
 	byNumber := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {
 		s.causes = newCauseTable()

@@ -62,6 +62,7 @@ type fold struct {
 
 // sweepFold is one sweep in a fold. A nil sweep is skipped.
 type sweepFold struct {
+	f            *fold // the transaction
 	sweep        *sweepSummary
 	policy       Policy
 	trials       map[int64]*trialInFold
@@ -103,7 +104,7 @@ func (f *fold) foldAll(stored []Stored) error {
 // flush stores what has changed.
 func (f *fold) flush() error {
 	for id, g := range f.sweeps {
-		if err := f.storeSweep(g); err != nil {
+		if err := g.storeSweep(); err != nil {
 			return fmt.Errorf("store trials of %s: %w", id, err)
 		}
 	}
@@ -124,7 +125,7 @@ func (f *fold) foldBatch(b *grid.Batch) error {
 	isRange := func(e grid.Event) bool { return e.Kind == grid.ReopenedRange }
 	for events := b.Events; len(events) > 0; {
 		if isRange(events[0]) {
-			if err := f.reopenRange(g, &events[0]); err != nil {
+			if err := g.reopenRange(&events[0]); err != nil {
 				return err
 			}
 			events = events[1:]
@@ -134,11 +135,11 @@ func (f *fold) foldBatch(b *grid.Batch) error {
 		if n < 0 {
 			n = len(events)
 		}
-		if err := f.readKnownTrials(g, events[:n]); err != nil {
+		if err := g.readKnownTrials(events[:n]); err != nil {
 			return err
 		}
 		for i := range events[:n] {
-			if err := f.foldEvent(g, b.Node, &events[i]); err != nil {
+			if err := g.foldEvent(b.Node, &events[i]); err != nil {
 				return err
 			}
 		}
@@ -152,7 +153,7 @@ func (f *fold) sweepOf(id grid.SweepID) (*sweepFold, error) {
 	if g := f.sweeps[id]; g != nil {
 		return g, nil
 	}
-	g := &sweepFold{trials: map[int64]*trialInFold{}}
+	g := &sweepFold{f: f, trials: map[int64]*trialInFold{}}
 	f.sweeps[id] = g
 	policy, ok := f.policy(id)
 	if !ok {
@@ -188,18 +189,18 @@ func (x *index) numberNode(node grid.NodeID) error {
 	return nil
 }
 
-func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
+func (g *sweepFold) foldEvent(node grid.NodeID, e *grid.Event) error {
 	if e.Kind == grid.Released {
 		return nil
 	}
 	if e.Index < 0 || e.Index > maxIndex || (g.policy.Count > 0 && e.Index >= g.policy.Count) {
-		if f.d.isFirstStranger(g.sweep.ID) {
-			f.d.log.Warn("skipping events of trials that the sweep does not have", "sweep", g.sweep.ID, "trial", e.Index,
+		if g.f.d.isFirstStranger(g.sweep.ID) {
+			g.f.d.log.Warn("skipping events of trials that the sweep does not have", "sweep", g.sweep.ID, "trial", e.Index,
 				"trials", g.policy.Count, "node", node)
 		}
 		return nil
 	}
-	r, err := f.trialOf(g, e)
+	r, err := g.trialOf(e)
 	if err != nil {
 		return err
 	}
@@ -223,20 +224,20 @@ func (f *fold) foldEvent(g *sweepFold, node grid.NodeID, e *grid.Event) error {
 		g.dirty = append(g.dirty, r)
 		g.sweep.overlay.covered.Remove(t.Index, t.Index+1)
 		if r.first != nil {
-			if err := f.storeAttempt(rowID(g.sweep.Number, t.Index), r.first); err != nil {
+			if err := g.f.storeAttempt(rowID(g.sweep.Number, t.Index), r.first); err != nil {
 				return err
 			}
 		}
 	}
 	if change == grid.Reopen {
-		if err := f.removeOverlay(g, ranges.Range{Lo: t.Index, Hi: t.Index + 1}); err != nil {
+		if err := g.sweep.overlay.remove(g.f.d.w, g.sweep.Number, ranges.Range{Lo: t.Index, Hi: t.Index + 1}); err != nil {
 			return err
 		}
 	}
-	if err := f.recordAttempt(g, &before, r, change, node, e); err != nil {
+	if err := g.recordAttempt(&before, r, change, node, e); err != nil {
 		return err
 	}
-	f.recordTransition(g, t, change)
+	g.f.recordTransition(g, t, change)
 	return nil
 }
 
@@ -279,7 +280,7 @@ func (f *fold) recordTransition(g *sweepFold, t *grid.Trial, change grid.Change)
 
 // trialOf returns the trial of an event. Most have no row yet, which the known ranges say without a
 // query.
-func (f *fold) trialOf(g *sweepFold, e *grid.Event) (*trialInFold, error) {
+func (g *sweepFold) trialOf(e *grid.Event) (*trialInFold, error) {
 	index := e.Index
 	if g.isAgain(e) {
 		r := g.newTrial()
@@ -291,7 +292,7 @@ func (f *fold) trialOf(g *sweepFold, e *grid.Event) (*trialInFold, error) {
 		return r, nil
 	}
 	if r := g.trials[index]; r != nil && r.again { // it lacks the run of the first attempt
-		if err := f.storeTrials(g); err != nil {
+		if err := g.storeTrials(); err != nil {
 			return nil, err
 		}
 		clear(g.trials)
@@ -299,7 +300,7 @@ func (f *fold) trialOf(g *sweepFold, e *grid.Event) (*trialInFold, error) {
 		return r, nil
 	}
 	if g.sweep.known.Has(index) {
-		if err := f.readTrials(g, ranges.Range{Lo: index, Hi: index + 1}); err != nil {
+		if err := g.readTrials(ranges.Range{Lo: index, Hi: index + 1}); err != nil {
 			return nil, err
 		}
 		if r := g.trials[index]; r != nil {
@@ -331,12 +332,12 @@ func (g *sweepFold) newTrial() *trialInFold {
 }
 
 // readTrials reads the rows of trials, as far as they have any.
-func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
-	rows, err := f.d.w.query(findTrials, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
+func (g *sweepFold) readTrials(trials ranges.Range) error {
+	rows, err := g.f.d.w.query(findTrials, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
 	var again []*trialInFold
 	if err == nil {
 		err = eachRow(rows, func(v []driver.Value) error {
-			t, err := f.d.decodeTrial(v, &g.sweep.overlay)
+			t, err := g.f.d.decodeTrial(v, &g.sweep.overlay)
 			if err != nil || g.trials[t.Index] != nil {
 				return err
 			}
@@ -350,7 +351,7 @@ func (f *fold) readTrials(g *sweepFold, trials ranges.Range) error {
 		})
 	}
 	for _, r := range again {
-		err = errors.Join(err, f.readFirst(g, r))
+		err = errors.Join(err, g.f.readFirst(g, r))
 	}
 	if err != nil {
 		return fmt.Errorf("load trials %d to %d: %w", trials.Lo, trials.Hi-1, err)
@@ -364,7 +365,7 @@ const maxReadGap = 3
 
 // readKnownTrials reads the rows of all trials that events are about, neighbours together: all trials of a
 // retry have a row.
-func (f *fold) readKnownTrials(g *sweepFold, events []grid.Event) error {
+func (g *sweepFold) readKnownTrials(events []grid.Event) error {
 	var known []int64
 	for i := range events {
 		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil && !g.isAgain(e) {
@@ -377,7 +378,7 @@ func (f *fold) readKnownTrials(g *sweepFold, events []grid.Event) error {
 		for n < len(known) && known[n]-known[n-1] <= maxReadGap {
 			n++
 		}
-		if err := f.readTrials(g, ranges.Range{Lo: known[0], Hi: known[n-1] + 1}); err != nil {
+		if err := g.readTrials(ranges.Range{Lo: known[0], Hi: known[n-1] + 1}); err != nil {
 			return err
 		}
 		known = known[n:]
@@ -386,31 +387,31 @@ func (f *fold) readKnownTrials(g *sweepFold, events []grid.Event) error {
 }
 
 // storeSweep writes the trials that have changed, and the summary of their sweep.
-func (f *fold) storeSweep(g *sweepFold) error {
-	if err := f.storeTrials(g); err != nil || !g.changed {
+func (g *sweepFold) storeSweep() error {
+	if err := g.storeTrials(); err != nil || !g.changed {
 		return err
 	}
-	if err := f.dropUnusedOverlay(g); err != nil {
+	if err := g.sweep.overlay.dropUnused(g.f.d.w, g.sweep.Number); err != nil {
 		return err
 	}
-	if err := g.sweep.causes.store(f.d.w, g.sweep.Number); err != nil {
+	if err := g.sweep.causes.store(g.f.d.w, g.sweep.Number); err != nil {
 		return err
 	}
-	if err := f.d.w.storeKnown(g.sweep, g.dirtyBitmaps); err != nil {
+	if err := g.f.d.w.storeKnown(g.sweep, g.dirtyBitmaps); err != nil {
 		return err
 	}
 	g.sweep.Version++
-	return f.d.w.storeSummary(g.sweep)
+	return g.f.d.w.storeSummary(g.sweep)
 }
 
 // storeTrials writes the trials that have changed, in order of index.
-func (f *fold) storeTrials(g *sweepFold) error {
+func (g *sweepFold) storeTrials() error {
 	if len(g.dirty) == 0 {
 		return nil
 	}
 	g.changed = true
 	slices.SortFunc(g.dirty, func(a, b *trialInFold) int { return int(a.trial.Index - b.trial.Index) })
-	if err := f.updateBlocks(g); err != nil {
+	if err := g.updateBlocks(); err != nil {
 		return err
 	}
 	var again, others []*trialInFold
@@ -421,11 +422,11 @@ func (f *fold) storeTrials(g *sweepFold) error {
 			others = append(others, r)
 		}
 	}
-	if err := cmp.Or(f.insert(g, &f.d.w.again, again), f.insert(g, &f.d.w.insert, others)); err != nil {
+	if err := cmp.Or(g.f.insert(g, &g.f.d.w.again, again), g.f.insert(g, &g.f.d.w.insert, others)); err != nil {
 		return err
 	}
 	for _, r := range g.dirty {
-		if err := f.storeCurves(g, r.trial.Index, "", r.trial.Result.Curves, r.trial.State != grid.Running); err != nil {
+		if err := g.f.storeCurves(g, r.trial.Index, "", r.trial.Result.Curves, r.trial.State != grid.Running); err != nil {
 			return err
 		}
 	}

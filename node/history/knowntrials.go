@@ -77,7 +77,7 @@ func addBitmap(set *ranges.Set, id int64, bits []byte) error {
 }
 
 // loadKnown loads which trials have rows.
-func (w *writer) loadKnown(sweeps map[grid.SweepID]*sweepSummary) error {
+func loadKnown(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
 	numbered := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {
 		numbered[s.Number] = s

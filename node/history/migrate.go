@@ -56,7 +56,7 @@ func (x *index) addEndedColumn() error {
 
 // moveKnownTrials fills the table known in a file of a version that had the ranges in the
 // summaries.
-func (w *writer) moveKnownTrials() error {
+func moveKnownTrials(w *writer) error {
 	var older []*sweepSummary
 	err := w.each("SELECT number, id, summary FROM sweep WHERE id IS NOT NULL", func(v []driver.Value) error {
 		s, err := decodeSummary(v)

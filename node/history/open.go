@@ -171,7 +171,7 @@ func (x *index) prepare() error {
 					return err
 				}
 			}
-			return x.w.moveKnownTrials()
+			return moveKnownTrials(x.w)
 		})
 		if err != nil {
 			return fmt.Errorf("create tables: %w", err)
@@ -281,7 +281,7 @@ func (x *index) load() error {
 	if err != nil {
 		return fmt.Errorf("load applied sequence: %w", err)
 	}
-	nodes, numbers, err := x.w.nodes()
+	nodes, numbers, err := loadNodes(x.w)
 	if err != nil {
 		return fmt.Errorf("load nodes: %w", err)
 	}
@@ -289,10 +289,10 @@ func (x *index) load() error {
 	if err != nil {
 		return fmt.Errorf("load sweeps: %w", err)
 	}
-	if err := x.w.loadCauses(sweeps); err != nil {
+	if err := loadCauses(x.w, sweeps); err != nil {
 		return fmt.Errorf("load causes: %w", err)
 	}
-	if err := x.w.loadOverlays(sweeps); err != nil {
+	if err := loadOverlays(x.w, sweeps); err != nil {
 		return fmt.Errorf("load overlays: %w", err)
 	}
 	origin, err := x.w.origin()

@@ -63,10 +63,9 @@ func (o *overlay) apply(t *grid.Trial, reopened int64) {
 	}
 }
 
-// addOverlay covers the rows of trials.
-func (f *fold) addOverlay(g *sweepFold, added overlayRange) error {
-	o := &g.sweep.overlay
-	if err := f.removeOverlay(g, added.Range); err != nil {
+// add covers the rows of trials of a sweep.
+func (o *overlay) add(w *writer, sweep int64, added overlayRange) error {
+	if err := o.remove(w, sweep, added.Range); err != nil {
 		return err
 	}
 	o.covered.Add(added.Lo, added.Hi)
@@ -74,16 +73,15 @@ func (f *fold) addOverlay(g *sweepFold, added overlayRange) error {
 	if n > 0 {
 		if last := &o.ranges[n-1]; last.Hi == added.Lo && last.time == added.time && last.attempts == added.attempts {
 			last.Hi = added.Hi
-			return f.storeOverlay(g, *last)
+			return last.store(w, sweep)
 		}
 	}
 	o.ranges = slices.Insert(o.ranges, n, added)
-	return f.storeOverlay(g, added)
+	return added.store(w, sweep)
 }
 
-// removeOverlay removes trials from the ranges of the overlay: their rows have been stored since.
-func (f *fold) removeOverlay(g *sweepFold, removed ranges.Range) error {
-	o := &g.sweep.overlay
+// remove removes trials from the ranges: their rows have been stored since.
+func (o *overlay) remove(w *writer, sweep int64, removed ranges.Range) error {
 	if !o.owned {
 		o.ranges, o.owned = slices.Clone(o.ranges), true
 	}
@@ -101,11 +99,11 @@ func (f *fold) removeOverlay(g *sweepFold, removed ranges.Range) error {
 				parts = append(parts, part)
 			}
 		}
-		if err := f.d.w.run(dropOverlay, rowID(g.sweep.Number, old.Lo), rowID(g.sweep.Number, old.Lo)); err != nil {
+		if err := w.run(dropOverlay, rowID(sweep, old.Lo), rowID(sweep, old.Lo)); err != nil {
 			return err
 		}
 		for _, part := range parts {
-			if err := f.storeOverlay(g, part); err != nil {
+			if err := part.store(w, sweep); err != nil {
 				return err
 			}
 		}
@@ -115,19 +113,17 @@ func (f *fold) removeOverlay(g *sweepFold, removed ranges.Range) error {
 	return nil
 }
 
-func (f *fold) storeOverlay(g *sweepFold, r overlayRange) error {
-	g.changed = true
-	return f.d.w.run(putOverlay, rowID(g.sweep.Number, r.Lo), rowID(g.sweep.Number, r.Hi-1), r.time, int64(r.attempts))
+func (r overlayRange) store(w *writer, sweep int64) error {
+	return w.run(putOverlay, rowID(sweep, r.Lo), rowID(sweep, r.Hi-1), r.time, int64(r.attempts))
 }
 
-// dropUnusedOverlay deletes the overlay of a sweep when it covers no row.
-func (f *fold) dropUnusedOverlay(g *sweepFold) error {
-	o := &g.sweep.overlay
+// dropUnused deletes the ranges when they cover no row.
+func (o *overlay) dropUnused(w *writer, sweep int64) error {
 	if len(o.ranges) == 0 || o.covered.Count() > 0 {
 		return nil
 	}
 	o.ranges, o.owned = nil, true
-	return f.d.w.run(dropOverlay, rowID(g.sweep.Number, 0), rowID(g.sweep.Number, maxIndex))
+	return w.run(dropOverlay, rowID(sweep, 0), rowID(sweep, maxIndex))
 }
 
 // coveredSQL selects the ids of a range of an overlay whose rows are covered. The plus sign keeps
@@ -195,7 +191,7 @@ func eachCovered(query eachQuery, first, last int64, fn func(sweep int64, r over
 }
 
 // loadOverlays loads the overlays of sweeps.
-func (w *writer) loadOverlays(sweeps map[grid.SweepID]*sweepSummary) error {
+func loadOverlays(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
 	numbered := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {
 		numbered[s.Number] = s

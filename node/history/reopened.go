@@ -17,7 +17,7 @@ ALTER TABLE trial ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0;
 
 // reopenRange folds a ReopenedRange. It leaves the rows as they are: a user may retry millions of
 // trials.
-func (f *fold) reopenRange(g *sweepFold, e *grid.Event) error {
+func (g *sweepFold) reopenRange(e *grid.Event) error {
 	lo, hi := max(e.Index, 0), min(e.End, maxIndex+1)
 	if g.policy.Count > 0 {
 		hi = min(hi, g.policy.Count)
@@ -25,14 +25,14 @@ func (f *fold) reopenRange(g *sweepFold, e *grid.Event) error {
 	if lo >= hi || e.Time <= 0 {
 		return nil
 	}
-	if err := f.storeTrials(g); err != nil {
+	if err := g.storeTrials(); err != nil {
 		return err
 	}
 	clear(g.trials) // from here on the rows are newer
 	for known := range g.sweep.known.All() {
 		for r := (ranges.Range{Lo: max(lo, known.Lo), Hi: min(hi, known.Hi)}); r.Lo < r.Hi; {
 			block := ranges.Range{Lo: r.Lo, Hi: min(r.Hi, r.Lo|(blockTrials-1)+1)}
-			if err := f.reopenInBlock(g, block, e.Time); err != nil {
+			if err := g.reopenInBlock(block, e.Time); err != nil {
 				return fmt.Errorf("reopen trials %d to %d: %w", block.Lo, block.Hi-1, err)
 			}
 			r.Lo = block.Hi
@@ -42,10 +42,10 @@ func (f *fold) reopenRange(g *sweepFold, e *grid.Event) error {
 }
 
 // reopenInBlock reopens those trials of one block that a reopening at a time applies to.
-func (f *fold) reopenInBlock(g *sweepFold, trials ranges.Range, at int64) error {
+func (g *sweepFold) reopenInBlock(trials ranges.Range, at int64) error {
 	first, last := rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1)
 	var sum [5]int64 // of those that have failed: how many, with the fewest and the most attempts, CPU and wall time
-	rows, err := f.d.w.query(sumFailed, first, last, at)
+	rows, err := g.f.d.w.query(sumFailed, first, last, at)
 	if err == nil {
 		err = eachRow(rows, func(v []driver.Value) error {
 			for i := range sum {
@@ -63,9 +63,9 @@ func (f *fold) reopenInBlock(g *sweepFold, trials ranges.Range, at int64) error 
 		g.sweep.Counts.Failed -= sum[0]
 		g.sweep.Counts.CPU -= sum[3]
 		g.sweep.Counts.Wall -= sum[4]
-		return f.cover(g, overlayRange{trials, at, int(sum[1])})
+		return g.cover(overlayRange{trials, at, int(sum[1])})
 	}
-	rows, err = f.d.w.query(findReopenable, first, last, at)
+	rows, err = g.f.d.w.query(findReopenable, first, last, at)
 	if err != nil {
 		return err
 	}
@@ -84,23 +84,24 @@ func (f *fold) reopenInBlock(g *sweepFold, trials ranges.Range, at int64) error 
 		return nil
 	})
 	for _, r := range found {
-		err = cmp.Or(err, f.cover(g, r))
+		err = cmp.Or(err, g.cover(r))
 	}
 	return err
 }
 
 // cover reopens trials of one block, which are no longer counted as ended.
-func (f *fold) cover(g *sweepFold, r overlayRange) error {
+func (g *sweepFold) cover(r overlayRange) error {
 	g.sweep.Counts.Retrying += r.Hi - r.Lo
-	f.changed = addReopened(f.changed, g.sweep.ID, r.Range, r.attempts)
-	if err := f.addOverlay(g, r); err != nil {
+	g.f.changed = addReopened(g.f.changed, g.sweep.ID, r.Range, r.attempts)
+	g.changed = true
+	if err := g.sweep.overlay.add(g.f.d.w, g.sweep.Number, r); err != nil {
 		return err
 	}
 	block, pending := rowID(g.sweep.Number, r.Lo)>>blockBits, float64(stateCode(grid.Pending))
-	if err := f.d.blocks.setPending(block, r.Lo&(blockTrials-1), r.Hi-r.Lo); err != nil {
+	if err := g.f.d.blocks.setPending(block, r.Lo&(blockTrials-1), r.Hi-r.Lo); err != nil {
 		return err
 	}
-	return f.d.w.run(putBounds, block, int64(stateBounds), pending, pending)
+	return g.f.d.w.run(putBounds, block, int64(stateBounds), pending, pending)
 }
 
 // decodeReopenable returns what a row of findReopenable has of a trial that is counted.

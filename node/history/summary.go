@@ -154,5 +154,5 @@ func (w *writer) sweeps() (map[grid.SweepID]*sweepSummary, error) {
 	if err != nil {
 		return nil, err
 	}
-	return all, w.loadKnown(all)
+	return all, loadKnown(w, all)
 }

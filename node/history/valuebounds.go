@@ -96,32 +96,32 @@ func (b *valueBounds) sqlValues() (lo, hi driver.Value) {
 }
 
 // updateBlocks enters the trials that have changed into their blocks, and stores the bounds.
-func (f *fold) updateBlocks(g *sweepFold) error {
+func (g *sweepFold) updateBlocks() error {
 	bounds := make([]valueBounds, len(boundedColumns)+len(g.sweep.Names))
 	for rest := g.dirty; len(rest) > 0; {
 		block := rowID(g.sweep.Number, rest[0].trial.Index) >> blockBits
-		piece, err := f.d.blocks.blockToChange(block)
+		piece, err := g.f.d.blocks.blockToChange(block)
 		if err != nil {
 			return err
 		}
-		f.d.blocks.mu.Lock()
-		f.d.blocks.bytes -= piece.size()
+		g.f.d.blocks.mu.Lock()
+		g.f.d.blocks.bytes -= piece.size()
 		n := 0
 		for ; n < len(rest) && rowID(g.sweep.Number, rest[n].trial.Index)>>blockBits == block; n++ {
 			t := &rest[n].trial
-			piece.setTrial(g.sweep, t, f.d.numbers[t.Node], g.sweep.causes.idFor(t))
-			g.includeTrial(bounds, piece, t)
+			piece.setTrial(g.sweep, t, g.f.d.numbers[t.Node], g.sweep.causes.idFor(t))
+			includeTrial(bounds, piece, g.sweep, g.policy.Metric, t)
 		}
-		f.d.blocks.bytes += piece.size()
-		f.d.blocks.mu.Unlock()
-		if err := f.d.blocks.flush(f.d.blocks.limit); err != nil {
+		g.f.d.blocks.bytes += piece.size()
+		g.f.d.blocks.mu.Unlock()
+		if err := g.f.d.blocks.flush(g.f.d.blocks.limit); err != nil {
 			return err
 		}
 		rest = rest[n:]
 		for i := range bounds {
 			if b := &bounds[i]; b.hasNumber || b.hasText {
 				lo, hi := b.sqlValues()
-				if err := f.d.w.run(putBounds, block, int64(i), lo, hi); err != nil {
+				if err := g.f.d.w.run(putBounds, block, int64(i), lo, hi); err != nil {
 					return err
 				}
 			}
@@ -133,21 +133,21 @@ func (f *fold) updateBlocks(g *sweepFold) error {
 
 // includeTrial widens the bounds, in the order of boundedColumns, by one trial, and enters its
 // metrics into the columns.
-func (g *sweepFold) includeTrial(bounds []valueBounds, piece *trialBlock, t *grid.Trial) {
+func includeTrial(bounds []valueBounds, piece *trialBlock, s *sweepSummary, metric string, t *grid.Trial) {
 	u, at := &t.Result.Usage, t.Index&(blockTrials-1)
 	for i, v := range [...]int64{t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory} {
 		if v != 0 { // else it is missing
 			bounds[i].include(float64(v))
 		}
 	}
-	if v, ok := objective(t.Result.Metrics, g.policy.Metric).(float64); ok {
+	if v, ok := objective(t.Result.Metrics, metric).(float64); ok {
 		bounds[5].include(v)
 		piece.setValue(ColumnObjective, at, v)
 	}
 	bounds[stateBounds].include(float64(stateCode(t.State)))
 	bounds[7].include(float64(t.Attempts))
 	for name, raw := range t.Result.Metrics {
-		n, ok := g.sweep.nameIndex[name]
+		n, ok := s.nameIndex[name]
 		if !ok {
 			continue
 		}

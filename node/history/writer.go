@@ -243,7 +243,7 @@ func (w *writer) integer(text string, args ...driver.Value) (n int64, err error)
 	return n, err
 }
 
-func (w *writer) nodes() ([]grid.NodeID, map[grid.NodeID]int64, error) {
+func loadNodes(w *writer) ([]grid.NodeID, map[grid.NodeID]int64, error) {
 	var names []grid.NodeID
 	numbers := map[grid.NodeID]int64{}
 	err := w.each("SELECT number, name FROM node ORDER BY number", func(v []driver.Value) error {

@@ -68,8 +68,7 @@ func (c *earlyStopping) observeProgress(f *feed, e *grid.Event) {
 }
 
 // observeEnd takes the whole curve of a trial that has ended, with which others are compared.
-func (f *feed) observeEnd(t *history.Transition) {
-	c := f.earlyStop
+func (c *earlyStopping) observeEnd(t *history.Transition) {
 	if c == nil || t.Change == grid.Began || t.Change == grid.Reconnect {
 		return
 	}

@@ -25,7 +25,7 @@ type feed struct {
 	earlyStop *earlyStopping // with Task.Stop; else nil
 	loadedAt  uint64         // the last event that was known when the feed was loaded
 
-	drained []chan struct{} // closed when a cancelled sweep has no lease left
+	drained waiters // released when a cancelled sweep has no lease left
 }
 
 func newFeed(s *grid.Sweep) *feed {
@@ -300,12 +300,15 @@ func (f *feed) queueRetry(i int64, attempt int, due time.Time, m leaseMode) {
 	f.retries.add(retry{index: i, attempt: max(attempt, 2), mode: m, need: need, due: due})
 }
 
-// signalDrained wakes the callers that wait for the end of a cancelled sweep's leases.
-func (f *feed) signalDrained() {
-	for _, settled := range f.drained {
-		close(settled)
+// waiters are channels of callers that wait for something.
+type waiters []chan struct{}
+
+// release closes the channels.
+func (w *waiters) release() {
+	for _, c := range *w {
+		close(c)
 	}
-	f.drained = nil
+	*w = nil
 }
 
 // trialPace measures how long trials take, to size leases.

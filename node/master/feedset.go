@@ -35,7 +35,7 @@ func (s *feedSet) feedsByLease() map[grid.LeaseID]*feed {
 
 func (s *feedSet) closeFeed(id grid.SweepID) {
 	if f := s.feeds[id]; f != nil {
-		f.signalDrained()
+		f.drained.release()
 		delete(s.feeds, id)
 		s.closed(id)
 	}

@@ -161,7 +161,7 @@ func (s *scheduler) applyRecord(ctx context.Context, c jetstream.Change) error {
 		s.withdrawLeases(ctx, f)
 	}
 	if sweep.Active() {
-		f.signalDrained()
+		f.drained.release()
 	}
 	s.closeFeedIfDone(f)
 	return nil
@@ -229,7 +229,7 @@ func (s *scheduler) applyFold(ctx context.Context, fd folded) {
 			continue
 		}
 		f.apply(t, now)
-		f.observeEnd(t)
+		f.earlyStop.observeEnd(t)
 		if t.Change == grid.Done {
 			s.revokeLeases(f, t)
 			s.m.snapshots.discard(t, &f.sweep.Task)
