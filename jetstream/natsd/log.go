@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"mlfnode/node/poll"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"mlfnode/node/poll"
 )
 
 // serverLog is the logger of nats-server. It passes on messages at warning level and above.

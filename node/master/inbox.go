@@ -3,8 +3,9 @@ package master
 import (
 	"context"
 	"errors"
-	"mlfnode/node/poll"
 	"sync"
+
+	"mlfnode/node/poll"
 )
 
 // inbox is the only door into the scheduler. It holds functions that the scheduler's goroutine

@@ -3,8 +3,9 @@ package shell
 import (
 	"context"
 	"errors"
-	"mlfnode/node/poll"
 	"sync"
+
+	"mlfnode/node/poll"
 )
 
 // maxJumps is how many jump hosts may stand before a machine.

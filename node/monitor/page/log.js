@@ -88,7 +88,7 @@ export function LogView({ source }) {
   });
   useKeys([
     { key: 'f', text: 'follow the log, or stop', run: () => (follow ? setFollow(false) : toEnd()) },
-    { key: 'n', text: 'next hit in the log', run: () => find.go(1) }, { key: 'N', text: 'hit before', run: () => find.go(-1) },
+    { key: 'n', text: 'next hit in the log', run: () => find.go(1) }, { key: 'N', text: 'previous hit in the log', run: () => find.go(-1) },
   ], [follow, find.at, find.hits, log]);
 
   const current = find.hit ? log.lineAt(find.hit) : -1;

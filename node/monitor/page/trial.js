@@ -29,7 +29,7 @@ export function TrialPage({ id, index }) {
   const sweep = useData(`sweep ${id}`, signal => get(sweepPath(id), { signal }));
   const go = (/** @type {number} */ to) => to >= 0 && to < (sweep.data?.count ?? 0) && navigate(trialPlace(id, to));
   useKeys([
-    { key: '[', text: 'trial before', run: () => go(index - 1) }, { key: ']', text: 'next trial', run: () => go(index + 1) },
+    { key: '[', text: 'previous trial', run: () => go(index - 1) }, { key: ']', text: 'next trial', run: () => go(index + 1) },
     { key: 'r', text: 'retry this trial', run: () => mayAct.value && askRetryOne(id, index) },
     { key: 'c', text: 'compare this trial', run: () => compare(id, index) },
   ], [id, index, sweep.data?.count]);
@@ -67,7 +67,7 @@ function Detail({ id, row: r, sweep, version, go }) {
         ${mayAct.value && r.state !== 'succeeded' && r.state !== 'pending' && !running && html`<button type="button" class="primary" onClick=${() => askRetryOne(id, r.index)}>Retry</button>`}
         ${mayAct.value && (r.state === 'pending' || running) && html`<button type="button" onClick=${() => askCancelOne(id, r.index)}>Cancel</button>`}
         <button type="button" onClick=${() => compare(id, r.index)}>Compare</button>
-        <button type="button" disabled=${r.index === 0} onClick=${() => go(r.index - 1)} ><span class="hidden">trial before: </span>◂ ${r.index > 0 ? count(r.index - 1) : ''}</button>
+        <button type="button" disabled=${r.index === 0} onClick=${() => go(r.index - 1)} ><span class="hidden">previous trial: </span>◂ ${r.index > 0 ? count(r.index - 1) : ''}</button>
         <button type="button" disabled=${sweep && r.index >= sweep.count - 1} onClick=${() => go(r.index + 1)} ><span class="hidden">next trial: </span>${count(r.index + 1)} ▸</button>
       </div></div>
     <div class="facts">${r.started && html`<span>started <${Time} at=${r.started} /></span>`}${wall !== null && wall > 0 && html`<span>took <b>${duration(wall)}</b></span>`}
