@@ -103,12 +103,13 @@ func (d *reader) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2
 		}
 		l := &listing{selection{q, s}, d}
 		var err error
-		if byIndex := q.Sort == SortIndex || q.Sort == ""; byIndex && len(q.States) > 0 && len(s.overlay.ranges) > 0 {
-			err = l.byState(ctx, yield)
-		} else if byIndex {
-			err = l.byIndex(ctx, yield)
-		} else {
+		switch indexed := len(s.overlay.ranges) == 0 && (l.isOpen() || s.known.Count() < d.minColumnRows); {
+		case q.Sort != SortIndex && q.Sort != "":
 			err = l.sorted(ctx, yield)
+		case len(q.States) == 0 || indexed:
+			err = l.byIndex(ctx, yield)
+		default:
+			err = l.byState(ctx, yield)
 		}
 		if err != nil {
 			yield(grid.Trial{}, fmt.Errorf("list trials of %s: %w", id, d.markDamage(err)))
@@ -134,10 +135,19 @@ func (sel *selection) condition(lo, hi int64) string {
 	if len(sel.q.States) == 0 {
 		return b
 	}
-	if !slices.Contains(sel.q.States, grid.Succeeded) {
-		b += " AND state <> 2" // lets SQLite use the index of the other states
+	if sel.isOpen() && len(sel.sweep.overlay.ranges) == 0 { // it covers rows of trials that have ended
+		b += openSQL
 	}
 	return b + " AND " + sel.sweep.overlay.stateSQL() + " IN (" + sel.stateCodes() + ")"
+}
+
+// openSQL lets SQLite use the index of trials that have not ended, which files of before version 13
+// have with those that have failed.
+const openSQL = " AND state < 2 AND state <> 2"
+
+// isOpen reports whether only trials are selected that have not ended.
+func (sel *selection) isOpen() bool {
+	return len(sel.q.States) > 0 && !slices.ContainsFunc(sel.q.States, grid.State.Terminal)
 }
 
 func (sel *selection) stateCodes() string {
@@ -195,8 +205,8 @@ func (l *listing) byIndex(ctx context.Context, yield func(grid.Trial, error) boo
 	return nil
 }
 
-// byState finds the trials by index in the columns: rows that an overlay covers have other states in
-// the index of states.
+// byState finds the trials by index in the columns: rows that an overlay covers have other states
+// there, and no index has those that have ended.
 func (l *listing) byState(ctx context.Context, yield func(grid.Trial, error) bool) error {
 	c, err := l.d.Columns(ctx, l.sweep.ID, 0)
 	if err != nil {
