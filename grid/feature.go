@@ -37,8 +37,7 @@ func FeaturesOf(t *Task, s space.Space) (all []Feature) {
 	if slices.ContainsFunc(s.Values(), (*space.Values).HasLists) {
 		all = append(all, FeatureLists)
 	}
-	axes, _ := s.Definition()
-	if slices.ContainsFunc(axes, func(a space.Axis) bool { return a.Zip != nil }) {
+	if space.HasZip(s) {
 		all = append(all, FeatureZip)
 	}
 	if _, _, ok := s.Sample(); ok {

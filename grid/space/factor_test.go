@@ -448,7 +448,7 @@ func TestZipOfOne(t *testing.T) {
 	for _, axes := range [][]Axis{read, {set}, file} {
 		s, err := New(axes, nil)
 		check(t, err)
-		if slices.ContainsFunc(s.axes.factors, (*factor).isZip) || slices.ContainsFunc(s.Values(), (*Values).HasLists) {
+		if HasZip(s) || slices.ContainsFunc(s.Values(), (*Values).HasLists) {
 			t.Errorf("%v goes together", axes)
 		}
 		for _, more := range []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}, {Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}}}} {

@@ -129,7 +129,7 @@ type Sweep struct {
 	Problem     string          `json:"problem,omitempty"`     // why no trial is running although some are pending
 	Waits       string          `json:"waits,omitempty"`       // nodes without room for its trials, while none is running
 	Sharing     []Sharing       `json:"gpu_sharing,omitempty"` // the measured GPU shares of its trials, with gpu_memory: auto
-	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, for Sweeps.Watch; only for a single sweep
+	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, from which to watch; only for a single sweep
 }
 
 // Description describes what a sweep runs and where it came from. Values of variables that may be
