@@ -276,12 +276,13 @@ func (c *blockCache) evict(b *trialBlock) {
 	}
 }
 
-// transactionEnded forgets the flushed blocks, and tells readers what has changed.
-func (c *blockCache) transactionEnded() {
+// transactionEnded forgets the flushed blocks, and tells readers what has changed at the moment at
+// which publish makes the result visible.
+func (c *blockCache) transactionEnded(publish func()) {
 	c.mu.Lock()
 	c.flushed, c.flushedBytes = nil, 0
 	c.mu.Unlock()
-	c.changes.publish()
+	c.changes.publish(publish)
 }
 
 func (c *blockCache) writeBlock(b *trialBlock) error {

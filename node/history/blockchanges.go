@@ -36,11 +36,12 @@ func (c *blockChanges) add(block int64) {
 	}
 }
 
-// publish makes the changes of a transaction known, once it has ended: from then on readers see
-// them.
-func (c *blockChanges) publish() {
+// publish makes the result of a transaction visible, once it has ended, and its changes known. A
+// reader that saw the one without the other would keep what it reads for longer than it is valid.
+func (c *blockChanges) publish(result func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	result()
 	c.last++
 	if len(c.changes)+len(c.open) > maxKnownChanges {
 		c.since, c.changes = c.last, nil

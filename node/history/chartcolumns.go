@@ -58,11 +58,11 @@ func (d *reader) Columns(ctx context.Context, id grid.SweepID, limit int64, want
 	c.Nodes = slices.Clone(d.nodes)
 	d.mu.Unlock()
 	c.chooseBlocks(s, limit)
-	missing, earlier := d.columns.fill(s, c, wanted)
+	missing, earlier, mark := d.columns.fill(s, c, wanted)
 	if len(missing) == 0 {
 		return c, nil
 	}
-	mark := d.blocks.changes.mark()
+	mark = min(mark, d.blocks.changes.mark())
 	if err := d.readColumns(ctx, c, s, missing, earlier); err != nil {
 		return nil, fmt.Errorf("read columns of %s: %w", id, d.markDamage(err))
 	}

@@ -177,7 +177,7 @@ func TestLeavingBlocksAreSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.blocks.transactionEnded()
+	d.blocks.transactionEnded(func() {})
 	if seen := states(); seen != 3 || len(d.blocks.flushed) > 0 || d.blocks.flushedBytes != 0 {
 		t.Errorf("%d trials are seen afterwards, want 3", seen)
 	}
@@ -248,7 +248,7 @@ func TestUnchanged(t *testing.T) {
 	for i := range int64(maxKnownChanges) {
 		d.blocks.changes.add(1000 + i)
 	}
-	d.blocks.changes.publish()
+	d.blocks.changes.publish(func() {})
 	check("after many changes", mark, false, false)
 	mark = d.Mark()
 	if err := d.load(); err != nil {
@@ -257,5 +257,80 @@ func TestUnchanged(t *testing.T) {
 	check("after what is in memory was loaded again", mark, false, false)
 	if d.Unchanged("s-2", 0, 1, d.Mark()) {
 		t.Error("trials of an unknown sweep are unchanged")
+	}
+}
+
+// failAll folds a failure of each trial of some blocks, and writes the blocks to the file.
+func failAll(t *testing.T, d *DB, count int64) {
+	t.Helper()
+	var events []grid.Event
+	for i := range count {
+		e := finished(i, `{"loss": 1}`)
+		e.Result.Class = grid.ClassExit
+		events = append(events, e)
+	}
+	foldEvents(t, d, "s-1", events...)
+	if err := d.w.transaction(func() error { return d.blocks.flush(0) }); err != nil {
+		t.Fatal(err)
+	}
+	d.blocks.transactionEnded(func() {})
+}
+
+// TestColumnsBesideARetry folds a retry while another column is added to those that are cached:
+// what is cached then must not pass for what was read after the retry.
+func TestColumnsBesideARetry(t *testing.T) {
+	const count = 3 * BlockTrials
+	d := open(t)
+	failAll(t, d, count)
+	states := func() *Columns {
+		t.Helper()
+		c, err := d.Columns(t.Context(), "s-1", 0, ColumnObjective)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	states()
+	s := d.sweep("s-1")
+	c := &Columns{Stride: 1, Values: map[Column][]float32{}, exact: map[Column][]bool{}}
+	c.chooseBlocks(s, 0)
+	missing, earlier, mark := d.columns.fill(s, c, []Column{ColumnWall})
+	foldEvents(t, d, "s-1", grid.Event{Kind: grid.ReopenedRange, Index: 0, End: count, Time: 5000})
+	mark = min(mark, d.Mark())
+	if err := d.readColumns(t.Context(), c, s, missing, earlier); err != nil {
+		t.Fatal(err)
+	}
+	d.columns.add(s, c, mark, d.sweep("s-1") != s)
+	for i, state := range states().State {
+		if got := grid.States[state-1]; got != grid.Pending {
+			t.Fatalf("trial %d is %s, want %s", i, got, grid.Pending)
+		}
+	}
+}
+
+// TestResultIsSeenWithItsChanges reads while a fold makes its result visible: who sees the result
+// also sees that blocks have changed.
+func TestResultIsSeenWithItsChanges(t *testing.T) {
+	d := open(t)
+	failAll(t, d, 10)
+	mark := d.Mark()
+	seq := d.Applied() + 1
+	f := &fold{d: d, policy: objectivePolicy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}}
+	batch := &grid.Batch{Sweep: "s-1", Node: "n", Events: []grid.Event{{Kind: grid.ReopenedRange, Index: 0, End: 10, Time: 5000}}}
+	if err := d.w.transaction(func() error { return f.foldAll([]Stored{{Seq: seq, Batch: batch}}) }); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan bool)
+	d.blocks.transactionEnded(func() {
+		f.publish()
+		go func() {
+			if d.Applied() != seq {
+				t.Errorf("applied: got %d, want %d", d.Applied(), seq)
+			}
+			seen <- d.Unchanged("s-1", 0, 10, mark)
+		}()
+	})
+	if <-seen {
+		t.Error("trials that were reopened pass for unchanged")
 	}
 }

@@ -3,6 +3,7 @@ package history
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -79,9 +80,11 @@ func (s *columnSet) bytes() int {
 }
 
 // fill adds cached columns of a sweep to columns of the same blocks, and returns which of the
-// wanted ones are missing, and a set of an earlier moment that may have most of their values; nil
-// for none.
-func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missing []Column, earlier *columnSet) {
+// wanted ones are missing, a set of an earlier moment that may have most of their values, nil for
+// none, and the mark of the columns that it has added.
+func (k *columnCache) fill(
+	s *sweepSummary, c *Columns, wanted []Column,
+) (missing []Column, earlier *columnSet, mark uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	set := k.useLocked(func(set *columnSet) bool { return set.isOf(s, c.Stride) })
@@ -92,7 +95,7 @@ func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missin
 				missing = append(missing, w)
 			}
 		}
-		return missing, set
+		return missing, set, math.MaxUint64
 	}
 	all := set.all
 	c.State, c.Attempts, c.Class, c.Cause, c.Node = all.State, all.Attempts, all.Class, all.Cause, all.Node
@@ -103,7 +106,7 @@ func (k *columnCache) fill(s *sweepSummary, c *Columns, wanted []Column) (missin
 			missing = append(missing, w)
 		}
 	}
-	return missing, nil
+	return missing, nil, set.mark
 }
 
 // useLocked returns the cached set that is meant, nil for none.

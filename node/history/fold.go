@@ -36,10 +36,11 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 	}
 	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}, changed: make([]Transition, 0, events)}
 	err := d.w.transaction(func() error { return f.foldAll(stored) })
-	if err == nil {
-		f.publish() // before the changes are known: the overlay tells the states of rows
-	}
-	d.blocks.transactionEnded()
+	d.blocks.transactionEnded(func() {
+		if err == nil {
+			f.publish()
+		}
+	})
 	if err != nil {
 		d.reload()
 		return nil, fmt.Errorf("fold events: %w", d.markDamage(err))

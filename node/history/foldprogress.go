@@ -33,11 +33,14 @@ func (d *DB) FoldProgress(ctx context.Context, batches []*grid.Batch, policy fun
 		}
 		return f.flush()
 	})
-	d.blocks.transactionEnded()
+	d.blocks.transactionEnded(func() {
+		if err == nil {
+			f.publish()
+		}
+	})
 	if err != nil {
 		d.reload()
 		return fmt.Errorf("store metrics: %w", d.markDamage(err))
 	}
-	f.publish()
 	return nil
 }

@@ -16,6 +16,8 @@ const (
 	// keptTrialPages bounds the pages that are kept, and trialPagesTTL how long unused ones stay.
 	keptTrialPages = 16
 	trialPagesTTL  = 5 * time.Second
+	// maxPageValues bounds the values of a page that is kept: a sweep may have a thousand metrics.
+	maxPageValues = 20_000
 )
 
 // trialPages keeps pages of tables by index. While a sweep runs at full rate, most pages that
@@ -67,7 +69,11 @@ func (p *trialPages) find(key string, s *grid.Sweep, h *history.DB) (table api.T
 	return k.table, true
 }
 
+// add keeps a page, unless it is large.
 func (p *trialPages) add(page *trialPage) {
+	if int(page.table.Count)*len(page.table.Columns) > maxPageValues {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.kept = append(slices.DeleteFunc(p.kept, func(k *trialPage) bool { return k.key == page.key }), page)
