@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -352,7 +351,9 @@ func (g *sweepFold) readTrials(trials ranges.Range) error {
 		})
 	}
 	for _, r := range again {
-		err = errors.Join(err, g.f.readFirst(g, r))
+		if err == nil {
+			err = g.f.readFirst(g, r)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("load trials %d to %d: %w", trials.Lo, trials.Hi-1, err)
@@ -423,7 +424,10 @@ func (g *sweepFold) storeTrials() error {
 			others = append(others, r)
 		}
 	}
-	if err := cmp.Or(g.f.insert(g, &g.f.d.w.again, again), g.f.insert(g, &g.f.d.w.insert, others)); err != nil {
+	if err := g.f.insert(g, &g.f.d.w.again, again); err != nil {
+		return err
+	}
+	if err := g.f.insert(g, &g.f.d.w.insert, others); err != nil {
 		return err
 	}
 	for _, r := range g.dirty {

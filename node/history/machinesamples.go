@@ -1,7 +1,6 @@
 package history
 
 import (
-	"cmp"
 	"context"
 	"database/sql/driver"
 	"fmt"
@@ -44,10 +43,15 @@ func (d *DB) StoreSamples(ctx context.Context, nodes []grid.NodeID, pack func(gr
 			}
 			return nil
 		})
-		for _, node := range gone {
-			err = cmp.Or(err, d.w.run(deleteSample, node))
+		if err != nil {
+			return err
 		}
-		return err
+		for _, node := range gone {
+			if err := d.w.run(deleteSample, node); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("delete samples: %w", d.markDamage(err))

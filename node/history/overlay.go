@@ -63,6 +63,13 @@ func (o *overlay) apply(t *grid.Trial, reopened int64) {
 	}
 }
 
+// changes reports whether other trials may have some states than their rows say. No row of a trial
+// that runs or has succeeded is covered.
+func (o *overlay) changes(states []grid.State) bool {
+	return len(o.ranges) > 0 &&
+		slices.ContainsFunc(states, func(s grid.State) bool { return s != grid.Running && s != grid.Succeeded })
+}
+
 // add covers the rows of trials of a sweep.
 func (o *overlay) add(w *writer, sweep int64, added overlayRange) error {
 	if err := o.remove(w, sweep, added.Range); err != nil {

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"cmp"
 	"database/sql/driver"
 	"fmt"
 
@@ -83,10 +82,15 @@ func (g *sweepFold) reopenInBlock(trials ranges.Range, at int64) error {
 		}
 		return nil
 	})
-	for _, r := range found {
-		err = cmp.Or(err, g.cover(r))
+	if err != nil {
+		return err
 	}
-	return err
+	for _, r := range found {
+		if err := g.cover(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cover reopens trials of one block, which are no longer counted as ended.

@@ -2,13 +2,17 @@ package history
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 )
 
 // TestRetriesAgreeWithModel ends and retries ranges of trials at random, and opens and rebuilds the
@@ -110,7 +114,7 @@ func TestRetriesAgreeWithModel(t *testing.T) {
 func checkListings(t *rapid.T, d *DB, trials []grid.Trial) {
 	t.Helper()
 	for _, q := range []Query{
-		{States: []grid.State{grid.Pending}}, {States: []grid.State{grid.Failed, grid.Cancelled}, Limit: 300},
+		{States: []grid.State{grid.Running}}, {States: []grid.State{grid.Pending}}, {States: []grid.State{grid.Failed, grid.Cancelled}, Limit: 300},
 		{States: []grid.State{grid.Pending}, Limit: 20, Offset: 30}, {States: []grid.State{grid.Failed}, Desc: true, Limit: 600},
 		{States: []grid.State{grid.Failed}, From: 40}, {States: []grid.State{grid.Pending}, Desc: true, After: &Cursor{Index: 500}},
 		{Sort: SortState, Limit: 540}, {Sort: SortState, Desc: true, Limit: 30, Offset: 200},
@@ -243,5 +247,89 @@ func TestReopenedRowsStay(t *testing.T) {
 				t.Errorf("attempt %d of trial %d: got %+v, want outcome %s", i+1, index, a, outcome)
 			}
 		}
+	}
+}
+
+// TestFullDiskBesideARetry fills the disk while second attempts end and another trial is retried:
+// nothing of the failed fold is stored, and the same events count once there is room.
+func TestFullDiskBesideARetry(t *testing.T) {
+	const count, again = 2 * BlockTrials, BlockTrials
+	dir := gridtest.SmallDisk(t, "32m", 0)
+	d := openAt(t, filepath.Join(dir, "history.db"))
+	defer func() { mustClose(t, d) }()
+	failAll(t, d, count)
+	foldEvents(t, d, "s-1", grid.Event{Kind: grid.ReopenedRange, Index: 0, End: again, Time: 5000})
+	var events []grid.Event
+	for i := range int64(again) {
+		e := finished(i, "{}")
+		e.Attempt, e.Run, e.Time = 2, fmt.Sprintf("again%d", i), 6000
+		e.Result.Class, e.Result.Reason = grid.ClassExit, strings.Repeat("x", 12<<10)
+		events = append(events, e)
+	}
+	events = append(events, grid.Event{Kind: grid.Reopened, Index: again, Time: 7000})
+	batch := []Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: "s-1", Node: "n", Events: events}}}
+
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, int64(disk.Bavail)*disk.Bsize-3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Fold(t.Context(), batch, objectivePolicy); !IsFull(err) {
+		t.Fatalf("got %v, want that the disk is full", err)
+	}
+	id := grid.TrialID{Sweep: "s-1", Index: again}
+	if trial, _, err := d.Trial(t.Context(), id); err != nil || trial.State != grid.Failed {
+		t.Errorf("after the failed fold: got %s, %v, want %s", trial.State, err, grid.Failed)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	changed, err := d.Fold(t.Context(), batch, objectivePolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reopened := 0
+	for _, c := range changed {
+		if c.Change == grid.Reopen {
+			reopened++
+		}
+	}
+	counts, _ := d.Counts(t.Context(), "s-1") // from memory
+	if reopened != 1 || counts.Failed != count-1 || counts.Retrying != 1 {
+		t.Errorf("got %d transitions of a retry, and counts %+v; want 1, with %d failed and 1 retrying", reopened, counts, count-1)
+	}
+}
+
+// TestListingBesideARetry lists failed trials while they are retried: none that it yields is
+// pending.
+func TestListingBesideARetry(t *testing.T) {
+	const count = 4 * BlockTrials
+	d := open(t)
+	failAll(t, d, count)
+	yielded := 0
+	for trial, err := range d.Trials(t.Context(), "s-1", Query{States: []grid.State{grid.Failed}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if yielded++; trial.State != grid.Failed {
+			t.Fatalf("got trial %d, which is %s", trial.Index, trial.State)
+		}
+		if yielded == 1 {
+			foldEvents(t, d, "s-1", grid.Event{Kind: grid.ReopenedRange, Index: 0, End: count, Time: 5000})
+		}
+	}
+	if yielded == 0 || yielded == count {
+		t.Errorf("got %d trials, want those of the pages that were read before the retry", yielded)
+	}
+	for _, states := range [][]grid.State{{grid.Running}, {grid.Succeeded}} {
+		for range d.Trials(t.Context(), "s-1", Query{States: states}) {
+			t.Errorf("got a trial that is %v", states)
+		}
+	}
+	if len(d.columns.sets) != 0 {
+		t.Error("columns were read for states that no retry changes")
 	}
 }

@@ -103,7 +103,7 @@ func (d *reader) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2
 		}
 		l := &listing{selection{q, s}, d}
 		var err error
-		switch indexed := len(s.overlay.ranges) == 0 && (l.isOpen() || s.known.Count() < d.minColumnRows); {
+		switch indexed := !s.overlay.changes(q.States) && (l.isOpen() || s.known.Count() < d.minColumnRows); {
 		case q.Sort != SortIndex && q.Sort != "":
 			err = l.sorted(ctx, yield)
 		case len(q.States) == 0 || indexed:
@@ -135,10 +135,13 @@ func (sel *selection) condition(lo, hi int64) string {
 	if len(sel.q.States) == 0 {
 		return b
 	}
-	if sel.isOpen() && len(sel.sweep.overlay.ranges) == 0 { // it covers rows of trials that have ended
-		b += openSQL
+	state := sel.sweep.overlay.stateSQL()
+	if !sel.sweep.overlay.changes(sel.q.States) {
+		if state = "state"; sel.isOpen() {
+			b += openSQL
+		}
 	}
-	return b + " AND " + sel.sweep.overlay.stateSQL() + " IN (" + sel.stateCodes() + ")"
+	return b + " AND " + state + " IN (" + sel.stateCodes() + ")"
 }
 
 // openSQL lets SQLite use the index of trials that have not ended, which files of before version 13
@@ -187,11 +190,14 @@ func (l *listing) byIndex(ctx context.Context, yield func(grid.Trial, error) boo
 			return err
 		}
 		for i := range page {
+			if len(l.q.States) > 0 && !slices.Contains(l.q.States, page[i].State) {
+				continue // it was reopened after the listing began
+			}
+			left--
 			if !yield(page[i], nil) {
 				return nil
 			}
 		}
-		left -= int64(len(page))
 		if int64(len(page)) < n || (l.q.Limit > 0 && left == 0) {
 			return nil
 		}
