@@ -151,5 +151,8 @@ func (id *Identity) Expires() time.Time { return id.Leaf().NotAfter }
 // token.
 func (id *Identity) Expired() bool { return id.now().After(id.Expires()) }
 
+// RenewalDue returns the time from which the master renews the node's certificate.
+func (id *Identity) RenewalDue() time.Time { return renewalDue(id.Leaf()) }
+
 // Lifetime returns the total validity of the node's certificate.
 func (id *Identity) Lifetime() time.Duration { return id.Expires().Sub(issuedAt(id.Leaf())) }

@@ -10,6 +10,30 @@ import (
 	"mlfnode/grid"
 )
 
+// Output is a piece of an attempt's output. Pieces of one stream of one run come in order.
+type Output struct {
+	Index  int64     `json:"index"`
+	Run    string    `json:"run"`
+	Stream string    `json:"stream"` // stdout, stderr or setup (the setup step that ran for it)
+	Offset int64     `json:"offset"` // offset of Data in this stream of the run
+	Data   []byte    `json:"data"`
+	Time   time.Time `json:"time"`
+	Seq    uint64    `json:"seq"` // position in the log, from which to continue
+
+	// A piece without data, at the end of Logs, reports what is missing from a run: Cut and Gone as
+	// in Printed, in bytes.
+	Cut  int64 `json:"cut,omitempty"`
+	Gone int64 `json:"gone,omitempty"`
+}
+
+// LogQuery selects output. Index -1 selects the whole sweep. For a single trial, the query selects
+// the output of its latest attempt, or of Attempt.
+type LogQuery struct {
+	Index   int64
+	Attempt int
+	Follow  bool // continue until the sweep or the trial has ended
+}
+
 // The paths of one trial's output and files, below a prefix. Each takes the number of an attempt in
 // the query; the default is the attempt that determines the trial's state.
 const (

@@ -14,6 +14,21 @@ import (
 	"mlfnode/grid/units"
 )
 
+// Submit is a new sweep. Its bundle must already be stored. On the wire it is a Submission.
+type Submit struct {
+	Token        string // identifies this submission: submitting it again returns the same sweep
+	Project      string
+	Name         string
+	Origin       *grid.Origin
+	Task         grid.Task
+	Bundle       string
+	Space        space.Space
+	Priority     int
+	MaxParallel  int
+	Environ      []string // of the submitting shell, KEY=value; empty: each node's own
+	EnvironAdded []string // overrides single variables of either environment, KEY=value
+}
+
 // Submission is the body of a request for a new sweep. It describes the sweep in the terms of
 // project.yaml, not in those of the store: the master makes the space and the record. Sweeps.Submit
 // makes one from a Submit. The names are those that older versions sent, so that a client and a

@@ -2,14 +2,132 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
+
+// SweepCounts counts the trials of a sweep by state. They add up to Count.
+type SweepCounts struct {
+	Sweep     grid.SweepID    `json:"sweep"`
+	State     grid.SweepState `json:"state"`
+	Count     int64           `json:"count"`
+	Pending   int64           `json:"pending"`
+	Running   int64           `json:"running"`
+	Succeeded int64           `json:"succeeded"`
+	Failed    int64           `json:"failed"`
+	Cancelled int64           `json:"cancelled"`
+	Stopped   int64           `json:"stopped,omitempty"` // the part of cancelled that was stopped early
+}
+
+// OnlyCancelled counts the cancelled trials that were not stopped early.
+func (c *SweepCounts) OnlyCancelled() int64 { return c.Cancelled - c.Stopped }
+
+// Sweep is a sweep with its counts, as `sweeps --json` prints it.
+type Sweep struct {
+	SweepCounts
+
+	Project     string          `json:"project"`
+	Task        string          `json:"task"`
+	Name        string          `json:"name,omitempty"`
+	Owner       string          `json:"owner,omitempty"` // the submitting user, as reported by the submitting program
+	Priority    int             `json:"priority"`
+	MaxParallel int             `json:"max_parallel"`
+	Submitted   time.Time       `json:"submitted"`
+	Started     *time.Time      `json:"started"` // first attempt
+	Ended       *time.Time      `json:"ended"`
+	Paused      *time.Time      `json:"paused,omitempty"` // when it was paused
+	CPU         float64         `json:"cpu_seconds"`      // CPU time of all results
+	ETA         *float64        `json:"eta_seconds"`      // time until the last trial ends; null while unknown
+	Keys        []string        `json:"keys"`             // axes
+	Metrics     []string        `json:"metrics"`          // metric names seen, in order of first appearance
+	Objective   *grid.Objective `json:"objective,omitempty"`
+	Image       string          `json:"image,omitempty"`       // the container image; pinned to a digest once a trial has run
+	Bundles     []string        `json:"bundles,omitempty"`     // abbreviated digests of the file versions that its trials run, the submitted version first
+	Problem     string          `json:"problem,omitempty"`     // why no trial is running although some are pending
+	Waits       string          `json:"waits,omitempty"`       // nodes without room for its trials, while none is running
+	Sharing     []Sharing       `json:"gpu_sharing,omitempty"` // the measured GPU shares of its trials, with gpu_memory: auto
+	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, from which to watch; only for a single sweep
+}
+
+// Description describes what a sweep runs and where it came from. Values of variables that may be
+// secrets are left out.
+type Description struct {
+	Sweep  Sweep        `json:"sweep"`
+	Task   TaskSpec     `json:"task"`
+	Space  SpaceSpec    `json:"space"`
+	Bundle string       `json:"bundle,omitempty"` // SHA-256 of the files of the project, in hex
+	Hidden []string     `json:"hidden"`           // names of variables whose values are left out, including those set with --env
+	Origin *grid.Origin `json:"origin,omitempty"` // null for a sweep of an older version
+}
+
+// Sharing is the share of a GPU that trials get, for one model of GPU.
+type Sharing struct {
+	Model  string `json:"model"`
+	Value  string `json:"value,omitempty"` // the parameter in measure_by and its value, like batchsize=64
+	Trials int    `json:"trials"`          // how many share a GPU
+	Memory int64  `json:"memory"`          // bytes of GPU memory for each
+	Text   string `json:"text"`            // human-readable explanation of the share
+}
+
+// Update is one line of a watch: exactly one field is set. The last line is a Sweep at rest, of
+// which nothing runs any more.
+type Update struct {
+	Sweep  *Sweep  `json:"sweep,omitempty"`
+	Output *Output `json:"output,omitempty"`
+	Trial  *Trial  `json:"trial,omitempty"` // a trial that failed or is being rerun
+}
+
+// Extend requests new values of axes, or further points of a sample.
+type Extend struct {
+	Axes []space.Axis `json:"axes,omitempty"`
+	Draw int64        `json:"draw,omitempty"` // number of points to add to the sample, at most as many as remain; cannot be combined with axes
+}
+
+// Retry requests that trials be run again.
+type Retry struct {
+	Index      int64      `json:"index"`           // one trial, or -1 for all
+	FailedOnly bool       `json:"failed_only"`     // do not rerun cancelled trials
+	Class      grid.Class `json:"class,omitempty"` // only trials that failed in this class
+
+	Bundle string `json:"bundle,omitempty"` // digest of a stored bundle to run instead of the submitted one
+}
+
+// Set changes settings that a sweep was submitted with; nil leaves a setting unchanged.
+type Set struct {
+	Priority    *int      `json:"priority,omitempty"`
+	MaxParallel *int      `json:"max_parallel,omitempty"` // 0 means no limit
+	Timeout     *Duration `json:"timeout,omitempty"`      // for attempts that start from now on; 0 means no limit
+}
+
+// Check reports what is wrong with the values.
+func (s *Set) Check() error {
+	var priority, parallel int
+	if s.Priority != nil {
+		priority = *s.Priority
+	}
+	if s.MaxParallel != nil {
+		parallel = *s.MaxParallel
+	}
+	if s.Timeout != nil && *s.Timeout < 0 {
+		return fmt.Errorf("the timeout is %s, which is not a duration", time.Duration(*s.Timeout))
+	}
+	return checkPlace(priority, parallel)
+}
+
+// Done is the answer to an action.
+type Done struct {
+	Sweep   Sweep `json:"sweep"`
+	Changed int64 `json:"changed"` // number of trials reopened or added; with dry_run, of trials that the action would change
+	DryRun  bool  `json:"dry_run,omitempty"`
+}
 
 // Sweeps reads sweeps, starts them, and acts on them.
 type Sweeps struct{ client *Client }

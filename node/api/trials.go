@@ -12,10 +12,144 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/grid/space"
 )
+
+// Trial is one trial, as `trials --json` and `results --json` print it.
+type Trial struct {
+	Trial    string       `json:"trial"`
+	Index    int64        `json:"index"`
+	State    grid.State   `json:"state"`
+	Attempt  int          `json:"attempt"`  // the attempt that determines the state; 0 before the first
+	Attempts int          `json:"attempts"` // number of attempts so far
+	Node     grid.NodeID  `json:"node"`
+	ExitCode *int         `json:"exit_code"`       // 128 + the signal number if a signal ended the program; null until an attempt has ended, and if no program ran
+	Class    grid.Class   `json:"class,omitempty"` // failure class of its last attempt
+	Reason   string       `json:"reason"`          // human-readable cause of the failure; empty after a success
+	Params   space.Params `json:"params"`
+	Metrics  grid.Metric  `json:"metrics"`
+	Started  *time.Time   `json:"started"`
+	Ended    *time.Time   `json:"ended"`
+	Usage    Usage        `json:"resources"`
+	Output   Printed      `json:"output"`
+	Left     int          `json:"left,omitempty"`    // number of files and folders that it created in its work folder and that the task does not keep
+	Devices  []string     `json:"devices,omitempty"` // UUIDs of the GPUs assigned to the attempt
+	Bundle   string       `json:"bundle,omitempty"`  // abbreviated digest of the file version that it ran, if the sweep has several
+}
+
+// Printed describes how much of an ended attempt's output is kept: Bytes and Cut together are what
+// the program wrote.
+type Printed struct {
+	Bytes int64 `json:"bytes"`          // bytes stored when it ended
+	Cut   int64 `json:"cut"`            // bytes that were never stored, because they exceeded log_limit or the disk was full
+	Gone  Gone  `json:"gone,omitempty"` // how much has been removed since, because the output of all sweeps exceeded retention.logs
+}
+
+// Gone describes how much of the stored output has been removed; empty means none.
+type Gone string
+
+// The degrees of removal. The beginning is removed first.
+const (
+	PartGone Gone = "part"
+	AllGone  Gone = "all"
+)
+
+// Usage is what the attempt used.
+type Usage struct {
+	Wall   float64  `json:"wall_seconds"`
+	CPU    float64  `json:"cpu_seconds"`
+	Memory int64    `json:"peak_memory_bytes"`
+	GPUs   []GPUUse `json:"gpus,omitempty"` // one entry for each of the attempt's devices
+}
+
+// GPUUse is what an attempt used of a GPU or a MIG instance.
+type GPUUse struct {
+	UUID   string `json:"uuid"`
+	Memory int64  `json:"peak_memory_bytes"` // sampled once a second
+	Busy   int    `json:"busy_percent"`      // average utilization of the whole device
+}
+
+// Curve is the course of one metric of an attempt, in the order in which the program reported it.
+type Curve struct {
+	Run    string    `json:"run"` // see Attempt
+	Metric string    `json:"metric"`
+	Steps  []float64 `json:"steps"`
+	Values []float32 `json:"values"`
+}
+
+// Attempt is one run of a trial.
+type Attempt struct {
+	Attempt  int         `json:"attempt"`
+	Run      string      `json:"run"`
+	Node     grid.NodeID `json:"node"`
+	Outcome  string      `json:"outcome"` // running, result, retried or superseded
+	Class    grid.Class  `json:"class,omitempty"`
+	Snapshot int         `json:"snapshot,omitempty"` // number of the snapshot stored from its checkpoint
+	Resumed  int         `json:"resumed,omitempty"`  // number of the snapshot that it resumed from
+	Rule     string      `json:"rule,omitempty"`     // the rule that determined the class
+	Device   string      `json:"device,omitempty"`   // UUID of the GPU that caused the failure
+	ExitCode *int        `json:"exit_code"`          // as in Trial
+	Reason   string      `json:"reason"`
+	Started  *time.Time  `json:"started"`
+	Ended    *time.Time  `json:"ended"`
+	Usage    Usage       `json:"resources"`
+	Output   Printed     `json:"output"`
+	Devices  []string    `json:"devices,omitempty"` // as in Trial
+	Bundle   string      `json:"bundle,omitempty"`  // as in Trial
+}
+
+// ByHand describes how to run a trial without mlfnode: in the project's folder, with the
+// environment of the shell that submitted the sweep, which is not shown.
+type ByHand struct {
+	Trial   string      `json:"trial"`
+	Attempt int         `json:"attempt"` // the attempt whose GPUs are used; 0 before the first
+	Node    grid.NodeID `json:"node"`
+	Project string      `json:"project"`
+	Bundle  string      `json:"bundle"` // SHA-256 of the project files that it ran with, in hex; empty if there are none
+	Image   string      `json:"image"`  // the container image; empty without a container
+	Command []string    `json:"command"`
+	Setup   []string    `json:"setup"`
+	Env     []Variable  `json:"env"`    // variables set by the task and by mlfnode
+	Hidden  []string    `json:"hidden"` // names of further variables, whose values may be secrets
+	Script  string      `json:"script"` // the same as a shell script
+}
+
+// Variable is an environment variable. In Script, $d is a folder for the files that the program
+// leaves.
+type Variable struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Explanation describes the state of a trial and, if the trial is waiting, what keeps it from
+// running.
+type Explanation struct {
+	Trial string     `json:"trial"`
+	State grid.State `json:"state"`
+	Text  string     `json:"text"`            // human-readable description of its state
+	Nodes []Obstacle `json:"nodes,omitempty"` // what prevents it from starting, for each node
+}
+
+// Obstacle is what keeps a trial from starting on a node.
+type Obstacle struct {
+	Node grid.NodeID `json:"node,omitempty"` // empty for a standalone node
+	Code string      `json:"code"`           // grid.RefusalCode, or away, quarantined, drained, trouble, avoid, quiet
+	Text string      `json:"text"`
+}
+
+// TrialQuery selects and orders trials. The zero query selects every trial, ordered by index.
+type TrialQuery struct {
+	States []grid.State
+	Class  grid.Class // of the last attempt; without States, only trials that it ended
+	Sort   string     // index, started, ended, wall, cpu, memory, state, attempts, objective, or a metric's name
+	Desc   bool
+	Limit  int64 // 0 means no limit
+	Offset int64
+	Where  url.Values // more conditions, in the form that charts take: p[KEY], m[NAME], node
+}
 
 // PathRunFiles is where a node puts the files that one of its runs has left.
 const PathRunFiles = "/runs/{sweep}/{index}/{run}/artifacts"

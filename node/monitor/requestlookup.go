@@ -97,20 +97,6 @@ func trialIndex(s *grid.Sweep, text string) (int64, error) {
 	}
 }
 
-// list returns the sweeps in a state and of a project, the newest first; an empty string matches
-// any.
-func (l *lookup) list(state, project string) []*grid.Sweep {
-	var all []*grid.Sweep
-	for _, rec := range l.master.Sweeps() {
-		s := rec.Sweep
-		if !s.Removing && (state == "" || string(s.State) == state) && (project == "" || s.Project == project) {
-			all = append(all, s)
-		}
-	}
-	slices.SortFunc(all, func(a, b *grid.Sweep) int { return b.Compare(a) })
-	return all
-}
-
 // trial returns the trial that a request names, and its sweep.
 func (l *lookup) trial(r *http.Request) (*grid.Sweep, int64, error) {
 	s, err := l.sweep(r)

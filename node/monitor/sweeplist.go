@@ -25,6 +25,20 @@ var sweepColumns = []column[api.Sweep]{
 	{"eta_seconds", func(s *api.Sweep) any { return s.ETA }},
 }
 
+// list returns the sweeps in a state and of a project, the newest first; an empty string matches
+// any.
+func (l *lookup) list(state, project string) []*grid.Sweep {
+	var all []*grid.Sweep
+	for _, rec := range l.master.Sweeps() {
+		s := rec.Sweep
+		if !s.Removing && (state == "" || string(s.State) == state) && (project == "" || s.Project == project) {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b *grid.Sweep) int { return b.Compare(a) })
+	return all
+}
+
 // list answers with the sweeps that the query selects, the newest first.
 func (h *sweepHandlers) list(w http.ResponseWriter, r *http.Request) {
 	media := preferredMedia(r)
