@@ -49,7 +49,7 @@ func (c *movingCluster) settings(name string) config.Config {
 	}
 	cfg.StateDir, cfg.Node = filepath.Join(c.t.TempDir(), name), grid.NodeID(name)
 	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Worker = "127.0.0.1", "127.0.0.1", false
-	cfg.Cluster.Ports, cfg.Cluster.Patience = config.Ports{API: freePort(c.t), NATS: freePort(c.t)}, backupPatience
+	cfg.Cluster.Ports, cfg.Cluster.Patience = config.Ports{API: freePort(c.t), NATS: freePort(c.t), Gossip: freePort(c.t)}, backupPatience
 	cfg.Logger = slog.New(slog.NewTextHandler(c.t.Output(), nil))
 	return cfg
 }
