@@ -200,8 +200,8 @@ func BenchmarkRestart(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkFoldRetry folds a million trials that have failed, the retry of all of them, and their new
-// results.
+// BenchmarkFoldRetry folds a million trials that have failed, the retry of all of them, and their
+// new results.
 func BenchmarkFoldRetry(b *testing.B) {
 	d := openAt(b, filepath.Join(b.TempDir(), "history.db"))
 	defer mustClose(b, d)

@@ -14,11 +14,11 @@ import (
 	"mlfnode/grid"
 )
 
-// Charts read one value of all trials, so values are stored by column as well: a chunk, a row of the
-// table piece, holds one column of one block of trials. Chunks are derived from the rows of trials.
-// The blocks that change are kept in memory and written when they are evicted; the table stale names
-// these blocks, in the same transaction as their rows, so that after a crash they are rebuilt from
-// the rows.
+// Charts read one value of all trials, so values are stored by column as well: a chunk, a row of
+// the table piece, holds one column of one block of trials. Chunks are derived from the rows of
+// trials. The blocks that change are kept in memory and written when they are evicted; the table
+// stale names these blocks, in the same transaction as their rows, so that after a crash they are
+// rebuilt from the rows.
 
 // Column identifies a value of trials that charts read.
 type Column int

@@ -9,7 +9,8 @@ import (
 	"mlfnode/grid/ranges"
 )
 
-// catalog is what is kept in memory of all sweeps and nodes. Readers use it while a fold prepares the next state.
+// catalog is what is kept in memory of all sweeps and nodes. Readers use it while a fold prepares
+// the next state.
 type catalog struct {
 	mu      sync.Mutex
 	applied uint64

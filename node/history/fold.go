@@ -365,8 +365,8 @@ func (g *sweepFold) readTrials(trials ranges.Range) error {
 // costs less than another query.
 const maxReadGap = 3
 
-// readKnownTrials reads the rows of all trials that events are about, neighbours together: all trials of a
-// retry have a row.
+// readKnownTrials reads the rows of all trials that events are about, neighbours together: all
+// trials of a retry have a row.
 func (g *sweepFold) readKnownTrials(events []grid.Event) error {
 	var known []int64
 	for i := range events {

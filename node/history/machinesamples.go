@@ -9,8 +9,8 @@ import (
 	"mlfnode/grid"
 )
 
-// What machines were doing is not an event. History keeps it only so that a restart of the master does
-// not lose it, in the form that the master gives it.
+// What machines were doing is not an event. History keeps it only so that a restart of the master
+// does not lose it, in the form that the master gives it.
 
 // How busy machines were is not an event. History keeps it only so that a restart of the master
 // does not lose it, as the bytes that the master provides.

@@ -160,8 +160,8 @@ func checkListings(t *rapid.T, d *DB, trials []grid.Trial) {
 	}
 }
 
-// TestRetryOfAnEarlierVersion opens a file in which a retry has changed rows, as version 12 did: the
-// trial is pending, and both its attempts are known when it has run again.
+// TestRetryOfAnEarlierVersion opens a file in which a retry has changed rows, as version 12 did:
+// the trial is pending, and both its attempts are known when it has run again.
 func TestRetryOfAnEarlierVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)

@@ -167,8 +167,8 @@ func (w *writer) transaction(fn func() error) error {
 		err = w.run(commitTx)
 	}
 	if err != nil {
-		// Some failures end the transaction by themselves, and then there is nothing to roll back. So
-		// fn must run no statement after one that failed: it would be committed alone.
+		// Some failures end the transaction by themselves, and then there is nothing to roll back.
+		// So fn must run no statement after one that failed: it would be committed alone.
 		_ = w.run(rollbackTx)
 	}
 	return err

@@ -53,7 +53,8 @@ func (q *inbox) send(ctx context.Context, run func(*scheduler)) error {
 	return nil
 }
 
-// call queues a function and waits until it has run. It returns errEnded when the master ends first.
+// call queues a function and waits until it has run. It returns errEnded when the master ends
+// first.
 func (q *inbox) call(ctx context.Context, run func(*scheduler)) error {
 	done := make(chan struct{})
 	q.post(func(s *scheduler) {
@@ -70,8 +71,8 @@ func (q *inbox) call(ctx context.Context, run func(*scheduler)) error {
 	}
 }
 
-// ask returns what fn returns in the scheduler's goroutine. It returns errEnded when the master ends
-// first.
+// ask returns what fn returns in the scheduler's goroutine. It returns errEnded when the master
+// ends first.
 func ask[T any](ctx context.Context, q *inbox, fn func(*scheduler) T) (answer T, err error) {
 	answers := make(chan T, 1)
 	if err := q.call(ctx, func(s *scheduler) { answers <- fn(s) }); err != nil {

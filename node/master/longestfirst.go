@@ -204,8 +204,8 @@ func (e *effect) complete() {
 // maxLoadedTimes bounds the run times that are loaded for a sweep with grid.OrderLongest.
 const maxLoadedTimes = 512
 
-// loadRunTimes loads the run times of trials that have ended, evenly from all of them. It leaves out
-// what it can't read: the order is computed again as trials end.
+// loadRunTimes loads the run times of trials that have ended, evenly from all of them. It leaves
+// out what it can't read: the order is computed again as trials end.
 func (s *scheduler) loadRunTimes(ctx context.Context, f *feed) {
 	defer f.longest.reorder()
 	step, at := max(1, f.done.Count()/maxLoadedTimes), int64(0)

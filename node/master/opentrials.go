@@ -25,8 +25,8 @@ type failedPlace struct {
 	at    time.Time
 }
 
-// recordFailure records where an attempt has failed. It also records whether its node alone has what
-// the trial saved last, because that could not be stored or the node's agent died.
+// recordFailure records where an attempt has failed. It also records whether its node alone has
+// what the trial saved last, because that could not be stored or the node's agent died.
 func (o *openTrials) recordFailure(t *history.Transition, s *grid.Sweep, now time.Time) {
 	failure := grid.FailureOf(t.Class)
 	if t.Node != "" && failure.Avoid != grid.ScopeNone {

@@ -15,8 +15,8 @@ import (
 // Outage configures how a master treats nodes that it does not hear from.
 type Outage struct {
 	LostAfter time.Duration // silence of a node after which its trials also start elsewhere
-	// AgentTimeout is how long programs wait for an agent that has died, on a node that does not say
-	// so itself.
+	// AgentTimeout is how long programs wait for an agent that has died, on a node that does not
+	// say so itself.
 	AgentTimeout time.Duration
 	Reconcile    Reconcile
 }

@@ -13,8 +13,8 @@ import (
 	"mlfnode/jetstream"
 )
 
-// recordWriter writes into the records of sweeps what the scheduler has learned of their trials, and
-// what nodes are to do about it.
+// recordWriter writes into the records of sweeps what the scheduler has learned of their trials,
+// and what nodes are to do about it.
 type recordWriter struct {
 	m *Master
 	s *scheduler

@@ -11,8 +11,8 @@ import (
 	"mlfnode/jetstream"
 )
 
-// The weight of the first batch of a retry, which is small so that the sweep continues soon, and the
-// maximum for later ones, each of which is twice as heavy as the one before. A trial that is
+// The weight of the first batch of a retry, which is small so that the sweep continues soon, and
+// the maximum for later ones, each of which is twice as heavy as the one before. A trial that is
 // reopened by itself weighs 1, and so do rangeWeight trials of a range, which cost history that
 // much less.
 const (

@@ -37,8 +37,8 @@ type leaseMode uint8
 const (
 	modeRange  leaseMode = iota // together with its neighbours
 	modeSingle                  // in a lease of its own, since it avoids nodes
-	// modeAnnounced is modeSingle in a lease whose node announces the attempt before it starts: nodes
-	// have died under the trial.
+	// modeAnnounced is modeSingle in a lease whose node announces the attempt before it starts:
+	// nodes have died under the trial.
 	modeAnnounced
 )
 

@@ -90,8 +90,8 @@ const keepCancelledFor = 24 * time.Hour
 const maxSnapshotPercent = 90
 
 // clean frees what was discarded. When there is too little room for need more bytes, it removes the
-// snapshots of ended sweeps, the oldest first; those of trials that may run again stay. With all, it
-// also removes what belongs to no sweep.
+// snapshots of ended sweeps, the oldest first; those of trials that may run again stay. With all,
+// it also removes what belongs to no sweep.
 func (s *trialSnapshots) clean(all bool, need int64) {
 	store := s.store
 	if store == nil {
