@@ -50,6 +50,39 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// TestLateRefusal logs out, and in again before the refusal of an earlier request arrives: it ends
+// the session before, not the new one.
+func TestLateRefusal(t *testing.T) {
+	c := newCluster(t)
+	m := c.monitor()
+	b := newBrowser(t)
+	b.allowFailures(true)
+	b.login(m)
+	b.see(".figures")
+	b.click("Log out")
+	b.see(".overlay")
+	eval[bool](b, `(async () => {
+		const api = await import(new URL('api.js', document.querySelector('script[type=module]').src));
+		const late = new Promise(resolve => { window.answer = resolve; }), ask = window.fetch;
+		window.fetch = async (...request) => {
+			const answer = await ask(...request);
+			if (answer.status === 401) await late;
+			return answer;
+		};
+		api.get('/sweeps').then(() => { window.refused = 200; }, refusal => { window.refused = refusal.status; });
+		return true;
+	})()`)
+	b.fill(".overlay input", m.link()+"\r")
+	b.wait("!document.querySelector('.overlay')")
+	eval[bool](b, "window.answer() === undefined")
+	b.wait("window.refused === 401")
+	b.rest()
+	if eval[bool](b, "!!document.querySelector('.overlay')") {
+		t.Error("the new session is over for the page")
+	}
+	b.see(".line.live")
+}
+
 // TestViewer is refused what changes something, and the page does not offer it.
 func TestViewer(t *testing.T) {
 	c := newCluster(t)

@@ -213,9 +213,10 @@ func (b *tab) confirm() {
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
 	b.see(selector)
-	if err := chromedp.Do(b.ctx, chromedp.SendKeys(chromedp.CSS(selector), text)); err != nil {
-		b.t.Fatalf("type into %s: %v", selector, err)
+	if err := chromedp.Do(b.ctx, chromedp.Focus(chromedp.CSS(selector))); err != nil {
+		b.t.Fatalf("focus %s: %v", selector, err)
 	}
+	b.press(text)
 }
 
 // press presses keys, one after another. The text of a key goes with its keydown event, as that of

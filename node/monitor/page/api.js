@@ -63,6 +63,7 @@ export const shownKey = () => (sessionKey() ? { 'Mlf-Session': sessionKey() } : 
  * @returns {Promise<Response>}
  */
 export async function ask(path, { query, ...options } = {}) {
+  const key = sessionKey();
   let resp;
   try {
     resp = await fetch(PREFIX + path + search(query), { credentials: 'same-origin', ...options, headers: { ...options.headers, ...shownKey() } });
@@ -72,7 +73,7 @@ export async function ask(path, { query, ...options } = {}) {
   }
   if (resp.ok) return resp;
   const problem = await problemOf(resp);
-  if (problem.status === 401) hooks.unauthorized();
+  if (problem.status === 401 && key === sessionKey()) hooks.unauthorized(); // else another session has begun since
   throw problem;
 }
 

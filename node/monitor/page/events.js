@@ -1,6 +1,6 @@
 // The stream of events: one for all tabs of a browser. Web Locks elect the tab that holds it; a channel passes states on to the others.
 // Events are states, not changes: nothing is lost when one is missed, and a new tab is given the newest of each.
-import { PREFIX, problemOf, search, shownKey } from './api.js';
+import { PREFIX, problemOf, search, sessionKey, shownKey } from './api.js';
 
 const QUIET = 45_000; // without a heart beat a stream is dead
 const HIDDEN = 60_000; // after which a hidden tab wants nothing
@@ -219,12 +219,13 @@ export class Stream {
       if (request === this.request) this.report({ condition: 'live', at: Date.now(), why: '' });
     };
     let why = 'the stream was cut', wait = 0;
+    const key = sessionKey();
     try {
       const headers = { ...shownKey(), ...(this.last ? { 'Last-Event-ID': this.last } : {}) };
       const resp = await fetch(`${PREFIX}/events${search({ topics: this.topics })}`, { signal: request.signal, headers, cache: 'no-store' });
       if (!resp.ok || !resp.body) {
         const problem = await problemOf(resp);
-        if (problem.status === 401) this.onUnauthorized();
+        if (problem.status === 401 && key === sessionKey()) this.onUnauthorized();
         const unknown = problem.status === 404 ? unknownTopics(this.topics.split(','), problem.detail) : [];
         unknown.forEach(t => this.refused.set(t, Date.now())); // it must not keep the others from being told
         const alone = problem.status === 409 && !this.alone; // a node that stands alone has no nodes to tell of

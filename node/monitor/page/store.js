@@ -1,7 +1,7 @@
 // What the page knows of the cluster: signals that the stream of events keeps up to date. Reading one in a component subscribes to it,
 // and its topic is asked for as long as somebody does.
 import { computed, signal } from '@preact/signals';
-import { get, hooks, post } from './api.js';
+import { get, hooks, post, sessionKey } from './api.js';
 import { Stream } from './events.js';
 
 /** Who is logged in: `{role}`, null for nobody, undefined while that is not known. @type {import('@preact/signals').Signal<any>} */
@@ -117,13 +117,14 @@ export async function start() {
 export const loginProblem = signal(null);
 
 async function whoami() {
+  const key = sessionKey();
   try {
     session.value = await get('/session');
     stream.retryNow();
   } catch (err) {
     const status = /** @type {any} */ (err).status;
-    if (status === 401) session.value = null;
-    else setTimeout(whoami, 2000);
+    if (status !== 401) setTimeout(whoami, 2000);
+    else if (key === sessionKey()) session.value = null;
   }
 }
 
@@ -143,7 +144,9 @@ export async function login(secret) {
 
 /** Ends the session. */
 export async function logout() {
+  const key = sessionKey();
   await post('/session', undefined, { method: 'DELETE' });
+  if (key !== sessionKey()) return; // another session has begun since
   localStorage.removeItem('mlf-session');
   session.value = null;
 }
