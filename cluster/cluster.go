@@ -102,7 +102,8 @@ func (cfg *Config) check() (advertise string, err error) {
 	case cfg.Node == "" || len(cfg.Node) > maxName:
 		return "", fmt.Errorf("node name %q: it needs 1 to %d bytes", cfg.Node, maxName)
 	case len(cfg.Label) > memberlist.LabelMaxSize:
-		return "", fmt.Errorf("cluster label: it has %d bytes, want at most %d", len(cfg.Label), memberlist.LabelMaxSize)
+		return "", fmt.Errorf("cluster label: it has %d bytes, want at most %d", len(cfg.Label),
+			memberlist.LabelMaxSize)
 	case len(cfg.Keys) == 0 && !bind.IsLoopback():
 		return "", fmt.Errorf("gossip on %s without a key: only a loopback address may go unencrypted", cfg.Bind)
 	}
@@ -120,7 +121,8 @@ func (cfg *Config) check() (advertise string, err error) {
 	}
 	advertised, err := netip.ParseAddr(cfg.Advertise)
 	if err != nil {
-		return "", fmt.Errorf("advertised address of the gossip: %w. Give an IP address that the other nodes reach", err)
+		return "", fmt.Errorf("advertised address of the gossip: %w. Give an IP address that the other nodes reach",
+			err)
 	}
 	if advertised.IsUnspecified() || advertised.IsMulticast() {
 		return "", fmt.Errorf("advertised address of the gossip: other nodes can't reach %s", advertised)

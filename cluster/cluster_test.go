@@ -35,7 +35,8 @@ func TestMembersKnowEachOther(t *testing.T) {
 		return m.Inventory != nil && m.Load == 1.5
 	})
 	list := nodes[0].Members()
-	if len(list) != 3 || list[0].Node != "n00" || list[2].Node != "n02" || list[1].Version != "1.0.0" || !list[1].Has(Worker) {
+	if len(list) != 3 || list[0].Node != "n00" || list[2].Node != "n02" || list[1].Version != "1.0.0" ||
+		!list[1].Has(Worker) {
 		t.Errorf("got members %+v", list)
 	}
 }

@@ -199,7 +199,8 @@ func measure(t *testing.T, n int) {
 	bytes, packets := e.bytes.Load(), e.packets.Load()
 	wait(t, 3*time.Minute) // with so many, each pair exchanges states every 150 s
 	quiet := time.Since(begun).Seconds() * float64(n)
-	t.Logf("in quiet times (%v): %.0f bytes/s and %.1f packets/s from each member, %.2f %% of a core", settled, float64(e.bytes.Load()-bytes)/quiet,
+	t.Logf("in quiet times (%v): %.0f bytes/s and %.1f packets/s from each member, %.2f %% of a core", settled,
+		float64(e.bytes.Load()-bytes)/quiet,
 		float64(e.packets.Load()-packets)/quiet, 100*(processorTime(t)-used).Seconds()/quiet)
 	for i, s := range all {
 		if len(s.losses) > 0 {
@@ -210,8 +211,10 @@ func measure(t *testing.T, n int) {
 	bytes, begun = e.bytes.Load(), time.Now()
 	all[n-1].ml.Shutdown()
 	times := learn(t, all[:n-1], fmt.Sprintf("n%03d", n-1))
-	t.Logf("a death is known after %s to the first, %s to the last of %d members", slices.Min(times), slices.Max(times), n-1)
-	t.Logf("until then: %.0f bytes/s from each member", float64(e.bytes.Load()-bytes)/time.Since(begun).Seconds()/float64(n))
+	t.Logf("a death is known after %s to the first, %s to the last of %d members", slices.Min(times), slices.Max(times),
+		n-1)
+	t.Logf("until then: %.0f bytes/s from each member",
+		float64(e.bytes.Load()-bytes)/time.Since(begun).Seconds()/float64(n))
 }
 
 // settle waits until the news of the beginning are told, when few packets are sent in a second. It

@@ -89,7 +89,8 @@ func TestWrongKey(t *testing.T) {
 	cfg = config("other")
 	cfg.Label = "another"
 	other := start(t, cfg)
-	if err := other.Join(short(t), []string{good.address}); err == nil || !strings.Contains(err.Error(), "another cluster") {
+	if err := other.Join(short(t), []string{good.address}); err == nil ||
+		!strings.Contains(err.Error(), "another cluster") {
 		t.Errorf("got error %v", err)
 	}
 	if n := len(good.Members()); n != 1 {

@@ -20,7 +20,8 @@ var born = time.UnixMilli(1_700_000_000_123)
 
 func TestMetaKeepsWhatOthersDecideBy(t *testing.T) {
 	s := Self{
-		Version: "1.2.3", Protocol: 2, Roles: []Role{Master, Worker}, APIPort: 7420, NATSPort: 7421, CPUs: 1.5, Memory: 8 << 30, GPUs: 8,
+		Version: "1.2.3", Protocol: 2, Roles: []Role{Master,
+			Worker}, APIPort: 7420, NATSPort: 7421, CPUs: 1.5, Memory: 8 << 30, GPUs: 8,
 		Slots: 64, Running: 63, Drained: true, Quarantined: true, Reason: "the fan is broken",
 	}
 	got, started, _ := decodeMeta(encodeMeta(s, born, false, memberlist.MetaMaxSize))
@@ -35,7 +36,8 @@ func anySelf(r *rapid.T) Self {
 	return Self{
 		Version: text.Draw(r, "version"), Reason: text.Draw(r, "reason"), Protocol: number.Draw(r, "protocol"),
 		Roles:   rapid.SliceOf(rapid.Map(text, func(s string) Role { return Role(s) })).Draw(r, "roles"),
-		APIPort: number.Draw(r, "api"), NATSPort: number.Draw(r, "nats"), Slots: number.Draw(r, "slots"), Running: number.Draw(r, "running"),
+		APIPort: number.Draw(r, "api"), NATSPort: number.Draw(r, "nats"), Slots: number.Draw(r,
+			"slots"), Running: number.Draw(r, "running"),
 		GPUs: number.Draw(r, "gpus"), CPUs: rapid.Float64().Draw(r, "cpus"), Memory: rapid.Int64().Draw(r, "memory"),
 		Load: rapid.Float64().Draw(r, "load"), Drained: rapid.Bool().Draw(r, "drained"),
 	}
@@ -51,7 +53,8 @@ func TestAnySelfFits(t *testing.T) {
 			r.Fatalf("got %d bytes, want at most %d", len(buf), limit)
 		}
 		got, started, _ := decodeMeta(buf)
-		if limit >= memberlist.MetaMaxSize && (got.Drained != s.Drained || !started.Equal(born) || !utf8.ValidString(got.Reason)) {
+		if limit >= memberlist.MetaMaxSize &&
+			(got.Drained != s.Drained || !started.Equal(born) || !utf8.ValidString(got.Reason)) {
 			r.Fatalf("got %+v of a life from %v", got, started)
 		}
 	})
@@ -60,7 +63,8 @@ func TestAnySelfFits(t *testing.T) {
 func TestReasonIsCutFirst(t *testing.T) {
 	s := Self{Version: strings.Repeat("v", 100), Memory: math.MaxInt64, CPUs: 64, Reason: strings.Repeat("é", 400)}
 	got, _, _ := decodeMeta(encodeMeta(s, born, false, memberlist.MetaMaxSize))
-	if got.Memory != s.Memory || got.CPUs != 64 || len(got.Version) != maxVersion || len(got.Reason) < 300 || !utf8.ValidString(got.Reason) {
+	if got.Memory != s.Memory || got.CPUs != 64 || len(got.Version) != maxVersion || len(got.Reason) < 300 ||
+		!utf8.ValidString(got.Reason) {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -92,7 +96,8 @@ func FuzzMeta(f *testing.F) {
 }
 
 func TestDetails(t *testing.T) {
-	m := &inventory.Machine{CPUs: 4, Driver: "550", GPUs: []inventory.GPU{{UUID: "GPU-1", Name: "A100", Memory: 40 << 30}}}
+	m := &inventory.Machine{CPUs: 4, Driver: "550",
+		GPUs: []inventory.GPU{{UUID: "GPU-1", Name: "A100", Memory: 40 << 30}}}
 	m.Groups = inventory.GroupsOf(m.GPUs)
 	one := newDetail("a", born, Self{Load: 0.5, Reason: "why", Inventory: m}, 7)
 	long := strings.Repeat("<", maxDetail)
@@ -101,14 +106,16 @@ func TestDetails(t *testing.T) {
 		GPUs: []inventory.GPU{{Name: long}}, Groups: []inventory.Group{{Model: long}},
 	}}, 1)
 	got := decodeDetails(encodeDetails([]*detail{one, huge}))
-	if len(got) != 2 || got[0].Serial != 7 || got[0].Started != born.UnixMilli() || got[1].Inventory == nil || got[1].Node != "b" {
+	if len(got) != 2 || got[0].Serial != 7 || got[0].Started != born.UnixMilli() || got[1].Inventory == nil ||
+		got[1].Node != "b" {
 		t.Fatalf("got %+v", got)
 	}
 	if diff := cmp.Diff(m, got[0].Inventory); diff != "" {
 		t.Error(diff)
 	}
 	future := &detail{Node: "c", raw: []byte(`{"node":"c","serial":1,"tomorrow":{"x":1}}`)}
-	if got := decodeDetails(encodeDetails([]*detail{future})); len(got) != 1 || string(got[0].raw) != string(future.raw) {
+	if got := decodeDetails(encodeDetails([]*detail{future})); len(got) != 1 ||
+		string(got[0].raw) != string(future.raw) {
 		t.Errorf("a field that is not known: got %+v", got)
 	}
 }
@@ -136,12 +143,14 @@ func TestLargeInventories(t *testing.T) {
 		total, kinds := 0, rapid.IntRange(1, 8).Draw(t, "kinds")
 		for i := range rapid.IntRange(0, 64).Draw(t, "gpus") {
 			g := inventory.GPU{
-				Index: i, UUID: "GPU-" + strings.Repeat("0", 36), Name: fmt.Sprintf("NVIDIA A100-%d", i%kinds), Memory: 40 << 30,
+				Index: i, UUID: "GPU-" + strings.Repeat("0", 36), Name: fmt.Sprintf("NVIDIA A100-%d",
+					i%kinds), Memory: 40 << 30,
 				Why: text.Draw(t, "why"), Trials: []string{"sweep-1/17"},
 			}
 			if n := rapid.IntRange(0, 7).Draw(t, "instances"); n > 0 {
 				g.MIG = true
-				g.Instances = slices.Repeat([]inventory.Instance{{UUID: "MIG-" + strings.Repeat("0", 36), Profile: "1g.5gb", Memory: 5 << 30}}, n)
+				g.Instances = slices.Repeat([]inventory.Instance{{UUID: "MIG-" + strings.Repeat("0", 36),
+					Profile: "1g.5gb", Memory: 5 << 30}}, n)
 				total += n
 			} else {
 				total++
@@ -159,7 +168,8 @@ func TestLargeInventories(t *testing.T) {
 			counted += g.Total
 		}
 		if counted != total || in.More != (len(in.GPUs) < before) || len(m.GPUs) != before || m.More {
-			t.Errorf("got %d of %d devices in groups, %d of %d GPUs, more: %v", counted, total, len(in.GPUs), before, in.More)
+			t.Errorf("got %d of %d devices in groups, %d of %d GPUs, more: %v", counted, total, len(in.GPUs), before,
+				in.More)
 		}
 		if in.More && len(got[0].raw) < maxDetail-4096 {
 			t.Errorf("%d bytes are left unused", maxDetail-len(got[0].raw))
@@ -168,11 +178,13 @@ func TestLargeInventories(t *testing.T) {
 }
 
 func FuzzDetails(f *testing.F) {
-	f.Add(encodeDetails([]*detail{newDetail("a", born, Self{Inventory: &inventory.Machine{GPUs: make([]inventory.GPU, 3)}}, 1)}))
+	f.Add(encodeDetails([]*detail{newDetail("a", born,
+		Self{Inventory: &inventory.Machine{GPUs: make([]inventory.GPU, 3)}}, 1)}))
 	f.Add([]byte{detailFormat, 2, '{', '}'})
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		for _, d := range decodeDetails(buf) {
-			if len(d.raw) > maxDetail || len(d.Reason) > maxReason || d.Inventory != nil && len(d.Inventory.GPUs) > maxGPUs {
+			if len(d.raw) > maxDetail || len(d.Reason) > maxReason || d.Inventory != nil &&
+				len(d.Inventory.GPUs) > maxGPUs {
 				t.Errorf("got %+v", d)
 			}
 		}

@@ -75,7 +75,8 @@ func startMany(t *testing.T, n int, change func(*Config)) []*Cluster {
 	}
 	defer func() {
 		if t.Failed() {
-			t.Logf("members of %s: alive %d, suspect %d, dead %d", nodes[0].node, count(nodes[0], Alive), count(nodes[0], Suspect), count(nodes[0], Dead))
+			t.Logf("members of %s: alive %d, suspect %d, dead %d", nodes[0].node, count(nodes[0], Alive),
+				count(nodes[0], Suspect), count(nodes[0], Dead))
 		}
 	}()
 	for _, c := range nodes {

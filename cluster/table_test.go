@@ -13,7 +13,8 @@ import (
 
 // event is what memberlist tells of a node.
 func event(name string, started time.Time, leaving bool) *memberlist.Node {
-	return &memberlist.Node{Name: name, Addr: net.IPv4(10, 0, 0, 1), Port: 7422, Meta: encodeMeta(Self{Version: "1"}, started, leaving, 512)}
+	return &memberlist.Node{Name: name, Addr: net.IPv4(10, 0, 0, 1), Port: 7422,
+		Meta: encodeMeta(Self{Version: "1"}, started, leaving, 512)}
 }
 
 func TestTableForgets(t *testing.T) {

@@ -7,13 +7,15 @@ import (
 
 func TestCheckImage(t *testing.T) {
 	digest := "@sha256:" + strings.Repeat("0f", 32)
-	for _, ref := range []string{"python", "python:3.12-slim", "lab/train", "docker.io/library/x:1", "reg.lab:5000/a/b_c/d__e/f-g.h:V1.0_x", "localhost/x",
+	for _, ref := range []string{"python", "python:3.12-slim", "lab/train", "docker.io/library/x:1",
+		"reg.lab:5000/a/b_c/d__e/f-g.h:V1.0_x", "localhost/x",
 		"[::1]:5000/x", "x" + digest, "x:1" + digest, "127.0.0.1:41/x:1", "a--b"} {
 		if err := CheckImage(ref); err != nil {
 			t.Errorf("%q: got %v, want it valid", ref, err)
 		}
 	}
-	for _, ref := range []string{"", " ", "Python", "python:", "python: 3", "a//b", "/a", "a/", "-a", "a:b:c", "a@sha256:12", "a" + digest + "x", "docker://x", "https://reg.lab/x",
+	for _, ref := range []string{"", " ", "Python", "python:", "python: 3", "a//b", "/a", "a/", "-a", "a:b:c",
+		"a@sha256:12", "a" + digest + "x", "docker://x", "https://reg.lab/x",
 		"a:" + strings.Repeat("x", 129), strings.Repeat("a", 513), "a\nb", "a:1\x00", "$IMAGE", "a;b", "--privileged"} {
 		if CheckImage(ref) == nil {
 			t.Errorf("%q: got no error", ref)
@@ -34,7 +36,8 @@ func TestParseMount(t *testing.T) {
 			t.Errorf("%q: got %+v and %v, want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", ":ro", "data", "data:/in", "/data:in", "/data:/in:rw", "/a:/b:/c", "/data/../etc", "/data/", "/data:/", "/", "/data:/in/..", "~/data", "$HOME:/x", "/a\x00b"} {
+	for _, text := range []string{"", ":ro", "data", "data:/in", "/data:in", "/data:/in:rw", "/a:/b:/c", "/data/../etc",
+		"/data/", "/data:/", "/", "/data:/in/..", "~/data", "$HOME:/x", "/a\x00b"} {
 		if got, err := ParseMount(text); err == nil {
 			t.Errorf("%q: got %+v, want an error", text, got)
 		}
@@ -48,8 +51,10 @@ func TestMountAllows(t *testing.T) {
 		node, task string
 		want       bool
 	}{
-		{"/data", "/data", true}, {"/data", "/data/a/b:/in", true}, {"/data", "/data:ro", true}, {"/data:ro", "/data:ro", true}, {"/", "/x", true},
-		{"/data:ro", "/data", false}, {"/data", "/database", false}, {"/data", "/", false}, {"/data/a", "/data", false}, {"/data", "/other:/data", false},
+		{"/data", "/data", true}, {"/data", "/data/a/b:/in", true}, {"/data", "/data:ro", true}, {"/data:ro",
+			"/data:ro", true}, {"/", "/x", true},
+		{"/data:ro", "/data", false}, {"/data", "/database", false}, {"/data", "/", false}, {"/data/a", "/data",
+			false}, {"/data", "/other:/data", false},
 	} {
 		node, err := ParseMount(tt.node)
 		if tt.node == "/" {
@@ -66,12 +71,14 @@ func TestMountAllows(t *testing.T) {
 }
 
 func TestParseUlimit(t *testing.T) {
-	for text, want := range map[string]Ulimit{"1024": {"nofile", 1024, 1024}, "1024:65536": {"nofile", 1024, 65536}, "-1": {"nofile", -1, -1}, "5:-1": {"nofile", 5, -1}, "0": {"nofile", 0, 0}} {
+	for text, want := range map[string]Ulimit{"1024": {"nofile", 1024, 1024}, "1024:65536": {"nofile", 1024, 65536},
+		"-1": {"nofile", -1, -1}, "5:-1": {"nofile", 5, -1}, "0": {"nofile", 0, 0}} {
 		if got, err := ParseUlimit("nofile", text); err != nil || got != want {
 			t.Errorf("%q: got %+v and %v, want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "x", "1:", ":1", "-2", "2:1", "-1:5", "1:2:3", "9999999999999999999", "1.5", "unlimited"} {
+	for _, text := range []string{"", "x", "1:", ":1", "-2", "2:1", "-1:5", "1:2:3", "9999999999999999999", "1.5",
+		"unlimited"} {
 		if got, err := ParseUlimit("nofile", text); err == nil {
 			t.Errorf("%q: got %+v, want an error", text, got)
 		}

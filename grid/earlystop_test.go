@@ -93,7 +93,8 @@ func TestHalvingStops(t *testing.T) {
 func TestTheBestIsNeverStopped(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := EarlyStop{Metric: "m", Goal: rapid.SampledFrom([]string{"minimize", "maximize"}).Draw(t, "goal"),
-			Rule: rapid.SampledFrom([]StopRule{StopMedian, StopHalving}).Draw(t, "rule"), After: float64(rapid.IntRange(1, 4).Draw(t, "after"))}
+			Rule: rapid.SampledFrom([]StopRule{StopMedian, StopHalving}).Draw(t,
+				"rule"), After: float64(rapid.IntRange(1, 4).Draw(t, "after"))}
 		c := NewComparison(s)
 		sign := map[string]float32{"minimize": 1, "maximize": -1}[s.Goal]
 		curves := map[int64][]Point{}
@@ -162,7 +163,8 @@ func TestLevels(t *testing.T) {
 		LevelPlain:    {{}, {StopAfter: 3}},
 		LevelEquipped: {{Checkpoint: &Checkpoint{}}, {Image: "x"}, {Resources: Resources{GPUs: One}}},
 		LevelNodes:    {{Order: OrderLongest, Repeat: true}, {Resources: Resources{Nodes: "gpu1"}}},
-		LevelFeatures: {{Repeat: true}, {Venv: ".venv"}, {Stop: &EarlyStop{}}, {Venv: ".venv", Resources: Resources{GPUs: One}}},
+		LevelFeatures: {{Repeat: true}, {Venv: ".venv"}, {Stop: &EarlyStop{}},
+			{Venv: ".venv", Resources: Resources{GPUs: One}}},
 	} {
 		for i := range tasks {
 			s := &Sweep{Task: tasks[i]}

@@ -50,7 +50,8 @@ func TestEscalatedToAWholeDevice(t *testing.T) {
 		{"a part, once", Resources{CPUs: One, GPUs: 250}, Resources{CPUs: One, GPUs: 250}, 1},
 		{"a part, twice", Resources{CPUs: One, GPUs: 250}, Resources{CPUs: One, GPUs: One}, 2},
 		{"memory, twice", Resources{CPUs: One, GPUMemory: 8}, Resources{CPUs: One, GPUs: One, GPUMemory: 8}, 2},
-		{"measured, once", Resources{CPUs: One, GPUMemory: GPUMemoryAuto}, Resources{CPUs: One, GPUMemory: GPUMemoryAuto}, 1},
+		{"measured, once", Resources{CPUs: One, GPUMemory: GPUMemoryAuto},
+			Resources{CPUs: One, GPUMemory: GPUMemoryAuto}, 1},
 		{"measured, twice", Resources{CPUs: One, GPUMemory: GPUMemoryAuto}, Resources{CPUs: One, GPUs: One}, 2},
 		{"whole already", Resources{CPUs: One, GPUs: 2 * One}, Resources{CPUs: One, GPUs: 2 * One}, 2},
 		{"a MIG instance", Resources{CPUs: One, GPUProfile: "1g.5gb"}, Resources{CPUs: One, GPUProfile: "1g.5gb"}, 2},
@@ -68,8 +69,10 @@ func TestEscalatedToAWholeDevice(t *testing.T) {
 func TestEscalatedOfAnyRecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		task := Task{
-			Resources: Resources{CPUs: One, Memory: max(rapid.Int64().Draw(t, "memory"), 0), GPUMemory: max(rapid.Int64().Draw(t, "gpu"), 0)},
-			Escalate:  map[Class]float64{ClassMemory: rapid.Float64().Draw(t, "factor"), ClassCUDAMemory: rapid.Float64().Draw(t, "factor")},
+			Resources: Resources{CPUs: One, Memory: max(rapid.Int64().Draw(t, "memory"), 0),
+				GPUMemory: max(rapid.Int64().Draw(t, "gpu"), 0)},
+			Escalate: map[Class]float64{ClassMemory: rapid.Float64().Draw(t, "factor"),
+				ClassCUDAMemory: rapid.Float64().Draw(t, "factor")},
 		}
 		failed := map[Class]int{ClassMemory: rapid.Int().Draw(t, "failures"),
 			ClassCUDAMemory: rapid.Int().Draw(t, "failures")}
@@ -89,12 +92,15 @@ func TestCheckEscalation(t *testing.T) {
 		want     string // part of the message, or ""
 	}{
 		{"as it should be", map[Class]float64{ClassMemory: 1.5}, Retries{ClassMemory: 2}, 1 << 30, ""},
-		{"no memory is given", map[Class]float64{ClassMemory: 1.5}, Retries{ClassMemory: 2}, 0, "does not say how much it needs"},
+		{"no memory is given", map[Class]float64{ClassMemory: 1.5}, Retries{ClassMemory: 2}, 0,
+			"does not say how much it needs"},
 		{"no retries", map[Class]float64{ClassMemory: 1.5}, Retries{}, 1 << 30, "there are none"},
 		{"another class", map[Class]float64{ClassExit: 1.5}, Retries{ClassExit: 2}, 1 << 30, "can't get more memory"},
 		{"less memory", map[Class]float64{ClassMemory: 0.5}, Retries{ClassMemory: 2}, 1 << 30, "not a number above 1"},
-		{"far too much", map[Class]float64{ClassMemory: 1e30}, Retries{ClassMemory: 2}, 1 << 30, "not a number above 1"},
-		{"of a GPU, which is not asked for", map[Class]float64{ClassCUDAMemory: 2}, Retries{ClassCUDAMemory: 2}, 1 << 30, "does not say how much it needs"},
+		{"far too much", map[Class]float64{ClassMemory: 1e30}, Retries{ClassMemory: 2}, 1 << 30,
+			"not a number above 1"},
+		{"of a GPU, which is not asked for", map[Class]float64{ClassCUDAMemory: 2}, Retries{ClassCUDAMemory: 2},
+			1 << 30, "does not say how much it needs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			task := Task{Resources: Resources{CPUs: One, Memory: c.memory}, Retries: c.retries, Escalate: c.escalate}

@@ -69,7 +69,8 @@ func TestNodeTroubleIsNotCounted(t *testing.T) {
 			attempt++
 			run := "n.1." + time.Duration(attempt).String()
 			trial.Apply(c.policy, "n", &Event{
-				Kind: Finished, Attempt: attempt, Run: run, Time: int64(attempt), Result: &Result{Class: class, Usage: Usage{Wall: wall}},
+				Kind: Finished, Attempt: attempt, Run: run, Time: int64(attempt), Result: &Result{Class: class,
+					Usage: Usage{Wall: wall}},
 			})
 		}
 		for range c.rounds {
@@ -127,23 +128,34 @@ func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
 		ends   []Result
 		want   State
 	}{
-		"the parent's number is the family's":       {Retries{ClassExit: 2}, []Result{plain(ClassExit), told(ClassPort)}, Pending},
-		"and their sum counts":                      {Retries{ClassExit: 2}, []Result{plain(ClassExit), told(ClassPort), told(ClassNCCL)}, Failed},
-		"a parent of 0 holds for the family":        {Retries{ClassExit: 0}, []Result{told(ClassNetwork)}, Failed},
-		"an own number wins":                        {Retries{ClassExit: 0, ClassPort: 2}, []Result{told(ClassPort), told(ClassPort)}, Pending},
-		"what has its own number is counted apart":  {Retries{ClassExit: 1, ClassPort: 2}, []Result{told(ClassPort), told(ClassPort), plain(ClassExit)}, Pending},
-		"memory told from output counts with exit":  {Retries{ClassExit: 1}, []Result{told(ClassMemory)}, Pending},
-		"memory told by the kernel does not":        {Retries{ClassExit: 1}, []Result{plain(ClassMemory)}, Failed},
-		"a signal is not one of the family":         {Retries{ClassExit: 1}, []Result{plain(ClassSignal)}, Failed},
-		"the table where the task says nothing":     {DefaultRetries(), []Result{told(ClassPort), told(ClassPort), told(ClassPort), told(ClassPort)}, Pending},
-		"and its bound":                             {DefaultRetries(), []Result{told(ClassNCCL), told(ClassNCCL)}, Failed},
-		"exit has none":                             {DefaultRetries(), []Result{plain(ClassExit)}, Failed},
-		"a policy of an older version":              {nil, []Result{told(ClassDisk), told(ClassGPUFault)}, Pending},
-		"and its own memory is its own":             {Retries{ClassCUDAMemory: 0}, []Result{told(ClassCUDAMemory)}, Failed},
-		"GPU memory that others used, twice":        {Retries{ClassExit: 0, ClassCUDAMemory: 0}, []Result{told(ClassCUDAShared), told(ClassCUDAShared)}, Pending},
-		"but not for ever":                          {Retries{ClassCUDAMemory: 0}, []Result{told(ClassCUDAShared), told(ClassCUDAShared), told(ClassCUDAShared)}, Failed},
-		"a told end by a signal counts with signal": {Retries{ClassExit: 0, ClassSignal: 2}, []Result{aborted, aborted}, Pending},
-		"and no further":                            {Retries{ClassExit: 9, ClassSignal: 1}, []Result{aborted, aborted}, Failed},
+		"the parent's number is the family's": {Retries{ClassExit: 2},
+			[]Result{plain(ClassExit), told(ClassPort)}, Pending},
+		"and their sum counts": {Retries{ClassExit: 2},
+			[]Result{plain(ClassExit), told(ClassPort), told(ClassNCCL)}, Failed},
+		"a parent of 0 holds for the family": {Retries{ClassExit: 0}, []Result{told(ClassNetwork)}, Failed},
+		"an own number wins": {Retries{ClassExit: 0, ClassPort: 2},
+			[]Result{told(ClassPort), told(ClassPort)}, Pending},
+		"what has its own number is counted apart": {Retries{ClassExit: 1, ClassPort: 2},
+			[]Result{told(ClassPort), told(ClassPort), plain(ClassExit)}, Pending},
+		"memory told from output counts with exit": {Retries{ClassExit: 1}, []Result{told(ClassMemory)}, Pending},
+		"memory told by the kernel does not":       {Retries{ClassExit: 1}, []Result{plain(ClassMemory)}, Failed},
+		"a signal is not one of the family":        {Retries{ClassExit: 1}, []Result{plain(ClassSignal)}, Failed},
+		"the table where the task says nothing": {DefaultRetries(),
+			[]Result{told(ClassPort), told(ClassPort), told(ClassPort), told(ClassPort)}, Pending},
+		"and its bound": {DefaultRetries(), []Result{told(ClassNCCL), told(ClassNCCL)},
+			Failed},
+		"exit has none":                {DefaultRetries(), []Result{plain(ClassExit)}, Failed},
+		"a policy of an older version": {nil, []Result{told(ClassDisk), told(ClassGPUFault)}, Pending},
+		"and its own memory is its own": {Retries{ClassCUDAMemory: 0}, []Result{told(ClassCUDAMemory)},
+			Failed},
+		"GPU memory that others used, twice": {Retries{ClassExit: 0, ClassCUDAMemory: 0},
+			[]Result{told(ClassCUDAShared), told(ClassCUDAShared)}, Pending},
+		"but not for ever": {Retries{ClassCUDAMemory: 0},
+			[]Result{told(ClassCUDAShared), told(ClassCUDAShared), told(ClassCUDAShared)}, Failed},
+		"a told end by a signal counts with signal": {Retries{ClassExit: 0, ClassSignal: 2}, []Result{aborted, aborted},
+			Pending},
+		"and no further": {Retries{ClassExit: 9, ClassSignal: 1}, []Result{aborted, aborted},
+			Failed},
 		"with exit where signal has no number":      {Retries{ClassExit: 2}, []Result{aborted, aborted}, Pending},
 		"its own number goes before signal's":       {Retries{ClassSignal: 3, ClassNCCL: 0}, []Result{aborted}, Failed},
 		"a number of signal is not that of exit":    {Retries{ClassSignal: 3}, []Result{told(ClassShm)}, Failed},
@@ -159,7 +171,8 @@ func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
 // TestInfrastructureRetriesHaveACommonBound fails a trial in one class after the other, as often as
 // each class allows.
 func TestInfrastructureRetriesHaveACommonBound(t *testing.T) {
-	for name, policy := range map[string]Retries{"default": DefaultRetries(), "none": nil, "of something else": {ClassMemory: 3}} {
+	for name, policy := range map[string]Retries{"default": DefaultRetries(), "none": nil,
+		"of something else": {ClassMemory: 3}} {
 		var ends []Result
 		for i := range failures {
 			if f := &failures[i]; f.Limited {

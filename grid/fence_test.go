@@ -16,7 +16,8 @@ func fenced(run string, attempt int, at int64, final bool) *Event {
 }
 
 func finished(run string, attempt int, at int64, c Class) *Event {
-	return &Event{Kind: Finished, Index: 7, Attempt: attempt, Run: run, Time: at, Result: &Result{Class: c, Started: at - 1}}
+	return &Event{Kind: Finished, Index: 7, Attempt: attempt, Run: run, Time: at,
+		Result: &Result{Class: c, Started: at - 1}}
 }
 
 // TestFencedAttemptGivesNoResult lets an attempt of a dead node come back: whatever it reports is

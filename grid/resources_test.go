@@ -79,7 +79,8 @@ func TestResourcesThatCannotBe(t *testing.T) {
 		}
 	}
 	for _, r := range []Resources{
-		{CPUs: 1}, {CPUs: MaxMilli}, {CPUs: One, GPUs: 999}, {CPUs: One, GPUs: One}, {CPUs: One, GPUs: 8 * One, GPUMemory: 40 << 30, GPUModel: "A100"},
+		{CPUs: 1}, {CPUs: MaxMilli}, {CPUs: One, GPUs: 999}, {CPUs: One, GPUs: One}, {CPUs: One, GPUs: 8 * One,
+			GPUMemory: 40 << 30, GPUModel: "A100"},
 		{CPUs: One, GPUMemory: 1}, {CPUs: One, GPUProfile: "1g.10gb"}, {CPUs: One, GPUs: One, GPUProfile: "1g.10gb"},
 	} {
 		if err := r.Check(); err != nil {

@@ -80,7 +80,8 @@ func BenchmarkList(b *testing.B) {
 func BenchmarkLogs(b *testing.B) {
 	chunks := make([]Chunk, 100)
 	for i := range chunks {
-		chunks[i] = Chunk{Index: int64(i), Run: fmt.Sprint("n1-1-", i), Stream: 1, Data: bytes.Repeat([]byte("x"), 4000)}
+		chunks[i] = Chunk{Index: int64(i), Run: fmt.Sprint("n1-1-", i), Stream: 1,
+			Data: bytes.Repeat([]byte("x"), 4000)}
 	}
 	b.Run("publish", func(b *testing.B) {
 		s := open(b, b.TempDir(), Limits{})
@@ -114,7 +115,8 @@ func BenchmarkObjects(b *testing.B) {
 			content := make([]byte, size)
 			b.SetBytes(int64(size))
 			for i := 0; b.Loop(); i++ {
-				if err := s.Artifacts.Put(b.Context(), fmt.Sprintf("a-1/%d/r", i), bytes.NewReader(content)); err != nil {
+				if err := s.Artifacts.Put(b.Context(), fmt.Sprintf("a-1/%d/r", i),
+					bytes.NewReader(content)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -93,7 +93,8 @@ func TestCallsOfOtherNodesAreRefused(t *testing.T) {
 		}
 	}
 	for i := range 100 { // no lane is created
-		if _, err := nc.Request(callSubject("b", callTake), fmt.Appendf(nil, `{"lane":"x%d","n":%d}`, i, i-50), time.Minute); err != nil {
+		if _, err := nc.Request(callSubject("b", callTake), fmt.Appendf(nil, `{"lane":"x%d","n":%d}`, i, i-50),
+			time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +123,8 @@ func TestAnswersGoToTheCaller(t *testing.T) {
 	defer func() { _ = sub.Unsubscribe() }()
 	nc := l.natsClient("b")
 	targets := []string{
-		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("", "a-1"), leaseSubject("c1"), callSubject("a", callHeartbeat),
+		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("",
+			"a-1"), leaseSubject("c1"), callSubject("a", callHeartbeat),
 		"_INBOX.a.x", "_INBOX.bb.x", "_INBOX.b", "$JS.API.STREAM.DELETE.events",
 	}
 	for _, target := range targets {
@@ -148,7 +150,8 @@ func TestAnswersGoToTheCaller(t *testing.T) {
 // FuzzCalls lets a node make any call with any content: the master keeps working, and nothing of
 // node a changes.
 func FuzzCalls(f *testing.F) {
-	for _, verb := range []string{callHeartbeat, callKeyring, callSweeps, callSweep, callTake, callReturn, callPostpone, callOutput, callMetrics} {
+	for _, verb := range []string{callHeartbeat, callKeyring, callSweeps, callSweep, callTake, callReturn, callPostpone,
+		callOutput, callMetrics} {
 		f.Add(verb, "a-1", []byte(`{"id":"#1","seq":1,"lane":"c1","n":9,"after":0}`))
 	}
 	f.Add(callOutput, "a-1", appendChunk([]byte{chunkVersion}, &Chunk{Run: "a.1.1", Data: []byte("x")}, nil))
@@ -157,7 +160,8 @@ func FuzzCalls(f *testing.F) {
 	f.Fuzz(func(t *testing.T, verb, sweep string, data []byte) {
 		l := newTestServer(t)
 		h := l.createLease()
-		_, _ = l.store.Calls.handle(t.Context(), &nats.Msg{Subject: callSubject("b", token(verb)), Data: data, Header: nats.Header{sweepHeader: {sweep}}}, "b", verb)
+		_, _ = l.store.Calls.handle(t.Context(), &nats.Msg{Subject: callSubject("b", token(verb)), Data: data,
+			Header: nats.Header{sweepHeader: {sweep}}}, "b", verb)
 		if got := l.store.Queue.leases[h.ID]; got == nil || got.node != "a" {
 			t.Errorf("holder: got %+v", got)
 		}
@@ -259,7 +263,8 @@ func TestNodeHasOneConnection(t *testing.T) {
 	if left := l.server.Connections()["b"]; left != 1 {
 		t.Errorf("connections: got %d, want 1", left)
 	}
-	if m, err := all[n-1].Request(callSubject("b", callHeartbeat), []byte("{}"), time.Minute); err != nil || !strings.Contains(string(m.Data), "heard") {
+	if m, err := all[n-1].Request(callSubject("b", callHeartbeat), []byte("{}"), time.Minute); err != nil ||
+		!strings.Contains(string(m.Data), "heard") {
 		t.Errorf("the newest connection: got %v, %v", m, err)
 	}
 	if len(gone) > 0 {
@@ -364,7 +369,8 @@ func TestFloodOfSmallCalls(t *testing.T) {
 		t.Errorf("heartbeat during a flood: %v", err)
 	}
 	l.server.Block("b") // in case the first block has expired
-	opts := []nats.Option{nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig("b"), ctx: t.Context()}), nats.NoReconnect()}
+	opts := []nats.Option{nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig("b"), ctx: t.Context()}),
+		nats.NoReconnect()}
 	if again, err := nats.Connect("nats://master", opts...); err == nil {
 		again.Close()
 		t.Error("the node is back at once")
@@ -508,7 +514,9 @@ func TestOlderNodeIsReported(t *testing.T) {
 	l.start()
 	defer l.stop()
 	for range 8 { // natsd warns after the fifth
-		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{ConnectConfig: l.connectConfig("old"), ctx: t.Context()}}), nats.NoReconnect())
+		nc, err := nats.Connect("nats://master",
+			nats.SetCustomDialer(olderDialer{&dialer{ConnectConfig: l.connectConfig("old"),
+				ctx: t.Context()}}), nats.NoReconnect())
 		if err == nil {
 			nc.Close()
 			t.Fatal("an older node is admitted")
@@ -566,11 +574,13 @@ func TestMetricsOfOtherNodesAreDropped(t *testing.T) {
 	defer l.store.Calls.HandleMetrics(func(b *grid.Batch) { told <- b })()
 	w := l.connect("a")
 	metrics := func(run string) grid.Event {
-		return grid.Event{Kind: grid.Metrics, Index: 1, Attempt: 1, Run: run, Time: 1, Metrics: grid.Metric{"x": []byte("1")}}
+		return grid.Event{Kind: grid.Metrics, Index: 1, Attempt: 1, Run: run, Time: 1,
+			Metrics: grid.Metric{"x": []byte("1")}}
 	}
 	for _, b := range []*grid.Batch{
 		{V: 1, Sweep: "s-1", Node: "b", Events: []grid.Event{metrics("b.1.1")}},
-		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("b.1.1"), {Kind: grid.Finished, Run: "a.1.1", Result: &grid.Result{}}}},
+		{V: 1, Sweep: "s-1", Node: "a",
+			Events: []grid.Event{metrics("b.1.1"), {Kind: grid.Finished, Run: "a.1.1", Result: &grid.Result{}}}},
 		{V: 99, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.1")}},
 		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.2"), {Kind: grid.Fenced, Run: "a.1.2"}}},
 	} {

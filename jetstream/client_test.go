@@ -37,7 +37,8 @@ func TestMasterClient(t *testing.T) {
 		t.Errorf("notified of %s, want c1", lane)
 	}
 	held, err := w.TakeLeases(ctx, "c1", 1)
-	if err != nil || len(held) != 1 || held[0].Lo != 0 || held[0].Hi != 10 || held[0].Seq == 0 || held[0].ID == "" || held[0].Shape != "c1" {
+	if err != nil || len(held) != 1 || held[0].Lo != 0 || held[0].Hi != 10 || held[0].Seq == 0 || held[0].ID == "" ||
+		held[0].Shape != "c1" {
 		t.Fatalf("lease: got %+v, %v", held, err)
 	}
 	b := batch("a-1", 0, 1)
@@ -45,7 +46,8 @@ func TestMasterClient(t *testing.T) {
 	if err := w.PublishEvents(ctx, b); err != nil {
 		t.Errorf("events: %v", err)
 	}
-	if first, last, err := w.PublishOutput(ctx, "a-1", []Chunk{{Run: "w.1.1", Stream: 1, Data: make([]byte, 2*splitBytes)}}); err != nil || last <= first {
+	if first, last, err := w.PublishOutput(ctx, "a-1",
+		[]Chunk{{Run: "w.1.1", Stream: 1, Data: make([]byte, 2*splitBytes)}}); err != nil || last <= first {
 		t.Errorf("output: got %d to %d, %v", first, last, err)
 	}
 	if err := w.ReturnLease(ctx, &held[0]); err != nil {
@@ -67,7 +69,8 @@ func TestHeartbeats(t *testing.T) {
 	stop := l.store.Calls.HandleHeartbeats(func(node grid.NodeID, b *Heartbeat) Directives {
 		return Directives{Stop: []grid.LeaseID{b.Leases[0].ID}, Reason: string(node)}
 	})
-	for node, beat := range map[string]func(context.Context, Heartbeat) (Directives, error){"w": l.connect("w").SendHeartbeat, "m": l.store.Calls.LocalClient("m").SendHeartbeat} {
+	for node, beat := range map[string]func(context.Context, Heartbeat) (Directives,
+		error){"w": l.connect("w").SendHeartbeat, "m": l.store.Calls.LocalClient("m").SendHeartbeat} {
 		o, err := beat(t.Context(), Heartbeat{Leases: []HeldLease{{ID: "x"}}})
 		if err != nil || len(o.Stop) != 1 || o.Stop[0] != "x" || o.Reason != node {
 			t.Errorf("heartbeat of %s: got %+v, %v", node, o, err)
@@ -88,7 +91,8 @@ func TestPermissionsOfNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := make(chan error, 64)
-	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig("b"), ctx: t.Context()}),
+	nc, err := nats.Connect("nats://master",
+		nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig("b"), ctx: t.Context()}),
 		nats.CustomInboxPrefix("_INBOX.b"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	if err != nil {
 		t.Fatal(err)
@@ -107,10 +111,13 @@ func TestPermissionsOfNodes(t *testing.T) {
 		}
 	}
 	for _, subject := range []string{
-		eventSubject("a", "a-1"), eventSubject("", "a-1"), logSubject("a", "a-1"), recordSubject("a-1"), numberSubject("p"), leaseSubject("c1"),
-		callSubject("a", callHeartbeat), eventSubject("b", "a-1"), logSubject("b", "a-1"), "mlf.wake.x", "mlf.metric.b.a-1", metaSubject(artifactBucket, "a-1/0/b.1.1"),
+		eventSubject("a", "a-1"), eventSubject("", "a-1"), logSubject("a",
+			"a-1"), recordSubject("a-1"), numberSubject("p"), leaseSubject("c1"),
+		callSubject("a", callHeartbeat), eventSubject("b", "a-1"), logSubject("b",
+			"a-1"), "mlf.wake.x", "mlf.metric.b.a-1", metaSubject(artifactBucket, "a-1/0/b.1.1"),
 		"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.a-1", "$JS.API.CONSUMER.CREATE.records.x", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_c1",
-		"$JS.ACK.leases.shape_c1.1.1.1.1.0", metaSubject(artifactBucket, "a-1/0/a.1.1"), dataSubject(artifactBucket, "a-1/0/a.1.1") + ".u",
+		"$JS.ACK.leases.shape_c1.1.1.1.1.0", metaSubject(artifactBucket, "a-1/0/a.1.1"), dataSubject(artifactBucket,
+			"a-1/0/a.1.1") + ".u",
 		metaSubject(bundleBucket, "x"), "_INBOX.a.x", "$JS.API.STREAM.DELETE.events", "$JS.API.STREAM.PURGE.events",
 		"$JS.API.STREAM.CREATE.mine", "$JS.API.STREAM.UPDATE.records", "$JS.API.STREAM.MSG.DELETE.leases", "$JS.API.STREAM.MSG.GET.events",
 		"$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.artifacts.x", "$JS.API.DIRECT.GET.logs", "$JS.API.CONSUMER.CREATE.events.x.mlf.event.>",
@@ -122,7 +129,8 @@ func TestPermissionsOfNodes(t *testing.T) {
 		}
 		expect("publish " + subject)
 	}
-	for _, subject := range []string{">", "mlf.>", "mlf.wake.*", "mlf.call.b.>", "_INBOX.>", "_INBOX.a.>", "$SYS.>", "mlf.event.*.*", "mlf.sweep.*", "mlf.call.>", "$JS.>"} {
+	for _, subject := range []string{">", "mlf.>", "mlf.wake.*", "mlf.call.b.>", "_INBOX.>", "_INBOX.a.>", "$SYS.>",
+		"mlf.event.*.*", "mlf.sweep.*", "mlf.call.>", "$JS.>"} {
 		if _, err := nc.SubscribeSync(subject); err != nil {
 			t.Errorf("subscribe %s: %v", subject, err)
 		}
@@ -151,7 +159,8 @@ func TestForgedContentIsSkipped(t *testing.T) {
 	if _, err := l.store.Events.Publish(t.Context(), decided); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.store.js.Publish(t.Context(), eventSubject("b", "a-1"), []byte(`{"v":1,"s":"a-1","n":"a","e":[{"k":"started","r":"a.1.1"}]}`)); err != nil {
+	if _, err := l.store.js.Publish(t.Context(), eventSubject("b", "a-1"),
+		[]byte(`{"v":1,"s":"a-1","n":"a","e":[{"k":"started","r":"a.1.1"}]}`)); err != nil {
 		t.Fatal(err)
 	}
 	if _, events := collect(t, l.store, 1, 3); events != 0 {
@@ -304,7 +313,8 @@ func TestUnansweredCallsAreReportedOnce(t *testing.T) {
 		want   bool
 	}{
 		{0, false, false}, {unansweredLimit - 1, false, false}, {1, true, false}, {unansweredLimit, false, false},
-		{unansweredLimit, false, true}, {unansweredLimit, false, false}, {0, true, false}, {1, false, false}, {unansweredLimit, false, true},
+		{unansweredLimit, false, true}, {unansweredLimit, false, false}, {0, true, false}, {1, false,
+			false}, {unansweredLimit, false, true},
 	} {
 		at = at.Add(step.after)
 		if step.answer {

@@ -44,7 +44,8 @@ func TestOpenerChild(t *testing.T) {
 	}
 	fmt.Println("+ready")
 	for i := range int64(1000) {
-		server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Limits: Limits{EventBytes: 1<<30 + i, LogBytes: 1<<30 + i}})
+		server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler),
+			Limits: Limits{EventBytes: 1<<30 + i, LogBytes: 1<<30 + i}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +179,8 @@ func killChild(t *testing.T, test, env string, after time.Duration, said func(li
 func openAndList(t *testing.T, dir string) map[string]bool {
 	t.Helper()
 	var warnings bytes.Buffer
-	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(&warnings, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	server, err := Start(Config{Dir: dir,
+		Logger: slog.New(slog.NewTextHandler(&warnings, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		t.Fatalf("start after a kill: %v", err)
 	}

@@ -112,8 +112,11 @@ func TestPlainCopyEqualsDecoding(t *testing.T) {
 	for range 3000 {
 		b := &grid.Batch{V: grid.EventVersion, Sweep: "a-1", Node: "n1"}
 		for range 1 + random.IntN(3) {
-			v := grid.Event{Kind: grid.Finished, Index: number(), Attempt: int(number()), Run: "n1.1.2", Time: number(), Lease: uint64(random.IntN(2)), Floor: int(number())}
-			v.Result = &grid.Result{ExitCode: int(number()), Started: number(), Usage: grid.Usage{Wall: number(), CPU: number(), Memory: number()}, Log: grid.LogRef{First: uint64(random.IntN(2)), Bytes: number()}}
+			v := grid.Event{Kind: grid.Finished, Index: number(), Attempt: int(number()), Run: "n1.1.2", Time: number(),
+				Lease: uint64(random.IntN(2)), Floor: int(number())}
+			v.Result = &grid.Result{ExitCode: int(number()), Started: number(),
+				Usage: grid.Usage{Wall: number(), CPU: number(),
+					Memory: number()}, Log: grid.LogRef{First: uint64(random.IntN(2)), Bytes: number()}}
 			switch random.IntN(12) {
 			case 0:
 				v.Run, v.LeaseID, v.Image = text(), grid.LeaseID(text()), text()
@@ -255,7 +258,8 @@ func TestReadDecodesAhead(t *testing.T) {
 	enough := errors.New("enough")
 	err := s.Events.Read(t.Context(), 1, func(stored []StoredBatch) error {
 		if len(seqs) == 0 {
-			if _, err := s.publish(t.Context(), &nats.Msg{Subject: eventSubject("n", "a-1"), Data: []byte("garbled")}); err != nil {
+			if _, err := s.publish(t.Context(),
+				&nats.Msg{Subject: eventSubject("n", "a-1"), Data: []byte("garbled")}); err != nil {
 				return err
 			}
 			select {

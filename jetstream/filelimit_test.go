@@ -107,6 +107,7 @@ func TestFileLimit(t *testing.T) {
 		t.Fatalf("%q: %v", said, err)
 	}
 	if logged == 0 || logged > 20 || used > 500 {
-		t.Errorf("in a second without files: %d lines in the log and %d ms of processor time, want a few of each", logged, used)
+		t.Errorf("in a second without files: %d lines in the log and %d ms of processor time, want a few of each",
+			logged, used)
 	}
 }

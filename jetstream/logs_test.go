@@ -15,7 +15,8 @@ import (
 
 func genChunk(t *rapid.T) Chunk {
 	return Chunk{
-		Index: rapid.Int64Range(0, 3).Draw(t, "index"), Run: rapid.SampledFrom([]string{"", "n1-1-2", "n2-9-9"}).Draw(t, "run"),
+		Index: rapid.Int64Range(0, 3).Draw(t, "index"), Run: rapid.SampledFrom([]string{"", "n1-1-2", "n2-9-9"}).Draw(t,
+			"run"),
 		Stream: rapid.SampledFrom([]uint8{1, 2, 3}).Draw(t, "stream"), Offset: rapid.Int64Min(0).Draw(t, "offset"),
 		Time: rapid.Int64Min(0).Draw(t, "time"), Data: rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "data"),
 	}
@@ -41,7 +42,8 @@ func TestChunksRoundTrip(t *testing.T) {
 func TestPackKeepsEveryByte(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 1000, splitBytes - 40, splitBytes, splitBytes + 1, 3 * splitBytes}), 1, 6).Draw(t, "sizes")
+		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 1000, splitBytes - 40, splitBytes, splitBytes + 1,
+			3 * splitBytes}), 1, 6).Draw(t, "sizes")
 		var chunks []Chunk
 		var want []byte
 		for i, n := range sizes {
@@ -76,7 +78,8 @@ func TestPackKeepsEveryByte(t *testing.T) {
 
 func FuzzDecodeChunks(f *testing.F) {
 	p := packer{}
-	good, _ := p.pack([]Chunk{{Index: 3, Run: "n1-1-2", Stream: 2, Offset: 7, Time: 9, Data: []byte("hello")}, {Index: 3, Run: "n1-1-2", Stream: 1}})
+	good, _ := p.pack([]Chunk{{Index: 3, Run: "n1-1-2", Stream: 2, Offset: 7, Time: 9, Data: []byte("hello")},
+		{Index: 3, Run: "n1-1-2", Stream: 1}})
 	f.Add(good)
 	f.Add(good[:len(good)-2])
 	f.Add([]byte{chunkVersion, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
@@ -207,7 +210,8 @@ func TestFullLogsDropTheOldest(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{LogBytes: 1 << 20})
 	for i := range 40 {
-		if _, _, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Index: int64(i), Data: make([]byte, 100_000)}}); err != nil {
+		if _, _, err := s.Logs.Publish(t.Context(), "a-1",
+			[]Chunk{{Index: int64(i), Data: make([]byte, 100_000)}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -62,7 +62,8 @@ func TestObjectsArePaged(t *testing.T) {
 	ctx, want := t.Context(), ObjectPage+ObjectPage/2
 	for i := range want {
 		for _, prefix := range []string{"a-1", "b-1"}[:1+i%2] {
-			if err := s.Artifacts.Put(ctx, fmt.Sprintf("%s/%d/n.1.%d", prefix, i, i), strings.NewReader("x")); err != nil {
+			if err := s.Artifacts.Put(ctx, fmt.Sprintf("%s/%d/n.1.%d", prefix, i, i),
+				strings.NewReader("x")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -80,7 +81,8 @@ func TestObjectsArePaged(t *testing.T) {
 	}
 	all, err := s.Artifacts.List(ctx, "a-1/")
 	if err != nil || len(all) != want || len(seen) != want || pages != 2 {
-		t.Errorf("got %d objects in %d pages, and %d in a list, %v; want %d in two pages", len(seen), pages, len(all), err, want)
+		t.Errorf("got %d objects in %d pages, and %d in a list, %v; want %d in two pages", len(seen), pages, len(all),
+			err, want)
 	}
 	for _, o := range all {
 		if seen[o.Name] != 1 {

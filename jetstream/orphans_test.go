@@ -18,7 +18,8 @@ func reportOn(ctx context.Context, l *MasterClient, id string) (events, output e
 	b := batch(id, 0, 1)
 	b.Node, b.Events[0].Run = l.node, string(l.node)+".1.1"
 	events = l.PublishEvents(ctx, b)
-	_, _, output = l.PublishOutput(ctx, grid.SweepID(id), []Chunk{{Run: string(l.node) + ".1.1", Stream: 1, Data: []byte("x")}})
+	_, _, output = l.PublishOutput(ctx, grid.SweepID(id),
+		[]Chunk{{Run: string(l.node) + ".1.1", Stream: 1, Data: []byte("x")}})
 	return events, output
 }
 
@@ -44,11 +45,14 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	l.stop()
 	l.start()
 	for name, link := range map[string]*MasterClient{"remote": l.connect("b"), "own": l.store.Calls.LocalClient("m")} {
-		for id, known := range map[string]bool{"a-1": true, "old-1": true, "newer-1": true, "gone-1": false, "ghost-1": false, "": false} {
+		for id, known := range map[string]bool{"a-1": true, "old-1": true, "newer-1": true, "gone-1": false,
+			"ghost-1": false, "": false} {
 			for range 2 {
 				events, output := reportOn(ctx, link, id)
-				if (events == nil) != known || (output == nil) != known || (!known && (!errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep))) {
-					t.Errorf("%s reports on %q: got %v for events and %v for output; known: %v", name, id, events, output, known)
+				if (events == nil) != known || (output == nil) != known ||
+					(!known && (!errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep))) {
+					t.Errorf("%s reports on %q: got %v for events and %v for output; known: %v", name, id, events,
+						output, known)
 				}
 			}
 		}
@@ -56,7 +60,8 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	if err := l.store.Records.Delete(ctx, "old-1"); err != nil {
 		t.Fatal(err)
 	}
-	if events, output := reportOn(ctx, l.connect("c"), "old-1"); !errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep) {
+	if events, output := reportOn(ctx, l.connect("c"), "old-1"); !errors.Is(events, ErrUnknownSweep) ||
+		!errors.Is(output, ErrUnknownSweep) {
 		t.Errorf("reports on a sweep that was removed: got %v and %v", events, output)
 	}
 	left, err := l.store.PurgeOrphans(ctx, true, func(grid.SweepID) bool { return false })

@@ -56,7 +56,8 @@ func TestNodeCannotFillTheStore(t *testing.T) {
 		"artifacts": {func(ctx context.Context, link *MasterClient, id string, i int) (int, error) {
 			trial := grid.TrialID{Sweep: grid.SweepID(id), Index: int64(i)}
 			run := fmt.Sprint(link.node, ".1.", i)
-			return 40_000, l.store.PutArtifactsOf(ctx, link.node, trial, run, strings.NewReader(strings.Repeat("x", 40_000)))
+			return 40_000, l.store.PutArtifactsOf(ctx, link.node, trial, run,
+				strings.NewReader(strings.Repeat("x", 40_000)))
 		}, func() error { return l.store.Artifacts.DeleteAll(ctx, "b-1/") }},
 	}
 	a, b := l.connect("a"), l.connect("b")
@@ -165,7 +166,8 @@ func TestSlowStoreBlocksOneCaller(t *testing.T) {
 		}
 		answers <- nil
 		if err := <-taken; err != nil || s.bytes != 95*limit/100+2 {
-			t.Errorf("the caller that asks: got %v, and %d bytes; want the answer and what was stored since", err, s.bytes)
+			t.Errorf("the caller that asks: got %v, and %d bytes; want the answer and what was stored since", err,
+				s.bytes)
 		}
 	})
 }

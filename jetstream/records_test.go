@@ -81,7 +81,8 @@ func longSweep(t *testing.T, id string, n int) *grid.Sweep {
 		var b strings.Builder
 		fmt.Fprintf(&b, "%d", i)
 		for b.Len() < 37 {
-			b.WriteString([...]string{"C", "CC", "c1ccccc1", "O", "N", "(=O)", "[C@@H]", "C(C)", "Cl", "S"}[random.IntN(10)])
+			b.WriteString([...]string{"C", "CC", "c1ccccc1", "O", "N", "(=O)", "[C@@H]", "C(C)", "Cl",
+				"S"}[random.IntN(10)])
 		}
 		a.Values[i] = space.Value{Text: b.String()}
 	}
@@ -137,7 +138,8 @@ func TestLongRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	putRaw(t, l.store, recordSubject("bomb-1"), string(z.EncodeAll([]byte(`{"v":1,"id":"bomb-1","project":"`+strings.Repeat("x", 4*maxText)+`"}`), nil)))
+	putRaw(t, l.store, recordSubject("bomb-1"),
+		string(z.EncodeAll([]byte(`{"v":1,"id":"bomb-1","project":"`+strings.Repeat("x", 4*maxText)+`"}`), nil)))
 	putRaw(t, l.store, recordSubject("torn-1"), zstdMagic+"torn")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -153,7 +155,8 @@ func TestLongRecord(t *testing.T) {
 		t.Fatalf("a node sees %d sweeps, %v; want one", len(seen), err)
 	}
 	whole("a node", seen["long-1"])
-	if _, err := records.Create(t.Context(), longSweep(t, "longer-1", 300_000)); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "sweep over its lines") {
+	if _, err := records.Create(t.Context(), longSweep(t, "longer-1", 300_000)); !errors.Is(err, ErrTooLarge) ||
+		!strings.Contains(err.Error(), "sweep over its lines") {
 		t.Errorf("a record that is too long even so: got %v, want ErrTooLarge", err)
 	}
 }

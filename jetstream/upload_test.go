@@ -31,7 +31,8 @@ func TestConcurrentUploads(t *testing.T) {
 			var readers []*pausingReader
 			var done []chan error
 			for range c.order {
-				r := &pausingReader{rest: strings.NewReader(content), at: make(chan struct{}), gate: make(chan struct{})}
+				r := &pausingReader{rest: strings.NewReader(content), at: make(chan struct{}),
+					gate: make(chan struct{})}
 				ended := make(chan error, 1)
 				go func() { ended <- s.Bundles.Put(context.Background(), "d", r) }()
 				<-r.at // its first chunks are stored
@@ -46,7 +47,8 @@ func TestConcurrentUploads(t *testing.T) {
 			}
 			info, err := s.streamInfo(t.Context(), bundleBucket)
 			if err != nil || info.State.Msgs != 4 {
-				t.Errorf("messages in the bucket: got %d, %v; want three chunks and a description", info.State.Msgs, err)
+				t.Errorf("messages in the bucket: got %d, %v; want three chunks and a description", info.State.Msgs,
+					err)
 			}
 		})
 	}

@@ -39,10 +39,14 @@ func TestHeartbeatsOfOtherVersions(t *testing.T) {
 		text string
 		want Heartbeat
 	}{
-		"older, without what was added later": {`{"v":1,"start":"x","running":1}`, Heartbeat{V: 1, Start: "x", Running: 1}},
-		"older, without a version":            {`{"start":"x","held":[{"s":7,"d":2}]}`, Heartbeat{Start: "x", Leases: []HeldLease{{Seq: 7, Deliveries: 2}}}},
-		"newer, with unknown fields":          {`{"v":2,"start":"x","held":[{"s":7,"d":2,` + unknownFields + `}],` + unknownFields + `}`, Heartbeat{V: 2, Start: "x", Leases: []HeldLease{{Seq: 7, Deliveries: 2}}}},
-		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Heartbeat{V: 9, Start: "x"}},
+		"older, without what was added later": {`{"v":1,"start":"x","running":1}`,
+			Heartbeat{V: 1, Start: "x", Running: 1}},
+		"older, without a version": {`{"start":"x","held":[{"s":7,"d":2}]}`,
+			Heartbeat{Start: "x", Leases: []HeldLease{{Seq: 7, Deliveries: 2}}}},
+		"newer, with unknown fields": {`{"v":2,"start":"x","held":[{"s":7,"d":2,` + unknownFields + `}],` +
+			unknownFields + `}`, Heartbeat{V: 2, Start: "x", Leases: []HeldLease{{Seq: 7, Deliveries: 2}}}},
+		"newer, with unknown wire types": {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`,
+			Heartbeat{V: 9, Start: "x"}},
 	} {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		msg, err := w.conn.RequestWithContext(ctx, callSubject("w", callHeartbeat), []byte(c.text))
@@ -66,7 +70,8 @@ func TestUnknownCallsAreRefused(t *testing.T) {
 	l := newTestServer(t)
 	recordHeartbeats(t, l.store, Directives{Reason: "still there"})
 	w := l.connect("w")
-	if _, err := w.request(t.Context(), "unheard", &nats.Msg{Data: []byte("{}")}); err == nil || !strings.Contains(err.Error(), "update the master") {
+	if _, err := w.request(t.Context(), "unheard", &nats.Msg{Data: []byte("{}")}); err == nil ||
+		!strings.Contains(err.Error(), "update the master") {
 		t.Errorf("got %v, want the advice to update the master", err)
 	}
 	if o, err := w.SendHeartbeat(t.Context(), Heartbeat{Start: "x"}); err != nil || o.Reason != "still there" {
@@ -121,14 +126,16 @@ func TestLeasesOfOtherVersions(t *testing.T) {
 	}
 	putRaw(t, s, leaseSubject("c1"), text(leaseVersion+1))
 	putRaw(t, s, leaseSubject("c1"), text(leaseVersion))
-	if _, err := s.Queue.Publish(t.Context(), Lease{Sweep: "b-1", Hi: 1, Attempt: 1, Shape: "c2", Level: leaseVersion}); err != nil {
+	if _, err := s.Queue.Publish(t.Context(),
+		Lease{Sweep: "b-1", Hi: 1, Attempt: 1, Shape: "c2", Level: leaseVersion}); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := s.js.Stream(t.Context(), leaseStream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if msg, err := raw.GetLastMsgForSubject(t.Context(), leaseSubject("c2")); err != nil || !strings.Contains(string(msg.Data), fmt.Sprintf(`"v":%d`, leaseVersion)) {
+	if msg, err := raw.GetLastMsgForSubject(t.Context(), leaseSubject("c2")); err != nil ||
+		!strings.Contains(string(msg.Data), fmt.Sprintf(`"v":%d`, leaseVersion)) {
 		t.Errorf("lease of a task that older nodes can't run: got %s, %v; want version %d", msg.Data, err, leaseVersion)
 	}
 	if err := s.Queue.load(t.Context()); err != nil {
@@ -151,7 +158,8 @@ func TestEventsOfOtherVersions(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	putRaw(t, s, eventSubject("n1", "a-1"), `{"v":1,"s":"a-1","n":"n1",`+unknownFields+`,"e":[`+
 		`{"k":"unheard","i":1,"r":"n1.1.1","t":1,`+unknownFields+`},`+
-		`{"k":"finished","i":2,"a":1,"r":"n1.1.2","t":2,`+unknownFields+`,"x":{"c":"brand-new class","s":1,"u":{"w":5,`+unknownFields+`},`+unknownFields+`}}]}`)
+		`{"k":"finished","i":2,"a":1,"r":"n1.1.2","t":2,`+unknownFields+`,"x":{"c":"brand-new class","s":1,"u":{"w":5,`+
+		unknownFields+`},`+unknownFields+`}}]}`)
 	if _, err := s.Events.Publish(t.Context(), batch("a-1", 3, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +175,8 @@ func TestEventsOfOtherVersions(t *testing.T) {
 		}
 		return nil
 	})
-	if len(got) != 3 || got[0].Kind != "unheard" || got[1].Result == nil || got[1].Result.Usage.Wall != 5 || got[2].Index != 3 {
+	if len(got) != 3 || got[0].Kind != "unheard" || got[1].Result == nil || got[1].Result.Usage.Wall != 5 ||
+		got[2].Index != 3 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -188,7 +197,8 @@ func TestEventsOfNewerVersions(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, err := l.natsClient("n1").Request(callSubject("n1", callEvents), []byte(newer), time.Minute)
-			if err != nil || !errors.Is(errorOf(m), errRefused) || !strings.Contains(string(m.Data), "update mlfnode on the master") {
+			if err != nil || !errors.Is(errorOf(m), errRefused) ||
+				!strings.Contains(string(m.Data), "update mlfnode on the master") {
 				t.Errorf("a node that reports them: got %s, %v; want the advice to update", m.Data, err)
 			}
 			if _, err := s.Events.Publish(t.Context(), batch("a-1", 0, 1)); err != nil {
@@ -205,7 +215,8 @@ func TestEventsOfNewerVersions(t *testing.T) {
 				last = stored[len(stored)-1].Seq
 				return nil
 			})
-			if err == nil || !strings.Contains(err.Error(), "version 99") || !strings.Contains(err.Error(), "update mlfnode") || last != 1 {
+			if err == nil || !strings.Contains(err.Error(), "version 99") ||
+				!strings.Contains(err.Error(), "update mlfnode") || last != 1 {
 				t.Errorf("read up to %d, %v; want the message before them, and the advice", last, err)
 			}
 		})
@@ -264,7 +275,8 @@ func TestOutputOfOtherVersionsIsSkipped(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	putRaw(t, s, logSubject("n1", "a-1"), string([]byte{chunkVersion + 1, 1, 2, 3}))
-	if _, _, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Index: 4, Run: "n1-1-2", Stream: 1, Data: []byte("text")}}); err != nil {
+	if _, _, err := s.Logs.Publish(t.Context(), "a-1",
+		[]Chunk{{Index: 4, Run: "n1-1-2", Stream: 1, Data: []byte("text")}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)

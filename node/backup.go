@@ -49,7 +49,8 @@ func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) err
 		return fmt.Errorf("open the store: %w", err)
 	}
 	defer store.Close()
-	snapshots, err := checkpoint.OpenStore(filepath.Join(cfg.StateDir, "snapshots"), cfg.Retention.Checkpoints, cfg.Logger)
+	snapshots, err := checkpoint.OpenStore(filepath.Join(cfg.StateDir, "snapshots"), cfg.Retention.Checkpoints,
+		cfg.Logger)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,8 @@ func CheckMoved(state string) error {
 		return fmt.Errorf("find out whether this master was moved: %w", err)
 	}
 	return &api.Error{
-		Msg:  "the master of this machine was moved to another one on " + info.ModTime().Local().Format("2 January 2006 15:04"),
+		Msg: "the master of this machine was moved to another one on " +
+			info.ModTime().Local().Format("2 January 2006 15:04"),
 		Hint: "start it there; if it never ran there, rm " + file + " lets it start here",
 	}
 }

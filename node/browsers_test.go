@@ -67,14 +67,16 @@ func TestBrowsersReachTheNode(t *testing.T) {
 		t.Errorf("without a login: got %d %s", status, text)
 	}
 	login, _ := json.Marshal(api.Login{Link: strings.TrimPrefix(link.Fragment, "k=")})
-	if status, text := ask("POST", api.PathSession, string(login)); status != http.StatusOK || json.Unmarshal([]byte(text), &session) != nil || session.Role != api.RoleOperator {
+	if status, text := ask("POST", api.PathSession, string(login)); status != http.StatusOK ||
+		json.Unmarshal([]byte(text), &session) != nil || session.Role != api.RoleOperator {
 		t.Fatalf("the login: got %d %s", status, text)
 	}
 	h := &httpOf{t, browser}
 	events, stopEvents := h.listenAt(base, "overview&session="+session.Key, 0)
 	defer stopEvents()
 	next(t, events, func(e event) bool { return e.name == "overview" })
-	status, text := ask("POST", api.PathSweeps, `{"project":"p","task":{"name":"t","command":["sleep","60"],"resources":{"cpus":1}}}`)
+	status, text := ask("POST", api.PathSweeps,
+		`{"project":"p","task":{"name":"t","command":["sleep","60"],"resources":{"cpus":1}}}`)
 	if status != http.StatusOK {
 		t.Fatalf("a sweep: got %d %s", status, text)
 	}

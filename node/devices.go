@@ -60,6 +60,7 @@ func Never(ctx context.Context, c *config.Config, r grid.Resources) (refusal gri
 			m.GPUs, m.GPUProblem = read.GPUs, read.GPUProblem
 		}
 	}
-	has := allocator.Node{CPUs: grid.MilliOf(m.CPUs), Memory: m.Memory, Devices: worker.DevicesOf(&m, c.Devices), Options: allocator.Options{Share: c.Devices.Share}}
+	has := allocator.Node{CPUs: grid.MilliOf(m.CPUs), Memory: m.Memory, Devices: worker.DevicesOf(&m, c.Devices),
+		Options: allocator.Options{Share: c.Devices.Share}}
 	return has.NeverFits(r), m.GPUProblem
 }

@@ -137,8 +137,10 @@ func TestAnswersConform(t *testing.T) {
 		{"GET", api.PathSession, "", "", 200},
 		{"GET", api.PathTokens, "", "", 409},
 		{"GET", api.PathSweeps, "", "", 200},
-		{"POST", api.PathSweeps, "", `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":-1}}}`, 400},
-		{"POST", api.PathSweeps, "", `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":1}}}`, 200},
+		{"POST", api.PathSweeps, "", `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":-1}}}`,
+			400},
+		{"POST", api.PathSweeps, "", `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":1}}}`,
+			200},
 		{"POST", api.PathSweeps, "", `{`, 400},
 		{"GET", api.PathSweep, "", "", 200},
 		{"GET", api.PathDescribe, "", "", 200},
@@ -215,15 +217,19 @@ func TestErrorsAreProblemDocuments(t *testing.T) {
 			{"DELETE", "/sweeps", "", 405, "method_not_allowed"},
 			{"POST", "/sweeps/none-1/actions/explode", "", 404, "not_found"},
 			{"GET", "/sweeps?x=" + strings.Repeat("x", 9<<10), "", 414, "request_uri_too_long"},
-			{"POST", "/sweeps/none-1/actions/retry", `{"class":"` + strings.Repeat("x", 2<<20) + `"}`, 413, "request_entity_too_large"},
+			{"POST", "/sweeps/none-1/actions/retry", `{"class":"` + strings.Repeat("x", 2<<20) + `"}`, 413,
+				"request_entity_too_large"},
 		} {
 			resp, b := h.do(ask.method, prefix+ask.path, ask.body)
 			var p api.Problem
 			if err := json.Unmarshal(b, &p); err != nil || resp.Header.Get("Content-Type") != api.MediaProblem {
-				t.Errorf("%s %.40s: got %.200s (%s), want a problem", ask.method, ask.path, b, resp.Header.Get("Content-Type"))
+				t.Errorf("%s %.40s: got %.200s (%s), want a problem", ask.method, ask.path, b,
+					resp.Header.Get("Content-Type"))
 			}
-			if resp.StatusCode != ask.status || p.Status != ask.status || p.Code != ask.code || p.Title != http.StatusText(ask.status) || p.Detail == "" || p.Msg != p.Detail {
-				t.Errorf("%s %.40s: got %d, %+v; want %d, %s", ask.method, ask.path, resp.StatusCode, p, ask.status, ask.code)
+			if resp.StatusCode != ask.status || p.Status != ask.status || p.Code != ask.code ||
+				p.Title != http.StatusText(ask.status) || p.Detail == "" || p.Msg != p.Detail {
+				t.Errorf("%s %.40s: got %d, %+v; want %d, %s", ask.method, ask.path, resp.StatusCode, p, ask.status,
+					ask.code)
 			}
 		}
 	}
@@ -239,7 +245,8 @@ func TestAnswersAreCachedAndCompressed(t *testing.T) {
 	path := api.Prefix + api.PathDocument
 	resp, whole := h.do("GET", path, "")
 	tag := resp.Header.Get("ETag")
-	if resp, b := h.do("GET", path, "", "If-None-Match", `W/"0", `+tag); resp.StatusCode != http.StatusNotModified || len(b) > 0 || tag == "" {
+	if resp, b := h.do("GET", path, "", "If-None-Match", `W/"0", `+tag); resp.StatusCode != http.StatusNotModified ||
+		len(b) > 0 || tag == "" {
 		t.Errorf("the tag %s: got %d with %d bytes, want 304", tag, resp.StatusCode, len(b))
 	}
 	resp, b := h.do("GET", path, "", "Accept-Encoding", "gzip")
@@ -253,7 +260,8 @@ func TestAnswersAreCachedAndCompressed(t *testing.T) {
 	if plain, err := io.ReadAll(z); err != nil || !bytes.Equal(plain, whole) {
 		t.Errorf("the compressed answer is another one: %v", err)
 	}
-	if resp, b := h.do("GET", api.Prefix+api.PathMembers, "", "Accept-Encoding", "gzip"); resp.Header.Get("Content-Encoding") != "" {
+	if resp, b := h.do("GET", api.Prefix+api.PathMembers, "", "Accept-Encoding",
+		"gzip"); resp.Header.Get("Content-Encoding") != "" {
 		t.Errorf("%d bytes are compressed", len(b))
 	}
 }
@@ -267,7 +275,8 @@ func TestStreamsAreNotBuffered(t *testing.T) {
 	h := newHTTP(t, cfg.StateDir)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://localhost"+api.Prefix+"/sweeps/"+string(v.Sweep)+"/logs?follow=true", nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://localhost"+api.Prefix+"/sweeps/"+string(v.Sweep)+
+		"/logs?follow=true", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

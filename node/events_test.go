@@ -123,7 +123,8 @@ func TestEventsFollowSweeps(t *testing.T) {
 		return v.State == grid.SweepFinished
 	})
 	last := seen[len(seen)-1]
-	if got := sweepState(t, last); got.Sweep != v.Sweep || got.Succeeded != 5 || got.Failed != 1 || got.Pending+got.Running != 0 || got.Count != 6 {
+	if got := sweepState(t, last); got.Sweep != v.Sweep || got.Succeeded != 5 || got.Failed != 1 ||
+		got.Pending+got.Running != 0 || got.Count != 6 {
 		t.Errorf("it ended as %+v", got)
 	}
 	for i := range seen[1:] {
@@ -139,7 +140,8 @@ func TestEventsFollowSweeps(t *testing.T) {
 		found[e.name+string(sweepState(t, e).Sweep)] = e
 		return len(found) == 3
 	})
-	if got := found["trial"].data; !strings.Contains(got, `"state":"failed"`) || !strings.Contains(got, `"trial":"`+string(v.Sweep)+`/2"`) {
+	if got := found["trial"].data; !strings.Contains(got, `"state":"failed"`) ||
+		!strings.Contains(got, `"trial":"`+string(v.Sweep)+`/2"`) {
 		t.Errorf("the trial is %s", got)
 	}
 	stopAll()
@@ -206,7 +208,8 @@ func TestRemovedTrialsAreAnnounced(t *testing.T) {
 	if err := json.Unmarshal([]byte(all[len(all)-1].data), &got); err != nil {
 		t.Fatal(err)
 	}
-	if err := doc.Components.Schemas["Trial"].Value.VisitJSON(got); err != nil || !strings.Contains(all[len(all)-1].data, string(v.Sweep)+"/0") {
+	if err := doc.Components.Schemas["Trial"].Value.VisitJSON(got); err != nil ||
+		!strings.Contains(all[len(all)-1].data, string(v.Sweep)+"/0") {
 		t.Errorf("the last event is %s: %v", all[len(all)-1].data, err)
 	}
 }

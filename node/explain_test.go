@@ -35,7 +35,8 @@ func TestExplainSaysWhyTrialsWait(t *testing.T) {
 			if e, err = c.Trials().Explain(t.Context(), grid.TrialID{Sweep: id, Index: index}); err != nil {
 				t.Fatal(err)
 			}
-			found := strings.Contains(e.Text, text) && (code == "" && len(e.Nodes) == 0 || len(e.Nodes) == 1 && e.Nodes[0].Code == code && strings.Contains(e.Nodes[0].Text, why))
+			found := strings.Contains(e.Text, text) && (code == "" && len(e.Nodes) == 0 || len(e.Nodes) == 1 &&
+				e.Nodes[0].Code == code && strings.Contains(e.Nodes[0].Text, why))
 			if found {
 				return
 			}
@@ -53,7 +54,8 @@ func TestExplainSaysWhyTrialsWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	explained(share, 0, "its sweep is paused", "", "")
-	if _, err := c.Trials().Explain(t.Context(), grid.TrialID{Sweep: share, Index: 2}); err == nil || !strings.Contains(err.Error(), "no trial 2") {
+	if _, err := c.Trials().Explain(t.Context(), grid.TrialID{Sweep: share, Index: 2}); err == nil ||
+		!strings.Contains(err.Error(), "no trial 2") {
 		t.Errorf("a trial that is not there: got %v", err)
 	}
 	if _, err := c.Sweeps().Cancel(t.Context(), big, false); err != nil {

@@ -38,16 +38,21 @@ func TestStandaloneNodeWaitsForItsGPUs(t *testing.T) {
 			continue
 		}
 		index := slices.Index(uuids, tr.Devices[0])
-		if out, want := text(t, c, v.Sweep, api.LogQuery{Index: tr.Index}), []string{"0", "1"}[index]+" "+tr.Devices[0]+" gpu=--gpu=0\n"; out != want {
+		if out, want := text(t, c, v.Sweep, api.LogQuery{Index: tr.Index}), []string{"0", "1"}[index]+" "+tr.Devices[0]+
+			" gpu=--gpu=0\n"; out != want {
 			t.Errorf("trial %d: printed %q, want %q", tr.Index, out, want)
 		}
 	}
 	for want, r := range map[string]grid.Resources{
-		"this machine has 2 GPUs, and a trial needs 3 GPUs":                                {CPUs: 1, GPUs: 3 * grid.One},
-		`this machine has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`:     {CPUs: 1, GPUs: 500, GPUModel: "H100"},
-		"this machine has 0 instances of MIG profile 1g.5gb, and a trial needs 1 instance": {CPUs: 1, GPUProfile: "1g.5gb"},
-		"this machine has GPUs with at most 40 GiB of memory, and a trial needs 41 GiB":    {CPUs: 1, GPUs: grid.One, GPUMemory: 41 << 30},
-		"this machine has 4 processors, and a trial needs 5 processors":                    {CPUs: 5 * grid.One},
+		"this machine has 2 GPUs, and a trial needs 3 GPUs": {CPUs: 1,
+			GPUs: 3 * grid.One},
+		`this machine has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`: {CPUs: 1, GPUs: 500,
+			GPUModel: "H100"},
+		"this machine has 0 instances of MIG profile 1g.5gb, and a trial needs 1 instance": {CPUs: 1,
+			GPUProfile: "1g.5gb"},
+		"this machine has GPUs with at most 40 GiB of memory, and a trial needs 41 GiB": {CPUs: 1, GPUs: grid.One,
+			GPUMemory: 41 << 30},
+		"this machine has 4 processors, and a trial needs 5 processors": {CPUs: 5 * grid.One},
 	} {
 		s.Task.Resources = r
 		if _, err := c.Sweeps().Submit(t.Context(), s); err == nil || !strings.Contains(err.Error(), want) {
@@ -109,7 +114,8 @@ sleep 11`, file, oom), "n=0:12")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Sharing) != 1 || got.Sharing[0].Trials != 2 || got.Sharing[0].Memory != 27<<29 || !strings.HasPrefix(got.Sharing[0].Model, "NVIDIA A100") {
+	if len(got.Sharing) != 1 || got.Sharing[0].Trials != 2 || got.Sharing[0].Memory != 27<<29 ||
+		!strings.HasPrefix(got.Sharing[0].Model, "NVIDIA A100") {
 		t.Errorf("got %+v, want two trials on a GPU with 13.5 GiB each", got.Sharing)
 	}
 }

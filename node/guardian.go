@@ -73,7 +73,8 @@ func newGuarded(p *process.Executor, cfg *config.Config, cgroups string) (_ *gua
 			return errors.Join(err, w.Close())
 		}
 		defer self.Close()
-		cmd := exec.Command("/bin/sh", "-c", guardScript, "guardian", ReapCommand, "--dir", cfg.StateDir, "--cgroups", cgroups, "--engine", cfg.Engine.Socket)
+		cmd := exec.Command("/bin/sh", "-c", guardScript, "guardian", ReapCommand, "--dir", cfg.StateDir, "--cgroups",
+			cgroups, "--engine", cfg.Engine.Socket)
 		cmd.Stdin, cmd.ExtraFiles = r, []*os.File{self}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal that goes away must not reach it
 		err = p.StartHelper(func() (int, error) {

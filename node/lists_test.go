@@ -78,7 +78,8 @@ func TestSweepsArePaged(t *testing.T) {
 func TestTrialsArePagedByColumns(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
-	v := submit(t, s.Client(), script(t, `echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3,4,5,6,-7", "f==1+1"))
+	v := submit(t, s.Client(), script(t, `echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`,
+		"x=1,2,3,4,5,6,-7", "f==1+1"))
 	for _, err := range s.Client().Sweeps().Watch(t.Context(), v.Sweep, 0) {
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +97,8 @@ func TestTrialsArePagedByColumns(t *testing.T) {
 	} {
 		var got, again []string
 		for after := ""; ; {
-			_, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&after=%s&field=p[x]", path, query, url.QueryEscape(after)), "")
+			_, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&after=%s&field=p[x]", path, query, url.QueryEscape(after)),
+				"")
 			var table api.TrialTable
 			if err := json.Unmarshal(b, &table); err != nil || len(table.Columns) != 1 {
 				t.Fatalf("%s: got %s, %v", query, b, err)
@@ -112,16 +114,19 @@ func TestTrialsArePagedByColumns(t *testing.T) {
 			t.Errorf("%s, by cursor: got %v, want %s", query, again, want)
 		}
 		for offset := int64(0); ; {
-			resp, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&offset=%d&field=p[x]&field=m[accuracy]&field=state", path, query, offset), "")
+			resp, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&offset=%d&field=p[x]&field=m[accuracy]&field=state", path,
+				query, offset), "")
 			conforms(t, doc, "GET", api.PathTrials, resp, b)
 			var table api.TrialTable
-			if err := json.Unmarshal(b, &table); err != nil || len(table.Columns) != 3 || table.Count > 3 || table.Count != len(table.Columns[0].Values) {
+			if err := json.Unmarshal(b, &table); err != nil || len(table.Columns) != 3 || table.Count > 3 ||
+				table.Count != len(table.Columns[0].Values) {
 				t.Fatalf("%s: got %s, %v", query, b, err)
 			}
 			for _, x := range table.Columns[0].Values {
 				got = append(got, fmt.Sprint(x))
 			}
-			if total := int64(len(strings.Fields(want))); query != "class=exit" && (table.Total == nil || *table.Total != total) {
+			if total := int64(len(strings.Fields(want))); query != "class=exit" &&
+				(table.Total == nil || *table.Total != total) {
 				t.Errorf("%s: total is %v, want %d", query, table.Total, total)
 			}
 			if table.Next == nil {
@@ -134,7 +139,8 @@ func TestTrialsArePagedByColumns(t *testing.T) {
 		}
 	}
 	_, b := h.do("GET", path+"field=index&field=p[x]&field=p[f]&field=exit_code", "", "Accept", "text/csv, */*")
-	if want := "index,p[x],p[f],exit_code\n0,1,'=1+1,0\n1,2,'=1+1,1\n"; !strings.HasPrefix(string(b), want) || !strings.Contains(string(b), "\n6,-7,'=1+1,0\n") {
+	if want := "index,p[x],p[f],exit_code\n0,1,'=1+1,0\n1,2,'=1+1,1\n"; !strings.HasPrefix(string(b), want) ||
+		!strings.Contains(string(b), "\n6,-7,'=1+1,0\n") {
 		t.Errorf("as CSV: got %s, want %s and so on", b, want)
 	}
 	resp, b := h.do("GET", path, "", "Accept", "application/x-ndjson")
@@ -167,7 +173,8 @@ func TestTablePagesFollowChanges(t *testing.T) {
 		t.Helper()
 		for limit := 2; limit < 4; limit++ {
 			var table api.TrialTable
-			_, b := h.do("GET", fmt.Sprintf("%s/sweeps/%s/trials?limit=%d&field=attempts", api.Prefix, v.Sweep, limit), "")
+			_, b := h.do("GET", fmt.Sprintf("%s/sweeps/%s/trials?limit=%d&field=attempts", api.Prefix, v.Sweep, limit),
+				"")
 			if err := json.Unmarshal(b, &table); err != nil || len(table.Columns) != 1 || table.Count != limit {
 				t.Fatalf("page of %d trials: got %s, %v", limit, b, err)
 			}

@@ -23,7 +23,8 @@ const lockName = "lock"
 // existing one, and reports whether they had any. Whoever can write to it, or to the socket in it,
 // can run programs as this user; whoever can read it has the keys of the cluster.
 func MakeState(dir string) (changed bool, err error) {
-	if changed, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName, durable.PartPrefix+"*"); err != nil {
+	if changed, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName,
+		durable.PartPrefix+"*"); err != nil {
 		return false, fmt.Errorf("make state folder: %w", err)
 	}
 	return changed, nil

@@ -145,7 +145,8 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 	cfg := &n.cfg
 	n.server, err = jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
+		Dir: filepath.Join(cfg.StateDir,
+			"jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
 		Listen: &natsd.Listen{
 			Host: cfg.Cluster.ListenAddress(), Port: cfg.Cluster.Ports.NATS, TLS: id.NATSServer(n.authority.Known),
 			Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
@@ -200,14 +201,16 @@ func (n *Node) nodes() *master.Nodes {
 			return d.On, d.By == scheduling.ByMaster, d.Reason
 		},
 		Quarantine: func(node grid.NodeID, reason string) {
-			if err := n.scheduling.SetDrain(node, scheduling.Drain{On: true, Reason: reason, By: scheduling.ByMaster}); err != nil {
+			if err := n.scheduling.SetDrain(node,
+				scheduling.Drain{On: true, Reason: reason, By: scheduling.ByMaster}); err != nil {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
 		Fits: func(m *cluster.Member, r grid.Resources) bool { return slotsOf(m, r) > 0 },
 		Withhold: func(node grid.NodeID, part grid.Scope, reason string, until time.Time) {
 			if err := n.scheduling.Withhold(node, part, scheduling.Withheld{Reason: reason, Until: until}); err != nil {
-				n.log.Error("trials could not be withheld from a part of a node", "node", node, "part", part, "err", err)
+				n.log.Error("trials could not be withheld from a part of a node", "node", node, "part", part, "err",
+					err)
 			}
 		},
 		Withheld: n.scheduling.Withheld,
@@ -233,7 +236,8 @@ func (n *Node) monitored(ports config.Ports) monitor.Config {
 	info := describe(&n.cfg)
 	info.Role = string(trust.Master)
 	writeBackup := func(ctx context.Context, w io.Writer) error {
-		return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir}, aboutBackup(&n.cfg))
+		return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir},
+			aboutBackup(&n.cfg))
 	}
 	rotation := &membership.Rotation{Membership: n.membership, Kick: n.server.Kick, Followed: n.master.AwaitKeys}
 	return monitor.Config{
@@ -271,7 +275,8 @@ func (s *storage) removeEnvironments(ctx context.Context, log *slog.Logger) erro
 		if _, err := s.store.Records.Update(ctx, &r); err != nil {
 			return fmt.Errorf("remove the environment of a shell: %w", err)
 		}
-		log.Info("the environment of the shell that submitted a sweep is removed, since workers can read it", "sweep", sweep.ID)
+		log.Info("the environment of the shell that submitted a sweep is removed, since workers can read it", "sweep",
+			sweep.ID)
 	}
 	return nil
 }

@@ -42,7 +42,8 @@ func TestSweepsAreFoundByName(t *testing.T) {
 	second := submitted("lr search")
 	for method, path := range map[string]string{"GET": "", "DELETE": "", "POST": "/actions/cancel"} {
 		resp, b := h.do(method, api.Prefix+"/sweeps/lr%20search"+path, "")
-		if resp.StatusCode != http.StatusConflict || !strings.Contains(string(b), string(first)) || !strings.Contains(string(b), string(second)) {
+		if resp.StatusCode != http.StatusConflict || !strings.Contains(string(b), string(first)) ||
+			!strings.Contains(string(b), string(second)) {
 			t.Errorf("%s: got %d %.300s, want a conflict with both ids", method, resp.StatusCode, b)
 		}
 	}

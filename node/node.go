@@ -102,7 +102,8 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, lifecycle: lifecycle{failed: make(chan error, 8), broken: newLatch()}, execution: execution{executor: cfg.Executor},
+		cfg: cfg, log: cfg.Logger, lifecycle: lifecycle{failed: make(chan error, 8),
+			broken: newLatch()}, execution: execution{executor: cfg.Executor},
 		host:       host{looked: newLatch()},
 		workerPart: workerPart{atWork: newLatch(), limits: cfg.Machine, policy: cfg.Devices},
 	}
@@ -136,7 +137,8 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 	if err := durable.Clean(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("remove what a dead node had begun to write: %w", err)
 	}
-	if killed, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: straysFile(cfg.StateDir)}, cfg.Logger); err != nil {
+	if killed, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: straysFile(cfg.StateDir)},
+		cfg.Logger); err != nil {
 		return nil, fmt.Errorf("kill what a dead node left: %w", err)
 	} else if killed > 0 {
 		cfg.Logger.Info("processes of a dead node killed", "count", killed)
@@ -171,7 +173,8 @@ func (e *execution) openProcess(ctx context.Context, cfg *config.Config, l *life
 		return nil
 	}
 	own := cgroups.Own() // before the executor moves this process
-	processes, err := process.New(process.Options{Token: token, DieWithAgent: true, Strays: straysFile(cfg.StateDir)}, cfg.Logger)
+	processes, err := process.New(process.Options{Token: token, DieWithAgent: true, Strays: straysFile(cfg.StateDir)},
+		cfg.Logger)
 	if err != nil {
 		return fmt.Errorf("open the process executor: %w", err)
 	}
@@ -234,7 +237,8 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		}
 	}()
 	server, err := jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
+		Dir: filepath.Join(cfg.StateDir,
+			"jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the store: %w", err)

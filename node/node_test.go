@@ -289,7 +289,8 @@ func TestMaxParallelAndPriority(t *testing.T) {
 		t.Errorf("the less urgent sweep has %d of 40 done when the urgent one ended, want it to wait", v.Succeeded)
 	}
 
-	one := script(t, `mkdir `+filepath.Join(t.TempDir(), "alone")+` || exit 1; sleep 0.02; rmdir `+filepath.Join(t.TempDir(), "alone"), "i=0:8")
+	one := script(t, `mkdir `+filepath.Join(t.TempDir(), "alone")+` || exit 1; sleep 0.02; rmdir `+
+		filepath.Join(t.TempDir(), "alone"), "i=0:8")
 	dir := filepath.Join(t.TempDir(), "only")
 	one.Task.Command[2] = "mkdir " + dir + " || exit 1; sleep 0.02; rmdir " + dir
 	one.MaxParallel = 1
@@ -312,13 +313,15 @@ echo kept > $MLF_OUT/kept.txt; echo no > other; echo "$MLF_TRIAL $MLF_PARAMS $FR
 	s := submit(t, c, sub)
 	wait(t, c, s.Sweep)
 	tr := list(t, c, s.Sweep, api.TrialQuery{Sort: "objective", Desc: true})[0]
-	want := map[string]string{"epoch": "2", "acc": `"NaN"`, "main/acc": "0.75", "loss": "0.25", "steps": "12", "speed": "3.5", "name": `"x"`}
+	want := map[string]string{"epoch": "2", "acc": `"NaN"`, "main/acc": "0.75", "loss": "0.25", "steps": "12",
+		"speed": "3.5", "name": `"x"`}
 	for name, v := range want {
 		if got := string(tr.Metrics[name]); got != v {
 			t.Errorf("metric %s: got %s, want %s", name, got, v)
 		}
 	}
-	if out := text(t, c, s.Sweep, api.LogQuery{Index: 0}); !strings.Contains(out, string(s.Sweep)+`/0 {"a":1e-3} task-shell`) {
+	if out := text(t, c, s.Sweep, api.LogQuery{Index: 0}); !strings.Contains(out,
+		string(s.Sweep)+`/0 {"a":1e-3} task-shell`) {
 		t.Errorf("environment: got %q", out)
 	}
 	r, err := c.Trials().Artifacts(t.Context(), s.Sweep, -1)

@@ -51,7 +51,8 @@ echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_O
 		text = map[string]string{}
 		for _, p := range w.Pieces {
 			if p.Offset < w.Offset || p.Offset+int64(len(p.Data)) > w.Next {
-				t.Errorf("%s: a piece at %d of %d bytes is not in the window %d to %d", query, p.Offset, len(p.Data), w.Offset, w.Next)
+				t.Errorf("%s: a piece at %d of %d bytes is not in the window %d to %d", query, p.Offset, len(p.Data),
+					w.Offset, w.Next)
 			}
 			text[p.Stream] += string(p.Data)
 		}
@@ -69,7 +70,8 @@ echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_O
 		}
 	}
 	if all["stdout"] != out.String() || all["stderr"] != warnings {
-		t.Errorf("the windows have %d and %d bytes, want %d and %d", len(all["stdout"]), len(all["stderr"]), out.Len(), len(warnings))
+		t.Errorf("the windows have %d and %d bytes, want %d and %d", len(all["stdout"]), len(all["stderr"]), out.Len(),
+			len(warnings))
 	}
 	if w, text := window("stream=stdout&tail=6&limit=3"); text["stdout"] != "f o" || w.Total != int64(out.Len()) {
 		t.Errorf("the tail: got %+v", w)
@@ -86,7 +88,8 @@ echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_O
 		t.Fatalf("warnings: got %+v", hits)
 	}
 	for _, hit := range hits.Hits {
-		if w, _ := window(fmt.Sprintf("offset=%d&limit=7", hit.Offset)); len(w.Pieces) != 1 || string(w.Pieces[0].Data) != "Warning" {
+		if w, _ := window(fmt.Sprintf("offset=%d&limit=7", hit.Offset)); len(w.Pieces) != 1 ||
+			string(w.Pieces[0].Data) != "Warning" {
 			t.Errorf("at the hit %+v: got %+v", hit, w)
 		}
 	}
@@ -113,13 +116,15 @@ echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_O
 
 	var list api.FileList
 	ask(api.PathFiles, "", 200, &list)
-	if len(list.Files) != 2 || list.Files[0].Name != "a file.txt" || list.Files[1].Name != "sub/b.html" || list.Files[0].Bytes != 5 {
+	if len(list.Files) != 2 || list.Files[0].Name != "a file.txt" || list.Files[1].Name != "sub/b.html" ||
+		list.Files[0].Bytes != 5 {
 		t.Errorf("files: got %+v", list)
 	}
 	file := strings.NewReplacer("{sweep}", string(v.Sweep), "{index}", "1").Replace(api.Prefix + api.PathFile)
 	for name, want := range map[string]string{"a file.txt": "kept\n", "sub/b.html": "<script>\n"} {
 		resp, b := h.do("GET", file+"?name="+url.QueryEscape(name), "")
-		if string(b) != want || resp.Header.Get("Content-Security-Policy") != "sandbox" || !strings.HasPrefix(resp.Header.Get("Content-Disposition"), "attachment") ||
+		if string(b) != want || resp.Header.Get("Content-Security-Policy") != "sandbox" ||
+			!strings.HasPrefix(resp.Header.Get("Content-Disposition"), "attachment") ||
 			resp.Header.Get("Content-Type") != "application/octet-stream" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: got %q with %v", name, b, resp.Header)
 		}

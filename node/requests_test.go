@@ -19,16 +19,18 @@ func TestHostileRequests(t *testing.T) {
 	long := strings.Repeat("a", 4080)
 	const task = `"task":{"name":"t","command":["true"],"resources":{"cpus":1}}`
 	for name, body := range map[string]string{
-		"a project of 4,080 bytes":   `{"project":"` + long + `",` + task + `}`,
-		"a project with an escape":   `{"project":"\u001b]0;x\u0007/../x",` + task + `}`,
-		"negative processors":        `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":-5}}}`,
-		"no command":                 `{"project":"p","task":{"name":"t","resources":{"cpus":1}}}`,
-		"a bundle by another name":   `{"project":"p",` + task + `,"bundle":"` + long + `"}`,
-		"a bundle that is not hex":   `{"project":"p",` + task + `,"bundle":"` + strings.Repeat("zz", 32) + `"}`,
-		"metrics of the machine":     `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":1},"metrics":[{"log":"../../etc/passwd"}]}}`,
-		"a name of 10,000 letters":   `{"project":"p","name":"` + long + long + `",` + task + `}`,
-		"a key of 4,080 letters":     `{"project":"p",` + task + `,"space":{"axes":[{"key":"` + long + `","values":[1]}]}}`,
-		"exclude that leaves no one": `{"project":"p",` + task + `,"space":{"axes":[{"key":"a","values":[1]}],"exclude":["a == 1"]}}`,
+		"a project of 4,080 bytes": `{"project":"` + long + `",` + task + `}`,
+		"a project with an escape": `{"project":"\u001b]0;x\u0007/../x",` + task + `}`,
+		"negative processors":      `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":-5}}}`,
+		"no command":               `{"project":"p","task":{"name":"t","resources":{"cpus":1}}}`,
+		"a bundle by another name": `{"project":"p",` + task + `,"bundle":"` + long + `"}`,
+		"a bundle that is not hex": `{"project":"p",` + task + `,"bundle":"` + strings.Repeat("zz", 32) + `"}`,
+		"metrics of the machine":   `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":1},"metrics":[{"log":"../../etc/passwd"}]}}`,
+		"a name of 10,000 letters": `{"project":"p","name":"` + long + long + `",` + task + `}`,
+		"a key of 4,080 letters": `{"project":"p",` + task + `,"space":{"axes":[{"key":"` + long +
+			`","values":[1]}]}}`,
+		"exclude that leaves no one": `{"project":"p",` + task +
+			`,"space":{"axes":[{"key":"a","values":[1]}],"exclude":["a == 1"]}}`,
 	} {
 		_, err := api.Post[api.Sweep](t.Context(), c, api.PathSweeps, json.RawMessage(body))
 		var refusal *api.Error
@@ -57,7 +59,8 @@ func TestHostileRequests(t *testing.T) {
 	}
 	// A record that contradicts itself comes from elsewhere; what older clients send is taken for
 	// what it means.
-	old := `{"project":"old",` + task + `,"space":{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}}`
+	old := `{"project":"old",` + task +
+		`,"space":{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}}`
 	v, err := api.Post[api.Sweep](t.Context(), c, api.PathSweeps, json.RawMessage(old))
 	if err != nil || v.Count != 2 {
 		t.Fatalf("an older client's submission: got %d points, %v; want 2", v.Count, err)

@@ -54,7 +54,8 @@ func sampleOf(h inventory.Host, m *inventory.Machine) *jetstream.Sample {
 		if g.Memory > 0 {
 			memory = int(100 * g.MemoryUsed / g.Memory)
 		}
-		s.GPUs = append(s.GPUs, jetstream.GPUSample{UUID: g.UUID, Busy: g.Utilization, Memory: memory, Temperature: g.Temperature, Power: g.Power})
+		s.GPUs = append(s.GPUs, jetstream.GPUSample{UUID: g.UUID, Busy: g.Utilization, Memory: memory,
+			Temperature: g.Temperature, Power: g.Power})
 	}
 	return s
 }

@@ -24,7 +24,8 @@ func TestFoundingAClusterRemovesShellEnvironments(t *testing.T) {
 	}
 	t.Cleanup(store.Close)
 	for _, s := range []*grid.Sweep{
-		{ID: "running-1", State: grid.SweepRunning, Environ: []string{"SECRET=hunter2"}, EnvironAdded: []string{"ADDED=1"}},
+		{ID: "running-1", State: grid.SweepRunning, Environ: []string{"SECRET=hunter2"},
+			EnvironAdded: []string{"ADDED=1"}},
 		{ID: "ended-1", State: grid.SweepFinished, Environ: []string{"SECRET=hunter2"}},
 		{ID: "other-1", State: grid.SweepFinished},
 	} {

@@ -40,7 +40,9 @@ func shimOptions(cfg *config.Config, token string) shim.Options {
 
 // openShim makes programs outlive this process, and takes over those of the last agent. stopping
 // says, when the node ends, whether its programs are to end, too.
-func (e *execution) openShim(ctx context.Context, cfg *config.Config, l *lifecycle, stopping func() bool, token string) error {
+func (e *execution) openShim(
+	ctx context.Context, cfg *config.Config, l *lifecycle, stopping func() bool, token string,
+) error {
 	if e.executor != nil {
 		return nil
 	}

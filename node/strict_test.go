@@ -18,8 +18,10 @@ func TestQueriesAreStrict(t *testing.T) {
 	h := newHTTP(t, cfg.StateDir)
 	at := "/sweeps/" + string(v.Sweep)
 	for query, hint := range map[string]string{
-		"/sweeps?stat=running": "state, project, limit, after", "/node?x": "the call has none", at + "/charts/heat?x=a&y=b&w=1": "p[NAME]",
-		at + "/trials?lmit=3": "limit", at + "/charts/eta?value=wall": "the call has none", at + "/trials?limit=%zz": "%26", at + "/charts/marginals?p=1": "p[NAME]",
+		"/sweeps?stat=running": "state, project, limit, after", "/node?x": "the call has none", at +
+			"/charts/heat?x=a&y=b&w=1": "p[NAME]",
+		at + "/trials?lmit=3": "limit", at + "/charts/eta?value=wall": "the call has none", at +
+			"/trials?limit=%zz": "%26", at + "/charts/marginals?p=1": "p[NAME]",
 	} {
 		resp, b := h.do("GET", api.Prefix+query, "")
 		var p api.Problem
@@ -47,7 +49,8 @@ func TestListsComeInTheAcceptedForm(t *testing.T) {
 		"text/csv;q=x": "application/json", "text/*": "text/csv", "text/html, application/*;q=0.9, */*;q=0.8": "application/json",
 	} {
 		resp, b := h.do("GET", at+"?limit=2&field=index&field=p[x]&sort=index&desc=true", "", "Accept", accept)
-		if got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); got != want || resp.Header.Get("Vary") == "" {
+		if got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); got != want ||
+			resp.Header.Get("Vary") == "" {
 			t.Errorf("%q: got %s, want %s", accept, got, want)
 		}
 		const csv, lines = "index,p[x]\n3,4\n2,3\n", `{"index":3,"p[x]":4}` + "\n" + `{"index":2,"p[x]":3}` + "\n"
@@ -55,7 +58,8 @@ func TestListsComeInTheAcceptedForm(t *testing.T) {
 			t.Errorf("%q: got %q", accept, got)
 		}
 		var table api.TrialTable
-		if err := json.Unmarshal(b, &table); want == "application/json" && (err != nil || table.Count != 2 || len(table.Columns) != 2) {
+		if err := json.Unmarshal(b, &table); want == "application/json" &&
+			(err != nil || table.Count != 2 || len(table.Columns) != 2) {
 			t.Errorf("%q: got %s, %v", accept, b, err)
 		}
 	}
@@ -63,7 +67,8 @@ func TestListsComeInTheAcceptedForm(t *testing.T) {
 		if resp, b := h.do("GET", at+"?limit=-1", "", "Accept", accept); resp.StatusCode != 400 {
 			t.Errorf("limit=-1 as %s: got %d %s", accept, resp.StatusCode, b)
 		}
-		if resp, b := h.do("GET", api.Prefix+"/sweeps?limit=1", "", "Accept", accept); resp.StatusCode != 200 || strings.Count(string(b), string(v.Sweep)) != 1 {
+		if resp, b := h.do("GET", api.Prefix+"/sweeps?limit=1", "", "Accept", accept); resp.StatusCode != 200 ||
+			strings.Count(string(b), string(v.Sweep)) != 1 {
 			t.Errorf("sweeps as %s: got %d %s", accept, resp.StatusCode, b)
 		}
 	}
@@ -83,9 +88,11 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	dry := func(action, body string, status int, changed int64) {
 		t.Helper()
 		pattern := api.PathSweep + "/actions/" + action
-		resp, b := h.do("POST", api.Prefix+strings.Replace(pattern, "{sweep}", string(v.Sweep), 1)+"?dry_run=true", body)
+		resp, b := h.do("POST", api.Prefix+strings.Replace(pattern, "{sweep}", string(v.Sweep), 1)+"?dry_run=true",
+			body)
 		var done api.Done
-		if resp.StatusCode != status || status == 200 && (json.Unmarshal(b, &done) != nil || done.Changed != changed || !done.DryRun) {
+		if resp.StatusCode != status || status == 200 && (json.Unmarshal(b, &done) != nil || done.Changed != changed ||
+			!done.DryRun) {
 			t.Errorf("%s: got %d %s, want %d and %d trials", action, resp.StatusCode, b, status, changed)
 		}
 		conforms(t, doc, "POST", pattern, resp, b)
@@ -98,7 +105,8 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	dry("retry", `{"index":0}`, 200, 0)
 	dry("extend", `{"axes":[{"key":"x","values":[7,8]}]}`, 200, 2)
 	dry("extend", `{"axes":[{"key":"x","values":[]}]}`, 409, 0)
-	if now, err := c.Sweeps().Get(t.Context(), v.Sweep); err != nil || now.State != grid.SweepRunning || now.Count != 6 || now.Failed != 1 || now.Running != 1 {
+	if now, err := c.Sweeps().Get(t.Context(), v.Sweep); err != nil || now.State != grid.SweepRunning ||
+		now.Count != 6 || now.Failed != 1 || now.Running != 1 {
 		t.Errorf("afterwards: got %+v, %v", now, err)
 	}
 	if _, err := c.Sweeps().Cancel(t.Context(), v.Sweep, false); err != nil {
@@ -109,7 +117,8 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	dry("retry", `{"index":-1,"failed_only":true}`, 200, 4) // the sweep goes on, and with it the three trials that have not run
 	dry("cancel", "", 200, 0)
 	dry("pause", "", 409, 0)
-	if now, err := c.Sweeps().Get(t.Context(), v.Sweep); err != nil || now.State != grid.SweepCancelled || now.Cancelled != 4 {
+	if now, err := c.Sweeps().Get(t.Context(), v.Sweep); err != nil || now.State != grid.SweepCancelled ||
+		now.Cancelled != 4 {
 		t.Errorf("at the end: got %+v, %v", now, err)
 	}
 }

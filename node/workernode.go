@@ -69,7 +69,8 @@ func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	n.start("work", func(ctx context.Context) error { return n.work(ctx, id) })
 	info := describe(&n.cfg)
 	info.Role, info.Master = string(trust.Worker), peers.API[0]
-	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.membership.Members, Working: n.takesTrials})
+	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.membership.Members,
+		Working: n.takesTrials})
 	l, err := listen(cfg.StateDir)
 	if err != nil {
 		return nil, err
@@ -131,7 +132,9 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, leave context.Can
 
 // openWorker creates the worker, which reports what the last agent left. rate limits how fast
 // checkpoints travel; 0 means no limit.
-func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, files worker.FileStore, snapshots checkpoint.Remote, rate int64) error {
+func (n *Node) openWorker(
+	ctx context.Context, calls *jetstream.MasterClient, files worker.FileStore, snapshots checkpoint.Remote, rate int64,
+) error {
 	cfg := &n.cfg
 	outlive := time.Duration(0) // how long programs continue without an agent
 	if n.adopter != nil {

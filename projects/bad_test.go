@@ -68,7 +68,8 @@ const adviceTooLong = "Write long rows of numbers as an interval, like {start: 0
 func TestLoadRefusesUnreadable(t *testing.T) {
 	twenty := ""
 	for i := 1; i <= 20; i++ {
-		twenty += "project.yaml:" + strconv.Itoa(i) + `:1: the project has the unknown field "` + strings.Repeat("z", i) +
+		twenty += "project.yaml:" + strconv.Itoa(i) + `:1: the project has the unknown field "` +
+			strings.Repeat("z", i) +
 			"\". Known here: default, name, tasks.\n"
 	}
 	many := ""
@@ -77,11 +78,15 @@ func TestLoadRefusesUnreadable(t *testing.T) {
 	}
 	for _, c := range []badProject{
 		{"not UTF-8", "name: \"a\xff\"\n", "project.yaml:1:9: the file is not valid UTF-8. Save it as UTF-8."},
-		{"program", "\x7fELF\x02\x01\x01\x00", "project.yaml:1:1: this is not valid YAML: control characters are not allowed. " +
-			"Check this line and those before it for a missing colon, quote, bracket or space."},
-		{"10 MB", strings.Repeat("# comment\n", 1<<20), "project.yaml:1:1: the file has more than 4 MiB. " + adviceTooLong},
-		{"deep", "tasks: " + strings.Repeat("[", 101), "project.yaml:1:108: lists and maps are nested more than 100 deep. Write it flat."},
-		{"alias bomb", bomb(200, 1000), "project.yaml:102:35: the file's aliases stand for more than 100000 values. Write the values out where they are used."},
+		{"program", "\x7fELF\x02\x01\x01\x00",
+			"project.yaml:1:1: this is not valid YAML: control characters are not allowed. " +
+				"Check this line and those before it for a missing colon, quote, bracket or space."},
+		{"10 MB", strings.Repeat("# comment\n", 1<<20), "project.yaml:1:1: the file has more than 4 MiB. " +
+			adviceTooLong},
+		{"deep", "tasks: " + strings.Repeat("[", 101),
+			"project.yaml:1:108: lists and maps are nested more than 100 deep. Write it flat."},
+		{"alias bomb", bomb(200, 1000),
+			"project.yaml:102:35: the file's aliases stand for more than 100000 values. Write the values out where they are used."},
 		{"many problems", many, twenty + "There may be more problems after these."},
 	} {
 		t.Run(c.name, func(t *testing.T) {

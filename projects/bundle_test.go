@@ -46,7 +46,8 @@ func aged(t reporter, dir string, at time.Time) {
 }
 
 func TestPackDeterministic(t *testing.T) {
-	content := tree{"main.py": ":print(1)\n", "run.sh": "x:#!/bin/sh\n", "data/a": ":1", "data/b": ":2", "empty": "dir", "last": "-> data/a"}
+	content := tree{"main.py": ":print(1)\n", "run.sh": "x:#!/bin/sh\n", "data/a": ":1", "data/b": ":2", "empty": "dir",
+		"last": "-> data/a"}
 	old := syscall.Umask(0o022)
 	defer syscall.Umask(old)
 	past := time.Date(1999, 12, 31, 23, 59, 58, 123456789, time.UTC)
@@ -156,9 +157,12 @@ func TestPackIgnore(t *testing.T) {
 		mlf, git     string
 		absent, kept string
 	}{
-		{name: "always", absent: ".git/config sub/.git/config __pycache__/a sub/__pycache__/b a.pyc sub/b.pyc", kept: "main.py sub/main.py gitlike"},
-		{name: "gitignore", git: "*.log\nresult/\n", absent: "a.log sub/b.log result/model sub/result/model", kept: "main.py result.txt"},
-		{name: "mlfignore on top", mlf: "*.tmp\n!b.log\n", git: "*.log\n", absent: "a.tmp a.log", kept: "b.log main.py"},
+		{name: "always", absent: ".git/config sub/.git/config __pycache__/a sub/__pycache__/b a.pyc sub/b.pyc",
+			kept: "main.py sub/main.py gitlike"},
+		{name: "gitignore", git: "*.log\nresult/\n", absent: "a.log sub/b.log result/model sub/result/model",
+			kept: "main.py result.txt"},
+		{name: "mlfignore on top", mlf: "*.tmp\n!b.log\n", git: "*.log\n", absent: "a.tmp a.log",
+			kept: "b.log main.py"},
 		{name: "negation", mlf: "*.npz\n!small.npz\n", absent: "big.npz sub/big.npz", kept: "small.npz sub/small.npz"},
 		{name: "rooted", mlf: "/data\n", absent: "data/a", kept: "sub/data/a"},
 		{name: "comment and CRLF", mlf: "# notes\r\n*.log\r\n\r\n", absent: "a.log", kept: "main.py"},
@@ -206,7 +210,8 @@ func TestPackFolderBehindLink(t *testing.T) {
 }
 
 func TestPackExcept(t *testing.T) {
-	dir := tree{"main.py": ":", "state/history.db": ":1", "sub/state/kept": ":2", "sub": "dir", "sub/state": "dir"}.folder(t)
+	dir := tree{"main.py": ":", "state/history.db": ":1", "sub/state/kept": ":2", "sub": "dir",
+		"sub/state": "dir"}.folder(t)
 	var b bytes.Buffer
 	_, err := Pack(dir, &b, DefaultBundleLimit, filepath.Join(dir, "state"), filepath.Join(dir, "none"))
 	check(t, err)

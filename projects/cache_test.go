@@ -91,7 +91,8 @@ func TestCacheRefusesOtherContent(t *testing.T) {
 		want  string
 	}{
 		{"other", fetching(other), "the bundle " + digest + " is damaged: its content has the digest " + otherDigest},
-		{"nothing", fetching(nil), "the bundle " + digest + " is damaged: its content has the digest " + hex.EncodeToString(empty[:])},
+		{"nothing", fetching(nil), "the bundle " + digest + " is damaged: its content has the digest " +
+			hex.EncodeToString(empty[:])},
 		{"broken off", func(w io.Writer) error {
 			_, err := w.Write(bundle[:len(bundle)/2])
 			return errors.Join(err, io.ErrUnexpectedEOF)
@@ -193,7 +194,8 @@ func TestCacheKilled(t *testing.T) {
 		content[fmt.Sprintf("f%04d", i)] = fmt.Sprintf(":%d", i)
 	}
 	bundle, digest := pack(t, content.folder(t))
-	for name, sent := range map[string]int{"at the start": 0, "while it fetches": len(bundle) / 2, "while it unpacks": len(bundle)} {
+	for name, sent := range map[string]int{"at the start": 0, "while it fetches": len(bundle) / 2,
+		"while it unpacks": len(bundle)} {
 		t.Run(name, func(t *testing.T) {
 			_, dir := newCache(t)
 			killVictim(t, dir, fmt.Sprintln(digest, sent), bundle[:sent], sent == len(bundle))

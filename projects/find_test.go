@@ -135,8 +135,10 @@ func TestNewRefuses(t *testing.T) {
 		{"a/b", parent, `"a/b" is not a valid project name; use lowercase letters, digits and dashes, as in a-b`},
 		{"taken", parent, filepath.Join(parent, "taken") + " already exists; choose another name"},
 		{"file", parent, filepath.Join(parent, "file") + " already exists; choose another name"},
-		{"new", filepath.Join(parent, "none"), "there is no folder " + filepath.Join(parent, "none") + " to make the project in"},
-		{"new", filepath.Join(parent, "file"), "there is no folder " + filepath.Join(parent, "file") + " to make the project in"},
+		{"new", filepath.Join(parent, "none"), "there is no folder " + filepath.Join(parent, "none") +
+			" to make the project in"},
+		{"new", filepath.Join(parent, "file"), "there is no folder " + filepath.Join(parent, "file") +
+			" to make the project in"},
 	} {
 		_, err := New(c.name, c.parent)
 		wantError(t, err, c.want)

@@ -56,7 +56,8 @@ func TestSchemaIsOfTheTables(t *testing.T) {
 	want, err := os.ReadFile(name)
 	check(t, err)
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is out of date; write it with: go test ./projects -run TestSchema -update\n%s", name, cmp.Diff(string(want), string(got)))
+		t.Errorf("%s is out of date; write it with: go test ./projects -run TestSchema -update\n%s", name,
+			cmp.Diff(string(want), string(got)))
 	}
 }
 

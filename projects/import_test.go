@@ -111,7 +111,8 @@ tasks:
 	if got, want := len(d.Axes), 4; got != want || d.Task.Name != "train" {
 		t.Errorf("got task %s with %d axes, want train with %d", d.Task.Name, got, want)
 	}
-	if diff := cmp.Diff(space.Param{Key: "verbose", Value: space.Value{Text: "true", Kind: space.True}}, d.Task.Constants[3]); diff != "" {
+	if diff := cmp.Diff(space.Param{Key: "verbose", Value: space.Value{Text: "true", Kind: space.True}},
+		d.Task.Constants[3]); diff != "" {
 		t.Errorf("wrong constant (-want +got):\n%s", diff)
 	}
 }
@@ -141,7 +142,8 @@ func TestImportNotes(t *testing.T) {
 			[]string{"tasks.py:4: the task t has another command here, under a condition; the one of line 2 was taken"}},
 		{"a command before", "def t(self):\n    cmd = 'echo hostname=$(hostname)'\n    run(cmd)\n    cmd = ['a']\n    cmd.append(x)\n", "",
 			[]string{"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 4 was taken"}},
-		{"a command behind", plain + "    for k in p:\n        cmd += ['--' + k]\n    run(cmd)\n    cmd = 'rm -r tmp'\n", "",
+		{"a command behind", plain +
+			"    for k in p:\n        cmd += ['--' + k]\n    run(cmd)\n    cmd = 'rm -r tmp'\n", "",
 			[]string{"tasks.py:6: the task t has another command here, which gets no parameters; the one of line 2 was taken"}},
 		{"a computed command behind one", "def t(self):\n    cmd = 'hostname'\n    cmd = ['a', file]\n    cmd.extend(x)\n", "", []string{
 			"tasks.py:3: the command of task t is computed, not written down; fill in `command`",
@@ -149,8 +151,10 @@ func TestImportNotes(t *testing.T) {
 		{"constants one by one", plain, "base_pars = {}\nbase_pars['a'] = 1\nbase_pars[\"b\"] = x\n",
 			[]string{"default.py:3: the constant b is computed, not written down; fill it in under `constants`"}},
 		{"options appended", plain + "    cmd = cmd + ['--k', v]\n", "", nil},
-		{"computed constants", plain, "base_pars = dict(a=1)\n", []string{"default.py:1: base_pars is computed, not written down; fill in `constants`"}},
-		{"changed constants", plain, "\nbase_pars = {'a': 1} if x else {}\n", []string{"default.py:2: base_pars is computed, not written down; fill in `constants`"}},
+		{"computed constants", plain, "base_pars = dict(a=1)\n",
+			[]string{"default.py:1: base_pars is computed, not written down; fill in `constants`"}},
+		{"changed constants", plain, "\nbase_pars = {'a': 1} if x else {}\n",
+			[]string{"default.py:2: base_pars is computed, not written down; fill in `constants`"}},
 		{"odd constants", plain, "base_pars = {1: 2, '--a': 'b', '<<': 1, '': 1, 'ok': 1}\n", []string{
 			"default.py:1: the constant 1 is not a plain value and was left out", "default.py:1: the constant --a is not a plain value and was left out",
 			"default.py:1: the constant << is not a plain value and was left out", "default.py:1: the constant  is not a plain value and was left out"}},
@@ -158,7 +162,8 @@ func TestImportNotes(t *testing.T) {
 			[]string{"default.py:1: the parameter file is computed, not written down; fill in `parameters`"}},
 		{"file elsewhere", plain, "m = yaml2Matrix('../shared.yml')\n",
 			[]string{"default.py:1: the parameter file ../shared.yml is outside the project; copy it and fill in `parameters`"}},
-		{"file not there", plain, "\n\nm = yaml2Matrix('none.yml')\n", []string{"default.py:3: the parameter file none.yml is not there"}},
+		{"file not there", plain, "\n\nm = yaml2Matrix('none.yml')\n",
+			[]string{"default.py:3: the parameter file none.yml is not there"}},
 		{"loop", plain, "for n in range(5):\n    t.apply_async(n)\n",
 			[]string{"default.py:2: tasks are submitted with computed arguments, n = 0, 1, 2, 3, 4; put these values into a parameter file"}},
 		{"products", plain, "n = 2\nfor i in range(1, 8, 3):\n    m = n * i\n    t.delay({'m': m})\n",
@@ -215,7 +220,9 @@ func TestImportRefuses(t *testing.T) {
 // TestImportLoads checks that whatever the old files contain, the output of Import can be loaded.
 func TestImportLoads(t *testing.T) {
 	root := t.TempDir()
-	text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b", "#", "*x", "!x", "1e5", "a\nb\n", "\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085", "a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
+	text := rapid.OneOf(rapid.String(),
+		rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b", "#", "*x", "!x", "1e5", "a\nb\n",
+			"\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085", "a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp(root, "old")
 		check(t, err)
@@ -227,7 +234,8 @@ func TestImportLoads(t *testing.T) {
 		for range rapid.IntRange(0, 4).Draw(t, "constants") {
 			pars += quoted(text.Draw(t, "key")) + ": " + quoted(text.Draw(t, "value")) + ", "
 		}
-		tree{"tasks.py": ":def t(self):\n    cmd = [" + strings.Join(command, ", ") + "]\n", "default.py": ":base_pars = {" + pars + "}\n"}.make(t, dir, false)
+		tree{"tasks.py": ":def t(self):\n    cmd = [" + strings.Join(command, ", ") + "]\n",
+			"default.py": ":base_pars = {" + pars + "}\n"}.make(t, dir, false)
 		_, err = Import(dir)
 		check(t, err)
 		_, err = Load(dir)
@@ -257,7 +265,8 @@ func TestImportNotesYAML11(t *testing.T) {
 		return fmt.Sprintf("parameters.yml:%d: %s was %s for the old program (YAML 1.1), and stays %s now; write %s for what it was", line, text, old, text, old)
 	}
 	want := []string{
-		note(1, "0777", "511"), note(2, "1_000", "1000"), note(2, "0x1F", "31"), note(3, "no", "False"), note(3, "On", "True"), note(4, "1:30", "90"),
+		note(1, "0777", "511"), note(2, "1_000", "1000"), note(2, "0x1F", "31"), note(3, "no", "False"), note(3, "On",
+			"True"), note(4, "1:30", "90"),
 		note(5, "1_0.5", "10.5"), note(6, "2024-01-01 10:00:00", "a timestamp, which Python formats differently"),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

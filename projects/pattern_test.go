@@ -43,7 +43,8 @@ func makeNames(t reporter, dir string, names []string) (made []string) {
 func gitIgnores(t reporter, repository, rules string, names []string) map[string]bool {
 	t.Helper()
 	check(t, os.WriteFile(filepath.Join(repository, ".gitignore"), []byte(rules), 0o600))
-	cmd := exec.Command("git", "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", "--stdin", "-z", "-v", "-n")
+	cmd := exec.Command("git", "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", "--stdin", "-z", "-v",
+		"-n")
 	cmd.Dir = repository
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(strings.Join(names, "\x00")+"\x00", "/\x00", "\x00"))
 	out, err := cmd.Output()
@@ -104,7 +105,8 @@ func TestPatternsAsGit(t *testing.T) {
 		data/ data/raw data/raw/ data/raw/x.csv src/data/raw/reader.py run1.out run-.out runx.out file1.txt file.txt file12.txt c++ c++/x cx
 		we$ird (1).csv Copy foo.o foo.O .env .venv/ .venv/bin/python build/x/y/z/w.o x/build/y .hidden/.x a.b.c [a] [ab] !x #x - a-b ]x \\x
 		logs/ logs/a.log logs/debug/a.log x/logs/a.log doc/frotz doc/frotz/ x/doc/frotz/ foo/bar/baz foo/x/bar foobar foo**bar axxb a/x/y/b trailing`)
-	names = append(names, "Copy (1).csv", "trailing ", "trail  ing", "with space/x y", " lead", "tab\t", "ü", "src/ü/x", "a\\b")
+	names = append(names, "Copy (1).csv", "trailing ", "trail  ing", "with space/x y", " lead", "tab\t", "ü", "src/ü/x",
+		"a\\b")
 	names = makeNames(t, repository, names)
 	for _, rules := range []string{
 		"lib/config/", "data/raw", "/*\n!/main.py\n!/src/", "*\n!*/\n!*.py", "data/*\n!data/raw", "run[!0-9].out", "run[^0-9].out", "file?.txt",
@@ -123,8 +125,10 @@ func TestPatternsAsGit(t *testing.T) {
 // TestPatternsAsGitRandom tests random patterns and names.
 func TestPatternsAsGitRandom(t *testing.T) {
 	repository := newRepository(t)
-	piece := rapid.SampledFrom([]string{"a", "b", "ab", "c.x", "*", "**", "?", "/", "/", "/", "[ab]", "[!a]", "[a-c]", "[[:alpha:]]", "[", "]", "\\", "\\*", "-", "!", "#", " ", ".", "x"})
-	part := rapid.SampledFrom([]string{"a", "b", "ab", "ba", "abc", "c.x", "x", ".x", "a b", "*", "-", "[", "]", "!a", "aab", "bxa"})
+	piece := rapid.SampledFrom([]string{"a", "b", "ab", "c.x", "*", "**", "?", "/", "/", "/", "[ab]", "[!a]", "[a-c]",
+		"[[:alpha:]]", "[", "]", "\\", "\\*", "-", "!", "#", " ", ".", "x"})
+	part := rapid.SampledFrom([]string{"a", "b", "ab", "ba", "abc", "c.x", "x", ".x", "a b", "*", "-", "[", "]", "!a",
+		"aab", "bxa"})
 	rapid.Check(t, func(t *rapid.T) {
 		var rules strings.Builder
 		for range rapid.IntRange(1, 4).Draw(t, "lines") {

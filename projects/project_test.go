@@ -70,9 +70,12 @@ func TestLoad(t *testing.T) {
 	train := with(plain("train", "python3", "-u", "main.py", "--lr={lr}", ""), func(d *Definition) {
 		d.Axes = []space.Axis{{Key: "lr", Values: []space.Value{number("1e-3"), number("0.10")}}}
 		d.Exclude = []string{"lr > 1", "n == 2"}
-		d.Task.Constants = space.Params{{Key: "out", Value: space.Value{Text: "result"}}, {Key: "n", Value: space.Value{Text: "010"}},
-			{Key: "on", Value: space.Value{Text: "yes"}}, {Key: "flag", Value: space.Value{Text: "true", Kind: space.True}},
-			{Key: "off", Value: space.Value{Text: "false", Kind: space.False}}, {Key: "text", Value: space.Value{Text: "1"}}, {Key: "empty"}}
+		d.Task.Constants = space.Params{{Key: "out", Value: space.Value{Text: "result"}},
+			{Key: "n", Value: space.Value{Text: "010"}},
+			{Key: "on", Value: space.Value{Text: "yes"}}, {Key: "flag",
+				Value: space.Value{Text: "true", Kind: space.True}},
+			{Key: "off", Value: space.Value{Text: "false", Kind: space.False}}, {Key: "text",
+				Value: space.Value{Text: "1"}}, {Key: "empty"}}
 		d.Task.Setup = []string{"sh", "setup.sh"}
 		d.Task.Env = map[string]string{"OMP_NUM_THREADS": "1", "HOME_OF": "$HOME", "NOTHING": ""}
 		d.Task.Resources = grid.Resources{CPUs: 500, Memory: 3 << 29}
@@ -87,7 +90,8 @@ func TestLoad(t *testing.T) {
 	})
 	echo := with(plain("echo"), func(d *Definition) {
 		d.Task.Shell, d.Task.Setup = "echo {n} | tee out", []string{"/bin/sh", "-c", "pip install -r requirements.txt"}
-		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassSignal: 2, grid.ClassMemory: 2, grid.ClassTimeout: 2, grid.ClassIdle: 2,
+		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassSignal: 2, grid.ClassMemory: 2, grid.ClassTimeout: 2,
+			grid.ClassIdle:  2,
 			grid.ClassStart: 2, grid.ClassLost: 16, grid.ClassSetup: 2}
 		d.Exclude, d.Task.Metrics = []string{"n > 1"}, []grid.Source{{Log: "log"}}
 	})
@@ -104,8 +108,10 @@ func TestLoad(t *testing.T) {
 		{"name only", "name: a\n", loaded{Name: "a", Bundled: true}},
 		{"byte order mark", "\ufeffname: a\n", loaded{Name: "a", Bundled: true}},
 		{"CRLF", "name: a\r\ntasks:\r\n  t: {command: [x]}\r\n", loaded{"a", "t", true, []Definition{plain("t", "x")}}},
-		{"JSON", `{"tasks": {"t": {"command": ["x", "1"]}}}`, loaded{"folder", "t", true, []Definition{plain("t", "x", "1")}}},
-		{"numbers in command", "tasks: {t: {command: [sleep, 1.50, true]}}", loaded{"folder", "t", true, []Definition{plain("t", "sleep", "1.50", "true")}}},
+		{"JSON", `{"tasks": {"t": {"command": ["x", "1"]}}}`,
+			loaded{"folder", "t", true, []Definition{plain("t", "x", "1")}}},
+		{"numbers in command", "tasks: {t: {command: [sleep, 1.50, true]}}",
+			loaded{"folder", "t", true, []Definition{plain("t", "sleep", "1.50", "true")}}},
 		{"order of tasks", "tasks: {z: {command: [x]}, a: {command: [y]}, 1: {command: [w]}}",
 			loaded{"folder", "", true, []Definition{plain("z", "x"), plain("a", "y"), plain("1", "w")}}},
 		{"default parameters", "default: main\ntasks: {main: {command: [x]}, other: {command: [y]}}",
@@ -155,7 +161,8 @@ func TestLoadMissing(t *testing.T) {
 
 	check(t, os.WriteFile(filepath.Join(dir, "tasks.py"), nil, 0o600))
 	_, err = Load(dir)
-	wantError(t, err, dir+" has no project.yaml. There is a tasks.py: mlfnode import "+dir+" makes one from it. Otherwise write one like this:\n"+example)
+	wantError(t, err, dir+" has no project.yaml. There is a tasks.py: mlfnode import "+dir+
+		" makes one from it. Otherwise write one like this:\n"+example)
 }
 
 func TestLoadNoFile(t *testing.T) {

@@ -30,10 +30,13 @@ func TestPackRefuses(t *testing.T) {
 		make func(path string) error
 		want string
 	}{
-		{"abs", link("/etc/passwd"), "the link abs points to /etc/passwd, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
+		{"abs", link("/etc/passwd"),
+			"the link abs points to /etc/passwd, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
 		{"up", link("../up"), "the link up points to ../up, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
-		{"sub/up", link("../../x"), "the link sub/up points to ../../x, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
-		{"round", link("sub/../x"), "the link round points to sub/../x, and what '..' means there depends on the links before it; write it without '..', or name it in .mlfignore"},
+		{"sub/up", link("../../x"),
+			"the link sub/up points to ../../x, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
+		{"round", link("sub/../x"),
+			"the link round points to sub/../x, and what '..' means there depends on the links before it; write it without '..', or name it in .mlfignore"},
 		{"a\xffb", file, `the file name "a\xffb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
 		{"a\nb", file, `the file name "a\nb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
 		{`a\b`, file, `the file name "a\\b" has characters that not every machine supports; rename it, or name it in .mlfignore`},
@@ -71,7 +74,8 @@ func TestPackRefusesIgnoreFile(t *testing.T) {
 const tooLarge = "name what trials don't need in .mlfignore, or keep large data outside of the folder and name its path under share in project.yaml"
 
 func TestPackSizeLimit(t *testing.T) {
-	dir := tree{"a": ":" + strings.Repeat("a", 3<<10), "b/big": ":" + strings.Repeat("b", 9<<10), "c": ":" + strings.Repeat("c", 2<<10),
+	dir := tree{"a": ":" + strings.Repeat("a", 3<<10), "b/big": ":" + strings.Repeat("b", 9<<10),
+		"c": ":" + strings.Repeat("c", 2<<10),
 		"d": ":d", ".mlfignore": ":skipped\n", "skipped": ":" + strings.Repeat("s", 1<<20)}.folder(t)
 	size := int64(3<<10 + 9<<10 + 2<<10 + 1 + len("skipped\n"))
 	if _, err := Pack(dir, io.Discard, size); err != nil {

@@ -28,11 +28,14 @@ func axesOf(t *testing.T, sets ...string) (axes []space.Axis) {
 func TestSave(t *testing.T) {
 	dir := tree{"train.py": ":", "data": "dir"}.folder(t)
 	t.Chdir(dir)
-	axes := axesOf(t, `lr=1e-3,0.10,"true",true,false`, "k=0:9:2", "x={logspace: [-4,-1,4]}", "y={linspace: [0,1,3]}", "layers=[[64,\"a b\"],[3]]", `name="two words","",null?,"null","#x"`,
+	axes := axesOf(t, `lr=1e-3,0.10,"true",true,false`, "k=0:9:2", "x={logspace: [-4,-1,4]}", "y={linspace: [0,1,3]}",
+		"layers=[[64,\"a b\"],[3]]", `name="two words","",null?,"null","#x"`,
 		"zip={a: [1, 1], b: [x, \"2\"]}", "zip={c: [1, 2], d: [x, y]}", "i=!!python/tuple [1, 4]")
 	settings := []Setting{
-		{"artifact", "result/**"}, {"share", "data/**"}, {"exclude", `name == "two words"`}, {"metric", "log:out/log.json"}, {"metric", `regex:loss=(?P<loss>\S+)`},
-		{"objective", "loss:min"}, {"setup", "make deps # once"}, {"timeout", "1.5s"}, {"retries", "3"}, {"order", "spread"}, {"cpus", "1"}, {"cpus", "2"}, {"timeout", "2s"}, {"memory", "4GiB"}, {"gpus", "0.5"},
+		{"artifact", "result/**"}, {"share", "data/**"}, {"exclude", `name == "two words"`}, {"metric",
+			"log:out/log.json"}, {"metric", `regex:loss=(?P<loss>\S+)`},
+		{"objective", "loss:min"}, {"setup", "make deps # once"}, {"timeout", "1.5s"}, {"retries", "3"}, {"order",
+			"spread"}, {"cpus", "1"}, {"cpus", "2"}, {"timeout", "2s"}, {"memory", "4GiB"}, {"gpus", "0.5"},
 		{"repeat", "3"}, {"sample", "20:7"},
 	}
 	for _, all := range [][]Setting{nil, settings} {
@@ -41,7 +44,8 @@ func TestSave(t *testing.T) {
 		check(t, adhoc.Apply("", all))
 		files, err := adhoc.Save("digits", axes, map[string]string{"HOME": "$x"})
 		check(t, err)
-		if want := []string{filepath.Join(dir, "project.yaml"), filepath.Join(dir, "parameters.yml")}; !cmp.Equal(want, files) {
+		if want := []string{filepath.Join(dir, "project.yaml"), filepath.Join(dir, "parameters.yml")}; !cmp.Equal(want,
+			files) {
 			t.Errorf("got the files %v, want %v", files, want)
 		}
 		p, err := Find("digits", t.TempDir())
@@ -55,7 +59,8 @@ func TestSave(t *testing.T) {
 			t.Errorf("wrong task (-command +project):\n%s", diff)
 		}
 		_, err = adhoc.Save("again", axes, nil)
-		wantError(t, err, filepath.Join(dir, "project.yaml")+" already exists; nothing was changed. Move it away, or add a task to it")
+		wantError(t, err, filepath.Join(dir, "project.yaml")+
+			" already exists; nothing was changed. Move it away, or add a task to it")
 		check(t, os.Remove(filepath.Join(dir, "project.yaml"))) // a parameters.yml with the same content may stay
 		files, err = adhoc.Save("again", axes, nil)
 		if check(t, err); len(files) != 1 {
@@ -84,9 +89,11 @@ func TestSaveElsewhere(t *testing.T) {
 	train, err := Adhoc([]string{"python3", "train.py"}, dir)
 	check(t, err)
 	_, err = train.Save("train", axesOf(t, "lr=2"), nil)
-	wantError(t, err, filepath.Join(dir, "parameters.yml")+" already exists; nothing was changed. Move it away, or add a task to it")
+	wantError(t, err, filepath.Join(dir, "parameters.yml")+
+		" already exists; nothing was changed. Move it away, or add a task to it")
 	_, err = train.Save("train", nil, nil)
-	wantError(t, err, "the project would run the parameters of "+filepath.Join(dir, "parameters.yml")+", which the command does not. Move that file away, or give it with --parameters")
+	wantError(t, err, "the project would run the parameters of "+filepath.Join(dir, "parameters.yml")+
+		", which the command does not. Move that file away, or give it with --parameters")
 	_, err = train.Save("train", axesOf(t, "lr=1"), map[string]string{"A-B": "1"})
 	wantError(t, err, `"A-B" is not a valid name of an environment variable. Use letters, digits and '_'.`)
 	if _, err := os.Stat("project.yaml"); err == nil {
@@ -109,8 +116,10 @@ func TestSavedParameters(t *testing.T) {
 		a.Key = rapid.StringMatching(`[a-zA-Z_.]{1,8}|zip|start|null|true`).Draw(rt, "key")
 		seen := map[string]bool{}
 		for range rapid.IntRange(1, 5).Draw(rt, "n") {
-			v := space.Value{Text: rapid.OneOf(rapid.String(), rapid.StringMatching(`[-0-9a-z.:#,\[\]{}"' &*!|>%@~\n]{0,6}`),
-				rapid.SampledFrom([]string{"true", "null", "~", "1e-3", "0777", "yes", ".inf", "2001-01-01", "<<", "=", "-", "? a", "a: b", "a #b"})).Draw(rt, "value")}
+			v := space.Value{Text: rapid.OneOf(rapid.String(),
+				rapid.StringMatching(`[-0-9a-z.:#,\[\]{}"' &*!|>%@~\n]{0,6}`),
+				rapid.SampledFrom([]string{"true", "null", "~", "1e-3", "0777", "yes", ".inf", "2001-01-01", "<<", "=",
+					"-", "? a", "a: b", "a #b"})).Draw(rt, "value")}
 			if !seen[v.Text] {
 				seen[v.Text] = true
 				a.Values = append(a.Values, v)

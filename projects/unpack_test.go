@@ -66,27 +66,36 @@ func hostile(t *testing.T) map[string]struct {
 	}
 	const oddKind = `the bundle's entry "odd" is not a file, folder or link`
 	return map[string]refusal{
-		"absolute path":       {archive(t, reg("/tmp/mlf-evil")), `the bundle has a name that leaves its folder: "/tmp/mlf-evil"`},
-		"parent":              {archive(t, reg("../evil")), `the bundle has a name that leaves its folder: "../evil"`},
-		"parent inside":       {archive(t, fold("a/"), reg("a/../../evil")), `the bundle has a name that leaves its folder: "a/../../evil"`},
-		"harmless parent":     {archive(t, reg("a/../b")), `the bundle has a name that leaves its folder: "a/../b"`},
-		"parent folder":       {archive(t, fold("../")), `the bundle has a name that leaves its folder: "../"`},
-		"backslash":           {archive(t, reg(`..\evil`)), `the bundle has a name that leaves its folder: "..\\evil"`},
-		"absolute link":       {archive(t, sym("l", "/etc")), `the bundle's link "l" leaves its folder: "/etc"`},
-		"link up":             {archive(t, sym("l", "..")), `the bundle's link "l" leaves its folder: ".."`},
-		"link up behind name": {archive(t, fold("a/"), sym("a/b", "../..")), `the bundle's link "a/b" leaves its folder: "../.."`},
-		"link through link":   {archive(t, fold("a/"), sym("a/b", ".."), sym("l", "a/b/../evil")), `the bundle's link "l" leaves its folder: "a/b/../evil"`},
-		"write through link":  {archive(t, fold("real/"), sym("l", "real"), reg("l/file")), `the bundle's entry "l/file" is not in any of its folders`},
-		"folder behind link":  {archive(t, fold("real/"), sym("l", "real"), fold("l/sub/")), `the bundle's entry "l/sub/" is not in any of its folders`},
-		"link behind link":    {archive(t, fold("a/"), fold("a/b/"), sym("l", "a/b"), sym("l/up", "../x")), `the bundle's entry "l/up" is not in any of its folders`},
-		"write over link":     {archive(t, sym("l", "../evil"), reg("l")), `the bundle's link "l" leaves its folder: "../evil"`},
-		"same name":           {archive(t, reg("a"), reg("a")), `the bundle has the name "a" twice`},
-		"link, then file":     {archive(t, sym("l", "a"), reg("l")), `the bundle has the name "l" twice`},
-		"folder, then file":   {archive(t, fold("a/"), reg("a")), `the bundle has the name "a" twice`},
-		"file as folder":      {archive(t, reg("a"), reg("a/b")), `the bundle's entry "a/b" is not in any of its folders`},
-		"folder not named":    {archive(t, reg("a/b")), `the bundle's entry "a/b" is not in any of its folders`},
-		"the folder itself":   {archive(t, fold("./")), `the bundle has a name that leaves its folder: "./"`},
-		"no name":             {archive(t, fold("/")), `the bundle has a name that leaves its folder: "/"`},
+		"absolute path": {archive(t, reg("/tmp/mlf-evil")),
+			`the bundle has a name that leaves its folder: "/tmp/mlf-evil"`},
+		"parent": {archive(t, reg("../evil")), `the bundle has a name that leaves its folder: "../evil"`},
+		"parent inside": {archive(t, fold("a/"), reg("a/../../evil")),
+			`the bundle has a name that leaves its folder: "a/../../evil"`},
+		"harmless parent": {archive(t, reg("a/../b")), `the bundle has a name that leaves its folder: "a/../b"`},
+		"parent folder":   {archive(t, fold("../")), `the bundle has a name that leaves its folder: "../"`},
+		"backslash":       {archive(t, reg(`..\evil`)), `the bundle has a name that leaves its folder: "..\\evil"`},
+		"absolute link":   {archive(t, sym("l", "/etc")), `the bundle's link "l" leaves its folder: "/etc"`},
+		"link up":         {archive(t, sym("l", "..")), `the bundle's link "l" leaves its folder: ".."`},
+		"link up behind name": {archive(t, fold("a/"), sym("a/b", "../..")),
+			`the bundle's link "a/b" leaves its folder: "../.."`},
+		"link through link": {archive(t, fold("a/"), sym("a/b", ".."), sym("l", "a/b/../evil")),
+			`the bundle's link "l" leaves its folder: "a/b/../evil"`},
+		"write through link": {archive(t, fold("real/"), sym("l", "real"), reg("l/file")),
+			`the bundle's entry "l/file" is not in any of its folders`},
+		"folder behind link": {archive(t, fold("real/"), sym("l", "real"), fold("l/sub/")),
+			`the bundle's entry "l/sub/" is not in any of its folders`},
+		"link behind link": {archive(t, fold("a/"), fold("a/b/"), sym("l", "a/b"), sym("l/up", "../x")),
+			`the bundle's entry "l/up" is not in any of its folders`},
+		"write over link": {archive(t, sym("l", "../evil"), reg("l")),
+			`the bundle's link "l" leaves its folder: "../evil"`},
+		"same name":         {archive(t, reg("a"), reg("a")), `the bundle has the name "a" twice`},
+		"link, then file":   {archive(t, sym("l", "a"), reg("l")), `the bundle has the name "l" twice`},
+		"folder, then file": {archive(t, fold("a/"), reg("a")), `the bundle has the name "a" twice`},
+		"file as folder": {archive(t, reg("a"), reg("a/b")),
+			`the bundle's entry "a/b" is not in any of its folders`},
+		"folder not named":  {archive(t, reg("a/b")), `the bundle's entry "a/b" is not in any of its folders`},
+		"the folder itself": {archive(t, fold("./")), `the bundle has a name that leaves its folder: "./"`},
+		"no name":           {archive(t, fold("/")), `the bundle has a name that leaves its folder: "/"`},
 		"long name": {archive(t, reg(strings.Repeat("a/", 2048)+"x")),
 			`the bundle has a name of 4097 bytes: "a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/"…`},
 		"hard link": {typed(tar.TypeLink), oddKind},
@@ -96,10 +105,14 @@ func hostile(t *testing.T) map[string]struct {
 		"absurd size": {archive(t, tar.Header{Typeflag: tar.TypeReg, Name: "big", Size: 1 << 50}),
 			`unpack big: the bundle is larger than 4294967296 bytes`},
 		// A frame header that asks for a window of 2 TiB (RFC 8878, 3.1.1.1.2).
-		"absurd window": {[]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 31 << 3, 0x01, 0x00, 0x00}, `read bundle: window size exceeded`},
-		"no bundle":     {[]byte("PK\x03\x04 this is another format"), `read bundle: invalid input: magic number mismatch`},
-		"no tar":        {compressed(t, bytes.Repeat([]byte("x"), 1024)), `read bundle: archive/tar: invalid tar header`},
-		"torn":          {archive(t, tar.Header{Typeflag: tar.TypeReg, Name: "big", Size: 2 << 20}), `unpack big: unexpected EOF`},
+		"absurd window": {[]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 31 << 3, 0x01, 0x00, 0x00},
+			`read bundle: window size exceeded`},
+		"no bundle": {[]byte("PK\x03\x04 this is another format"),
+			`read bundle: invalid input: magic number mismatch`},
+		"no tar": {compressed(t, bytes.Repeat([]byte("x"), 1024)),
+			`read bundle: archive/tar: invalid tar header`},
+		"torn": {archive(t, tar.Header{Typeflag: tar.TypeReg, Name: "big", Size: 2 << 20}),
+			`unpack big: unexpected EOF`},
 	}
 }
 
@@ -164,7 +177,8 @@ func TestUnpackTruncated(t *testing.T) {
 // TestPackUnpackModesAndTimes checks that a bundle keeps modes and times, to the nanosecond, and
 // that it grants rights to nobody but the owner of the files.
 func TestPackUnpackModesAndTimes(t *testing.T) {
-	dir := tree{"plain": ":1", "secret": ":2", "tool": "x:3", "group": ":4", "locked/a": ":5", "none": ":6", "deep/er/b": ":7", "link": "-> plain", "empty": "dir"}.folder(t)
+	dir := tree{"plain": ":1", "secret": ":2", "tool": "x:3", "group": ":4", "locked/a": ":5", "none": ":6",
+		"deep/er/b": ":7", "link": "-> plain", "empty": "dir"}.folder(t)
 	for name, mode := range map[string]os.FileMode{
 		"plain": 0o644, "secret": 0o600, "tool": 0o751, "group": 0o664, "locked/a": 0o444, "locked": 0o555, "none": 0o200, "deep": 0o700, "deep/er": 0o2775, "empty": 0o777,
 	} {
@@ -183,7 +197,8 @@ func TestPackUnpackModesAndTimes(t *testing.T) {
 		check(t, err)
 		is, err := os.Lstat(filepath.Join(out, name))
 		check(t, err)
-		if was.Mode().Perm() != is.Mode().Perm() || was.Mode().Type() != is.Mode().Type() || !was.ModTime().Equal(is.ModTime()) {
+		if was.Mode().Perm() != is.Mode().Perm() || was.Mode().Type() != is.Mode().Type() ||
+			!was.ModTime().Equal(is.ModTime()) {
 			t.Errorf("%s: got %v %v, want %v %v", name, is.Mode(), is.ModTime(), was.Mode(), was.ModTime())
 		}
 	}

@@ -141,7 +141,8 @@ func (c *Cluster) Validate() error {
 	if len(c.Hosts) == 0 {
 		add("there are no hosts; name some with -a, or this machine with -m local or -w local")
 	}
-	if clean := path.Clean(c.Root); c.Root != "" && (path.IsAbs(c.Root) || clean == "." || path.Clean("/"+c.Root) != "/"+clean) {
+	if clean := path.Clean(c.Root); c.Root != "" &&
+		(path.IsAbs(c.Root) || clean == "." || path.Clean("/"+c.Root) != "/"+clean) {
 		add("the folder %q is not a folder below the home folder; write one such as -r mlfnode", c.Root)
 	}
 	masters, working := 0, 0

@@ -17,7 +17,8 @@ func letters(words ...string) *Flags {
 	l := &Flags{}
 	for _, w := range words {
 		flag, value, _ := strings.Cut(w, "=")
-		to := map[string]**string{"-a": &l.Hosts, "-i": &l.Key, "-r": &l.Root, "-d": &l.Project, "-m": &l.Master, "-w": &l.Workers, "-b": &l.Attach}[flag]
+		to := map[string]**string{"-a": &l.Hosts, "-i": &l.Key, "-r": &l.Root, "-d": &l.Project, "-m": &l.Master,
+			"-w": &l.Workers, "-b": &l.Attach}[flag]
 		*to = &value
 	}
 	return l
@@ -55,20 +56,29 @@ func TestLetters(t *testing.T) {
 		flags []string
 		want  []string
 	}{
-		{"the old example", "", []string{"-a=A,B,C", "-r=ML", "-d=chainer", "-m=1", "-w=2,3"}, []string{"A A master", "B B worker", "C C worker"}},
+		{"the old example", "", []string{"-a=A,B,C", "-r=ML", "-d=chainer", "-m=1", "-w=2,3"},
+			[]string{"A A master", "B B worker", "C C worker"}},
 		{"this machine works, too", "", []string{"-a=user@hostA,user@hostB", "-m=1", "-w=local,1,2"},
 			[]string{"hostA user@hostA master worker", "hostB user@hostB worker", "laptop local worker"}},
-		{"this machine is the master", "", []string{"-a=hostA.lab.org", "-m=local", "-w=1"}, []string{"hostA hostA.lab.org worker", "laptop local master"}},
+		{"this machine is the master", "", []string{"-a=hostA.lab.org", "-m=local", "-w=1"},
+			[]string{"hostA hostA.lab.org worker", "laptop local master"}},
 		{"addresses and equal names", "", []string{"-a=10.0.0.5,hostA,hostA:2222,[fe80::1]:22", "-m=1", "-w=2,3,4"},
-			[]string{"10-0-0-5 10.0.0.5 master", "hostA hostA worker", "hostA-2 hostA:2222 worker", "fe80--1 [fe80::1]:22 worker"}},
+			[]string{"10-0-0-5 10.0.0.5 master", "hostA hostA worker", "hostA-2 hostA:2222 worker",
+				"fe80--1 [fe80::1]:22 worker"}},
 		{"attached", "", []string{"-a=hostA", "-w=1", "-b=master:7420"}, []string{"hostA hostA worker"}},
-		{"a host without a role", "", []string{"-a=hostA,hostB", "-m=1"}, []string{"hostA hostA master", "hostB hostB"}},
+		{"a host without a role", "", []string{"-a=hostA,hostB", "-m=1"},
+			[]string{"hostA hostA master", "hostB hostB"}},
 		{"the file alone", written, nil, []string{"hostA ada@hostA master", "gpu hostB:2222 worker"}},
-		{"a flag over the file", written, []string{"-w=1,2"}, []string{"hostA ada@hostA master worker", "gpu hostB:2222 worker"}},
-		{"another master than the file's", written, []string{"-m=2"}, []string{"hostA ada@hostA", "gpu hostB:2222 master worker"}},
-		{"attached over the file", written, []string{"-b=master"}, []string{"hostA ada@hostA", "gpu hostB:2222 worker"}},
-		{"hosts over the file keep what is said of them", written, []string{"-a=hostB:2222,hostC", "-m=2"}, []string{"gpu hostB:2222 worker", "hostC hostC master"}},
-		{"this machine leaves", written, []string{"-w=local,2", "-m=1"}, []string{"hostA ada@hostA master", "gpu hostB:2222 worker", "laptop local worker"}},
+		{"a flag over the file", written, []string{"-w=1,2"},
+			[]string{"hostA ada@hostA master worker", "gpu hostB:2222 worker"}},
+		{"another master than the file's", written, []string{"-m=2"},
+			[]string{"hostA ada@hostA", "gpu hostB:2222 master worker"}},
+		{"attached over the file", written, []string{"-b=master"},
+			[]string{"hostA ada@hostA", "gpu hostB:2222 worker"}},
+		{"hosts over the file keep what is said of them", written, []string{"-a=hostB:2222,hostC", "-m=2"},
+			[]string{"gpu hostB:2222 worker", "hostC hostC master"}},
+		{"this machine leaves", written, []string{"-w=local,2", "-m=1"},
+			[]string{"hostA ada@hostA master", "gpu hostB:2222 worker", "laptop local worker"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -97,7 +107,8 @@ func TestBadClusters(t *testing.T) {
 		want  string
 	}{
 		{"", nil, "there are no hosts; name some with -a, or this machine with -m local or -w local"},
-		{"", []string{"-a=A,B"}, "no host is the master; choose one with -m local or -m N, or attach to a running one with -b HOST"},
+		{"", []string{"-a=A,B"},
+			"no host is the master; choose one with -m local or -m N, or attach to a running one with -b HOST"},
 		{"", []string{"-a=A,B", "-m=3"}, "-m 3: there is no host with that number; -a has 2, and the first is 1"},
 		{"", []string{"-a=A,B", "-m=0"}, "-m 0: there is no host with that number; -a has 2, and the first is 1"},
 		{"", []string{"-a=A,B", "-m=A"}, "-m takes `local` or the number of a host in -a, not \"A\""},
@@ -105,21 +116,32 @@ func TestBadClusters(t *testing.T) {
 		{"", []string{"-a=A,,B", "-m=1"}, "-a A,,B: the list has an empty entry; write HOST,HOST"},
 		{"", []string{"-a=local,B", "-m=1"}, "-a lists other machines; this one takes part with -m local or -w local"},
 		{"", []string{"-a=A,A", "-m=1"}, "the host A is named twice"},
-		{"", []string{"-a=A", "-m=1", "-b=master"}, "there is a master among the hosts, and -b attaches to another one; choose one of them"},
+		{"", []string{"-a=A", "-m=1", "-b=master"},
+			"there is a master among the hosts, and -b attaches to another one; choose one of them"},
 		{"", []string{"-a=A", "-b=master"}, "no host runs anything; choose workers with -w"},
-		{"", []string{"-a=A", "-m=1", "-r=/opt/ML"}, "the folder \"/opt/ML\" is not a folder below the home folder; write one such as -r mlfnode"},
-		{"", []string{"-a=A", "-m=1", "-r=../ML"}, "the folder \"../ML\" is not a folder below the home folder; write one such as -r mlfnode"},
-		{"", []string{"-a=A", "-m=1", "-r=."}, "the folder \".\" is not a folder below the home folder; write one such as -r mlfnode"},
+		{"", []string{"-a=A", "-m=1", "-r=/opt/ML"},
+			"the folder \"/opt/ML\" is not a folder below the home folder; write one such as -r mlfnode"},
+		{"", []string{"-a=A", "-m=1", "-r=../ML"},
+			"the folder \"../ML\" is not a folder below the home folder; write one such as -r mlfnode"},
+		{"", []string{"-a=A", "-m=1", "-r=."},
+			"the folder \".\" is not a folder below the home folder; write one such as -r mlfnode"},
 		{"", []string{"-a=user@", "-m=1"}, "\"user@\" names no machine; write [user@]host[:port]"},
-		{"hosts:\n  - address: A\n    roles: [boss]\n", []string{"-b=x"}, "host A: there is no role \"boss\"; write master or worker"},
-		{"hosts:\n  - {address: A, name: x y, roles: [master]}\n", nil, "\"x y\" is not a valid node name; use letters, digits, - and _"},
-		{"hosts:\n  - {address: A, name: x, roles: [master]}\n  - {address: B, name: x, roles: [worker]}\n", nil, "two hosts have the name \"x\""},
-		{"hosts:\n  - {address: A, roles: [master]}\n  - {address: B, roles: [master]}\n", nil, "2 hosts are master; a cluster has one"},
-		{"hosts:\n  - adress: A\n", nil, "FILE:2: there is no key adress; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings"},
+		{"hosts:\n  - address: A\n    roles: [boss]\n", []string{"-b=x"},
+			"host A: there is no role \"boss\"; write master or worker"},
+		{"hosts:\n  - {address: A, name: x y, roles: [master]}\n", nil,
+			"\"x y\" is not a valid node name; use letters, digits, - and _"},
+		{"hosts:\n  - {address: A, name: x, roles: [master]}\n  - {address: B, name: x, roles: [worker]}\n", nil,
+			"two hosts have the name \"x\""},
+		{"hosts:\n  - {address: A, roles: [master]}\n  - {address: B, roles: [master]}\n", nil,
+			"2 hosts are master; a cluster has one"},
+		{"hosts:\n  - adress: A\n", nil,
+			"FILE:2: there is no key adress; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings"},
 		{"hosts: 7\n", nil, "FILE:1: the value does not fit the key"},
 		{"hosts: [\n", nil, "FILE:1: this is not valid YAML: did not find expected node content"},
-		{"settings: {node: x}\nhosts:\n  - {address: A, roles: [master]}\n", nil, "line 1: node follows from the hosts and their roles and can't be set here"},
-		{"settings: 7\nhosts:\n  - {address: A, roles: [master]}\n", nil, "line 1: settings are written as in node.yaml, a line `key: value` for each"},
+		{"settings: {node: x}\nhosts:\n  - {address: A, roles: [master]}\n", nil,
+			"line 1: node follows from the hosts and their roles and can't be set here"},
+		{"settings: 7\nhosts:\n  - {address: A, roles: [master]}\n", nil,
+			"line 1: settings are written as in node.yaml, a line `key: value` for each"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.want, func(t *testing.T) {

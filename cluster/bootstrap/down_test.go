@@ -38,13 +38,15 @@ func (f *fakes) machine(name string) shell.Machine {
 	return fakeMachine(func(program, stdin string) (string, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		seen := &protocol.Observed{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name], Joined: !f.unjoined[name] && !f.moved[name], Moved: f.moved[name], Service: protocol.ServiceBackground,
+		seen := &protocol.Observed{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name],
+			Joined: !f.unjoined[name] && !f.moved[name], Moved: f.moved[name], Service: protocol.ServiceBackground,
 			Node: name, Cluster: f.clusters[name], Config: f.config}
 		if f.down[name] {
 			seen.Service = ""
 		}
 		r := protocol.Response{Observed: seen}
-		for _, action := range []string{protocol.ActionInspect, protocol.ActionStart, protocol.ActionStop, protocol.ActionReach} {
+		for _, action := range []string{protocol.ActionInspect, protocol.ActionStart, protocol.ActionStop,
+			protocol.ActionReach} {
 			if strings.Contains(program, "provision "+action) {
 				f.asked = append(f.asked, name+" "+action)
 				switch action {
@@ -61,7 +63,8 @@ func (f *fakes) machine(name string) shell.Machine {
 		}
 		switch {
 		case strings.Contains(program, "say os"):
-			return answer("home=/home/"+name, "boot="+name, "disk="+name, "digest="+cmp.Or(f.digest, strings.Repeat("ab", 32)),
+			return answer("home=/home/"+name, "boot="+name, "disk="+name,
+				"digest="+cmp.Or(f.digest, strings.Repeat("ab", 32)),
 				fmt.Sprintf("time=%d", time.Now().Unix())), nil
 		case strings.Contains(program, "'sweeps'"):
 			return f.sweeps, nil
@@ -80,8 +83,9 @@ func (f *fakes) machine(name string) shell.Machine {
 func (f *fakes) options() Options {
 	self, _ := os.Executable()
 	return Options{
-		Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master}}, {Address: "b", Roles: []Role{Worker}}, {Address: "c", Roles: []Role{Worker}}}},
-		Builds:  NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
+		Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master}}, {Address: "b", Roles: []Role{Worker}},
+			{Address: "c", Roles: []Role{Worker}}}},
+		Builds: NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
 		Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 			if f.lost[address] {
 				return nil, "", errNoRoute
@@ -107,7 +111,8 @@ const fakeMembers = `[{"node":"a","state":"alive","address":"10.0.0.1:7422"},{"n
 	`{"node":"c","state":"alive","address":"10.0.0.3:7422","running":1}]`
 
 func newFakes() *fakes {
-	return &fakes{sweeps: "[]", members: fakeMembers, down: map[string]bool{}, roles: map[string]string{"a": "master", "b": "worker", "c": "worker"}}
+	return &fakes{sweeps: "[]", members: fakeMembers, down: map[string]bool{},
+		roles: map[string]string{"a": "master", "b": "worker", "c": "worker"}}
 }
 
 // TestDownSaysOfWhichCluster tells which cluster a machine belonged to, whose program may answer or
@@ -115,7 +120,8 @@ func newFakes() *fakes {
 func TestDownSaysOfWhichCluster(t *testing.T) {
 	f := newFakes()
 	digest := func(of string) string { return strings.Repeat(of, 32) }
-	f.clusters, f.down["b"], f.lost = map[string]string{"a": digest("1a"), "b": digest("2b"), "c": digest("3c")}, true, map[string]bool{"c": true}
+	f.clusters, f.down["b"], f.lost = map[string]string{"a": digest("1a"), "b": digest("2b"),
+		"c": digest("3c")}, true, map[string]bool{"c": true}
 	all, err := Down(t.Context(), f.options(), DownOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -138,13 +144,18 @@ func TestPurgeAsksBeforeResultsGo(t *testing.T) {
 		stops  []string
 	}{
 		{"nothing to lose", "[]", false, DownOptions{Purge: true}, true, "", []string{"a", "b", "c"}},
-		{"results", `[{"running":4},{"running":0}]`, false, DownOptions{Purge: true}, true, "a: 2 sweeps with all results, and 4 trials are running", nil},
-		{"agreed", `[{"running":0}]`, false, DownOptions{Purge: true}, false, "a: 1 sweep with all results", []string{"a", "b", "c"}},
-		{"agreed before", `[{"running":4}]`, false, DownOptions{Purge: true, Yes: true}, true, "", []string{"a", "b", "c"}},
+		{"results", `[{"running":4},{"running":0}]`, false, DownOptions{Purge: true}, true,
+			"a: 2 sweeps with all results, and 4 trials are running", nil},
+		{"agreed", `[{"running":0}]`, false, DownOptions{Purge: true}, false, "a: 1 sweep with all results",
+			[]string{"a", "b", "c"}},
+		{"agreed before", `[{"running":4}]`, false, DownOptions{Purge: true, Yes: true}, true, "",
+			[]string{"a", "b", "c"}},
 		{"nobody knows", `[]`, true, DownOptions{Purge: true}, true, "a: the results of its cluster", nil},
 		{"files stay", `[{"running":4}]`, false, DownOptions{}, true, "", []string{"a", "b", "c"}},
-		{"one worker", `[{"running":4}]`, false, DownOptions{Hosts: []string{"b"}, Purge: true}, true, "", []string{"b"}},
-		{"the master alone", `[{"running":4}]`, false, DownOptions{Hosts: []string{"a"}, Purge: true}, true, "a: 1 sweep with all results, and 4 trials are running", nil},
+		{"one worker", `[{"running":4}]`, false, DownOptions{Hosts: []string{"b"}, Purge: true}, true, "",
+			[]string{"b"}},
+		{"the master alone", `[{"running":4}]`, false, DownOptions{Hosts: []string{"a"}, Purge: true}, true,
+			"a: 1 sweep with all results, and 4 trials are running", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -175,17 +186,20 @@ func TestDownSaysWhatRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"", "3 trials were running, which begin again when there is a node for them", "1 trial was running, which begins again when there is a node for it"}
+	want := []string{"", "3 trials were running, which begin again when there is a node for them",
+		"1 trial was running, which begins again when there is a node for it"}
 	for i, o := range all {
 		if got := strings.Join(o.Notes, "\n"); got != want[i] || !o.OK {
 			t.Errorf("%s: noted %q, want %q (%v)", o.Host, got, want[i], o.Problem)
 		}
 	}
 	f = newFakes()
-	if all, err = Down(t.Context(), f.options(), DownOptions{Hosts: []string{"c"}}); err != nil || len(all) != 1 || all[0].Host != "c" {
+	if all, err = Down(t.Context(), f.options(), DownOptions{Hosts: []string{"c"}}); err != nil || len(all) != 1 ||
+		all[0].Host != "c" {
 		t.Errorf("got %+v, %v, want c alone", all, err)
 	}
-	if _, err = Down(t.Context(), f.options(), DownOptions{Hosts: []string{"nosuch"}}); err == nil || !strings.Contains(err.Error(), `there is no host "nosuch"`) {
+	if _, err = Down(t.Context(), f.options(), DownOptions{Hosts: []string{"nosuch"}}); err == nil ||
+		!strings.Contains(err.Error(), `there is no host "nosuch"`) {
 		t.Errorf("got %v", err)
 	}
 }

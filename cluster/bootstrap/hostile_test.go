@@ -70,7 +70,8 @@ func wholeReply() *protocol.Response {
 	p := shell.Problem{Cause: "cause", Cure: "cure"}
 	return &protocol.Response{
 		Problem: &p, Notes: []string{"note"}, Done: []string{"started"}, Missing: []string{"a/b.py"}, FormerName: "gpu1",
-		Observed: &protocol.Observed{Digest: strings.Repeat("0a", 32), Release: "1.0", Config: "cpus: 4\n", Node: "gpu1", Role: "worker", Service: protocol.ServiceUser,
+		Observed: &protocol.Observed{Digest: strings.Repeat("0a", 32), Release: "1.0", Config: "cpus: 4\n",
+			Node: "gpu1", Role: "worker", Service: protocol.ServiceUser,
 			BestService: protocol.ServiceUser, Running: "1.0", Leftovers: []string{"process 5"}, Problems: []shell.Problem{p}},
 	}
 }
@@ -145,7 +146,8 @@ func FuzzReply(f *testing.F) {
 }
 
 func TestFactsAreCheckedWhereTheyEnter(t *testing.T) {
-	for _, key := range []string{"os", "arch", "user", "host", "home", "glibc", "ssh", "docker", "there", "disk", "boot", "digest", "refused"} {
+	for _, key := range []string{"os", "arch", "user", "host", "home", "glibc", "ssh", "docker", "there", "disk",
+		"boot", "digest", "refused"} {
 		for _, text := range hostile {
 			if key == "home" {
 				text = "/" + text
@@ -169,14 +171,16 @@ func TestFactsAreCheckedWhereTheyEnter(t *testing.T) {
 
 func TestMembersAreCheckedWhereTheyEnter(t *testing.T) {
 	for _, text := range hostile {
-		if err := checkMembers([]member{{Node: text, State: "alive", Address: "10.0.0.1:7422"}}); err == nil && text != "-x" {
+		if err := checkMembers([]member{{Node: text, State: "alive", Address: "10.0.0.1:7422"}}); err == nil &&
+			text != "-x" {
 			t.Errorf("%.60q is taken for a name", text)
 		}
 		if err := checkMembers([]member{{Node: "a", State: "alive", Address: text}}); err == nil {
 			t.Errorf("%.60q is taken for an address", text)
 		}
 	}
-	if err := checkMembers([]member{{Node: "a", State: "alive", Address: "[fe80::1%eth0]:7422"}, {Node: "b", State: "dead"}}); err != nil {
+	if err := checkMembers([]member{{Node: "a", State: "alive", Address: "[fe80::1%eth0]:7422"},
+		{Node: "b", State: "dead"}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -186,7 +190,8 @@ func TestMembersAreCheckedWhereTheyEnter(t *testing.T) {
 func TestCommandsAreQuoted(t *testing.T) {
 	dir := t.TempDir()
 	proof := filepath.Join(dir, "proof")
-	m := &machine{Host: &Host{Name: "a"}, shell: shell.Local{}, facts: &Facts{Layout: protocol.Layout{Root: filepath.Join(dir, "my m'l $(x) ü")}}}
+	m := &machine{Host: &Host{Name: "a"}, shell: shell.Local{},
+		facts: &Facts{Layout: protocol.Layout{Root: filepath.Join(dir, "my m'l $(x) ü")}}}
 	if err := os.MkdirAll(filepath.Dir(m.facts.Layout.Program()), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +204,8 @@ func TestCommandsAreQuoted(t *testing.T) {
 			continue // no word of a command line
 		}
 		got, err := m.runCommand(t.Context(), "forget", "--", text)
-		want := []string{"--state-dir", m.facts.Layout.State(), "--config", m.facts.Layout.Config(), "forget", "--", text, ""}
+		want := []string{"--state-dir", m.facts.Layout.State(), "--config", m.facts.Layout.Config(), "forget", "--",
+			text, ""}
 		if err != nil || !slices.Equal(strings.Split(got, "\x00"), want) {
 			t.Errorf("%.60q arrives as %.300q, %v", text, got, err)
 		}
@@ -233,7 +239,8 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 		proof := filepath.Join(t.TempDir(), "proof")
 		text = strings.ReplaceAll(text, "PROOF", proof)
 		probed := func(name string) string {
-			return answer(fmt.Sprintf("time=%d", time.Now().Unix()), "home=/home/"+name, "boot="+name, "disk="+name, "digest="+b.digest)
+			return answer(fmt.Sprintf("time=%d", time.Now().Unix()), "home=/home/"+name, "boot="+name, "disk="+name,
+				"digest="+b.digest)
 		}
 		reply := func(r protocol.Response) string { return replyText(t, &r) }
 		master := fakeMachine(func(program, _ string) (string, error) {
@@ -241,7 +248,8 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			case strings.Contains(program, "say os"):
 				return probed("master"), nil
 			case strings.Contains(program, "provision start"):
-				return reply(protocol.Response{Observed: &protocol.Observed{Joined: true, Active: true, Working: true}}), nil
+				return reply(protocol.Response{Observed: &protocol.Observed{Joined: true, Active: true,
+					Working: true}}), nil
 			case strings.Contains(program, "'token'"):
 				return `{"token":"mlf1.x"}`, nil
 			case strings.Contains(program, "'members'"):
@@ -260,11 +268,13 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			case strings.Contains(program, "say os"):
 				return probed("evil"), nil
 			case strings.Contains(program, "provision start"):
-				return reply(protocol.Response{Observed: &protocol.Observed{Active: true, Working: true, Node: "evil"}, FormerName: text, Done: []string{text}, Notes: []string{text}}), nil
+				return reply(protocol.Response{Observed: &protocol.Observed{Active: true, Working: true, Node: "evil"},
+					FormerName: text, Done: []string{text}, Notes: []string{text}}), nil
 			}
 			return reply(protocol.Response{Observed: &protocol.Observed{Active: true, Working: true}}), nil
 		})
-		c := &Cluster{Hosts: []Host{{Address: "master", Roles: []Role{Master}}, {Address: "evil", Roles: []Role{Worker}}}}
+		c := &Cluster{Hosts: []Host{{Address: "master", Roles: []Role{Master}},
+			{Address: "evil", Roles: []Role{Worker}}}}
 		all := Up(t.Context(), Options{Cluster: c, Builds: NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 				if address == "master" {
@@ -276,7 +286,8 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			t.Errorf("a program of the worker's choice ran on the master: %.60q", text)
 		}
 		for _, o := range all {
-			for _, shown := range append(append(slices.Clone(o.Notes), o.Changed...), strings.ReplaceAll(cleanOf(o.Problem), "\n", "")) {
+			for _, shown := range append(append(slices.Clone(o.Notes), o.Changed...),
+				strings.ReplaceAll(cleanOf(o.Problem), "\n", "")) {
 				if !printable.Plain(shown) {
 					t.Errorf("%.60q is to be shown", shown)
 				}
@@ -297,7 +308,8 @@ func TestRepliesThatSayNothing(t *testing.T) {
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 				return fakeMachine(func(program, _ string) (string, error) {
 					if strings.Contains(program, "say os") {
-						return answer(fmt.Sprintf("time=%d", time.Now().Unix()), "digest="+strings.Repeat("ab", 32)), nil
+						return answer(fmt.Sprintf("time=%d", time.Now().Unix()),
+							"digest="+strings.Repeat("ab", 32)), nil
 					}
 					return said, nil
 				}), address, nil

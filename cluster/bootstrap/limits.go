@@ -21,7 +21,9 @@ const (
 
 // withTimeout runs fn with a timeout, unless that is 0, and reports who did not answer if it
 // expires.
-func withTimeout[T any](ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error)) (T, error) {
+func withTimeout[T any](
+	ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error),
+) (T, error) {
 	if limit == 0 {
 		return fn(ctx)
 	}

@@ -63,7 +63,8 @@ func (m *machine) install(ctx context.Context, b *build) (_ string, err error) {
 			return "", fmt.Errorf("pack the program: %w", err)
 		}
 	}
-	script := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK", unpack).Replace(installScript)
+	script := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK",
+		unpack).Replace(installScript)
 	err = m.shell.Run(ctx, script, bytes.NewReader(content), nil)
 	root := m.facts.Layout.Root
 	exit, failed := errors.AsType[*shell.ExitError](err)
@@ -95,7 +96,9 @@ const exitNoSuchCommand = 2
 
 // call sends a request to mlfnode on the machine, with more after it on its standard input. If the
 // response reports a problem, call returns both.
-func (m *machine) call(ctx context.Context, action string, o protocol.Request, more io.Reader) (*protocol.Response, error) {
+func (m *machine) call(
+	ctx context.Context, action string, o protocol.Request, more io.Reader,
+) (*protocol.Response, error) {
 	o.Version, o.Root = protocol.Version, m.facts.Layout.Root
 	line, err := json.Marshal(o)
 	if err != nil {
@@ -110,7 +113,8 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	}
 	send := func(command string, stdin io.Reader) (string, error) {
 		return withTimeout(ctx, limit, "its mlfnode", func(ctx context.Context) (string, error) {
-			return shell.Output(ctx, m.shell, unsetVariables+shell.Quote(m.facts.Layout.Program())+" "+command+" "+action, stdin)
+			return shell.Output(ctx, m.shell, unsetVariables+shell.Quote(m.facts.Layout.Program())+" "+command+" "+
+				action, stdin)
 		})
 	}
 	line = append(line, '\n')
@@ -125,10 +129,12 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	}
 	if errors.As(err, &exit) {
 		if exit.Code == exitCannotExecute {
-			return nil, problem("nothing in "+m.facts.Layout.Root+" can be run, as if its disk were mounted with noexec",
+			return nil, problem("nothing in "+m.facts.Layout.Root+
+				" can be run, as if its disk were mounted with noexec",
 				"choose a folder on another disk with -r")
 		}
-		return nil, problem("mlfnode does not run there: "+lastLine(exit.Error()), "log in and try: "+m.facts.Layout.Program()+" version")
+		return nil, problem("mlfnode does not run there: "+lastLine(exit.Error()),
+			"log in and try: "+m.facts.Layout.Program()+" version")
 	}
 	if err != nil {
 		return nil, err
@@ -144,7 +150,8 @@ func (m *machine) call(ctx context.Context, action string, o protocol.Request, m
 	case r.Problem != nil:
 		return r, r.Problem
 	case r.Observed == nil && (action == protocol.ActionInspect || action == protocol.ActionStart):
-		return nil, problem("mlfnode on that machine does not report its state", "run up again, so that both have the same version")
+		return nil, problem("mlfnode on that machine does not report its state",
+			"run up again, so that both have the same version")
 	}
 	return r, nil
 }

@@ -20,7 +20,8 @@ func TestFormerCommand(t *testing.T) {
 		}
 		return `{"version":1,"seen":{"node":"a"}}`, nil
 	})
-	if _, err := m.call(t.Context(), protocol.ActionInspect, protocol.Request{}, nil); err != nil || m.observed.Node != "a" {
+	if _, err := m.call(t.Context(), protocol.ActionInspect, protocol.Request{}, nil); err != nil ||
+		m.observed.Node != "a" {
 		t.Errorf("got %v, %+v, want what the older mlfnode reports", err, m.observed)
 	}
 }

@@ -37,7 +37,8 @@ func (l machineList) checkNames(names []string) error {
 			for _, m := range l {
 				names = append(names, m.Name)
 			}
-			return problem(fmt.Sprintf("there is no host %q in the cluster", name), "one of: "+strings.Join(names, ", "))
+			return problem(fmt.Sprintf("there is no host %q in the cluster", name),
+				"one of: "+strings.Join(names, ", "))
 		}
 	}
 	return nil
@@ -49,7 +50,8 @@ func (l machineList) duplicateOf(m *machine) *machine {
 		switch {
 		case other == m:
 			return nil
-		case m.facts != nil && other.facts != nil && m.facts.Disk != "" && m.facts.Disk == other.facts.Disk, slices.Contains(m.sharesWith, other):
+		case m.facts != nil && other.facts != nil && m.facts.Disk != "" &&
+			m.facts.Disk == other.facts.Disk, slices.Contains(m.sharesWith, other):
 			return other
 		}
 	}

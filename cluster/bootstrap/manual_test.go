@@ -33,11 +33,13 @@ func TestClusterOfTheManual(t *testing.T) {
 		t.Error(err)
 	}
 	c.fillDefaults("laptop", nil)
-	if got, want := strings.Join(shape(c), ", "), "gpu1 ada@gpu1.example.org master worker, gpu2 ada@gpu2.example.org:2222 worker"; got != want {
+	if got, want := strings.Join(shape(c),
+		", "), "gpu1 ada@gpu1.example.org master worker, gpu2 ada@gpu2.example.org:2222 worker"; got != want {
 		t.Errorf("hosts: got %s, want %s", got, want)
 	}
 	for i, want := range []string{"patience: 30s\n", "cpus: 32\n"} {
-		if got, err := c.nodeConfig(&c.Hosts[i], protocol.Layout{Root: "/home/ada/mlf"}); err != nil || !strings.Contains(got, want) {
+		if got, err := c.nodeConfig(&c.Hosts[i], protocol.Layout{Root: "/home/ada/mlf"}); err != nil ||
+			!strings.Contains(got, want) {
 			t.Errorf("node.yaml of %s: got %v\n%s, want %s", c.Hosts[i].Name, err, got, want)
 		}
 	}

@@ -32,14 +32,16 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	master.setRole(Master, true)
 	old.setRole(Master, false)
 	if err := save(o.Cluster); err != nil {
-		return nil, problem(fmt.Sprintf("%s has the state of the master %s, but cluster.yaml could not be changed: %s", master.Name, old.Name, err),
+		return nil, problem(fmt.Sprintf("%s has the state of the master %s, but cluster.yaml could not be changed: %s",
+			master.Name, old.Name, err),
 			"fix that, and run this again: mlfnode move-master "+to)
 	}
 	up := Up(ctx, o)
 	for i := range up {
 		for j := range all {
 			if all[j].Host == up[i].Host {
-				up[i].Changed, up[i].Notes = append(all[j].Changed, up[i].Changed...), append(all[j].Notes, up[i].Notes...)
+				up[i].Changed, up[i].Notes = append(all[j].Changed, up[i].Changed...), append(all[j].Notes,
+					up[i].Notes...)
 				up[i].Cluster = append(all[j].Cluster, up[i].Cluster...)
 			}
 		}
@@ -118,7 +120,8 @@ func (r *operation) checkMovable(old, to *machine) bool {
 		refuse(old, problem("the master is not running there", "start the cluster first: mlfnode up -f"))
 	}
 	if seen := to.observed; seen != nil && seen.Moved {
-		refuse(to, problem("this machine has the state of a master that was moved", "move that state aside with: mlfnode up -f"))
+		refuse(to, problem("this machine has the state of a master that was moved",
+			"move that state aside with: mlfnode up -f"))
 	} else if seen != nil && seen.Joined && old.observed != nil && !holdsCopy(old, to) {
 		switch {
 		case seen.Role == string(Worker) && old.observed.Moved:
@@ -143,8 +146,10 @@ func holdsCopy(old, to *machine) bool {
 // interruptedMove reports that another machine may have a copy of the master's state.
 func interruptedMove(m *machine) *shell.Problem {
 	state := m.facts.Layout.State()
-	return problem("a move of this master to another machine was interrupted; its state is in "+state+" there, and on the other machine if it was copied",
-		"complete it, with the same HOST: mlfnode move-master HOST; or, if no other machine has it, on this one: rm "+state+"/moved")
+	return problem("a move of this master to another machine was interrupted; its state is in "+state+
+		" there, and on the other machine if it was copied",
+		"complete it, with the same HOST: mlfnode move-master HOST; or, if no other machine has it, on this one: rm "+
+			state+"/moved")
 }
 
 // unretireScript lets the old master start again.
@@ -156,7 +161,8 @@ func copyMaster(ctx context.Context, old, to *machine) error {
 	var sent error
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		sent = old.shell.Run(ctx, old.commandLine("", "--config", old.facts.Layout.Config(), "backup", "--move", "-"), nil, write)
+		sent = old.shell.Run(ctx, old.commandLine("", "--config", old.facts.Layout.Config(), "backup", "--move", "-"),
+			nil, write)
 		write.CloseWithError(sent)
 	})
 	err := to.shell.Run(ctx, to.commandLine("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
@@ -176,7 +182,8 @@ func copyMaster(ctx context.Context, old, to *machine) error {
 				message = protocol.Line(said)
 			}
 		}
-		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, message), "the cluster comes up as it was with: mlfnode up -f")
+		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, message),
+			"the cluster comes up as it was with: mlfnode up -f")
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ func TestUpAfterAMoveThatWasCutOff(t *testing.T) {
 		f, o := cutOff(t)
 		o.Cluster.Hosts[1].Roles = roles
 		said := problems(Up(t.Context(), o))
-		for _, want := range []string{"a move of this master to another machine was interrupted", "/home/a/", "mlfnode move-master HOST", "/state/moved"} {
+		for _, want := range []string{"a move of this master to another machine was interrupted", "/home/a/",
+			"mlfnode move-master HOST", "/state/moved"} {
 			if !strings.Contains(said["a"], want) {
 				t.Errorf("target with roles %v: got %q, want %q in it", roles, said["a"], want)
 			}
@@ -48,7 +49,8 @@ func TestMoveMasterResumes(t *testing.T) {
 	f, o := cutOff(t)
 	full := errors.New("no space left on device")
 	_, err := MoveMaster(t.Context(), o, "b", func(*Cluster) error { return full })
-	if p := ProblemOf(err); !strings.Contains(p.Cause, "b has the state of the master a, but cluster.yaml could not be changed: no space left") ||
+	if p := ProblemOf(err); !strings.Contains(p.Cause,
+		"b has the state of the master a, but cluster.yaml could not be changed: no space left") ||
 		p.Cure != "fix that, and run this again: mlfnode move-master b" {
 		t.Errorf("got %+v", p)
 	}

@@ -145,7 +145,8 @@ func (c *Cluster) MissingFrom(other *Cluster) []Host {
 	return slices.DeleteFunc(slices.Clone(other.Hosts), func(h Host) bool {
 		name := cmp.Or(h.Name, uniqueName(&h, "", nil))
 		return slices.ContainsFunc(c.Hosts, func(o Host) bool {
-			return o.Address == h.Address || cmp.Or(o.Name, other.nodeNameAt(o.Address), uniqueName(&o, "", nil)) == name
+			return o.Address == h.Address ||
+				cmp.Or(o.Name, other.nodeNameAt(o.Address), uniqueName(&o, "", nil)) == name
 		})
 	})
 }

@@ -45,7 +45,8 @@ func TestSwappedRoles(t *testing.T) {
 		o.DryRun = dry
 		all := Up(t.Context(), o)
 		said := problems(all)
-		if len(said) != 2 || !strings.Contains(said["a"], "is the worker a of its cluster, but cluster.yaml makes it a master") ||
+		if len(said) != 2 || !strings.Contains(said["a"],
+			"is the worker a of its cluster, but cluster.yaml makes it a master") ||
 			!strings.Contains(said["b"], "is the master b of its cluster, but cluster.yaml makes it a worker\nleave it the master") {
 			t.Errorf("got %q", said)
 		}
@@ -79,7 +80,8 @@ func TestOtherClustersMachine(t *testing.T) {
 	for _, tt := range tests {
 		for _, dry := range []bool{true, false} {
 			f := newFakes()
-			f.clusters = map[string]string{"b": strings.Repeat(other, 32), "c": strings.Repeat(mine, 32), "a": strings.Repeat(tt.master, 32)}
+			f.clusters = map[string]string{"b": strings.Repeat(other, 32), "c": strings.Repeat(mine, 32),
+				"a": strings.Repeat(tt.master, 32)}
 			f.config = "node: b\nseed: " + tt.seed + "\n"
 			if tt.master == "" {
 				delete(f.roles, "a")
@@ -90,7 +92,8 @@ func TestOtherClustersMachine(t *testing.T) {
 			f.builtIn(t, &o)
 			o.DryRun, o.TakeOver = dry, tt.take
 			said := problems(Up(t.Context(), o))
-			if refused := strings.Contains(said["b"], "is the node b of another cluster, whose master is at hostX:7420") && strings.Contains(said["b"], "--take"); refused != tt.refuse {
+			if refused := strings.Contains(said["b"],
+				"is the node b of another cluster, whose master is at hostX:7420") && strings.Contains(said["b"], "--take"); refused != tt.refuse {
 				t.Errorf("%s, dry run %v: got %q, want refused %v", tt.name, dry, said, tt.refuse)
 			}
 			if started := slices.Contains(f.did(protocol.ActionStart), "b"); started == (tt.refuse || dry) {
@@ -210,7 +213,8 @@ func TestDryRunTells(t *testing.T) {
 	f.unjoined = map[string]bool{"c": true}
 	o.DryRun = true
 	all := Up(t.Context(), o)
-	want := []string{"would install mlfnode, write node.yaml, restart", "would install mlfnode, write node.yaml, start", "would install mlfnode, write node.yaml, join, restart"}
+	want := []string{"would install mlfnode, write node.yaml, restart", "would install mlfnode, write node.yaml, start",
+		"would install mlfnode, write node.yaml, join, restart"}
 	for i := range all {
 		if got := strings.Join(all[i].Changed, "; "); got != want[i] || !all[i].OK {
 			t.Errorf("%s: got %q (%v), want %q", all[i].Host, got, all[i].Problem, want[i])

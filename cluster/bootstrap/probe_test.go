@@ -18,7 +18,8 @@ var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 // answer is what the probe prints on a machine that is fit, with some lines replaced or, with an
 // empty value, left out.
 func answer(changes ...string) string {
-	said := []string{"os=Linux", "arch=x86_64", "user=ada", "uid=1000", "host=gpu1", "home=/home/ada", "time=1795608001", "glibc=2.36",
+	said := []string{"os=Linux", "arch=x86_64", "user=ada", "uid=1000", "host=gpu1", "home=/home/ada",
+		"time=1795608001", "glibc=2.36",
 		"ssh=10.0.0.9 51000 10.0.0.5 22", "there=/home/ada", "free=104857600", "writable=yes", "gzip=/usr/bin/gzip", "end=yes"}
 	for _, c := range changes {
 		key, _, _ := strings.Cut(c, "=")
@@ -45,16 +46,23 @@ func TestJudge(t *testing.T) {
 		{name: "fit"},
 		{name: "arm", changes: []string{"arch=aarch64"}},
 		{name: "no word of room", changes: []string{"free="}},
-		{name: "slow clock", changes: []string{"time=1795607970"}, notes: []string{"its clock is 30s behind this machine's"}},
-		{name: "a Mac", changes: []string{"os=Darwin", "arch=arm64"}, cause: "it runs Darwin, and nodes need Linux", cure: "leave it out of -a; commands work there with: mlfnode token use"},
-		{name: "an old processor", changes: []string{"arch=i686"}, cause: "its processor is i686, and there are programs for x86_64 and aarch64 only", cure: "leave it out of -a"},
-		{name: "a read-only home", changes: []string{"writable=", "refused=Read-only file system"}, cause: "ada can't write to /home/ada: Read-only file system",
-			cure: "make the folder writable, or choose another one below the home folder with -r"},
-		{name: "a full disk", changes: []string{"writable=", "refused=No space left on device"}, cause: "the disk of /home/ada is full",
-			cure: "make room on it (df -h /home/ada), or choose a folder on another one with -r"},
-		{name: "little room", changes: []string{"free=102400"}, cause: "only 100 MiB are free on the disk of /home/ada, and a node needs 512 MiB",
-			cure: "make room on it (df -h /home/ada), or choose a folder on another one with -r"},
-		{name: "a wrong clock", changes: []string{"time=1795611600"}, cause: "its clock is 1h0m0s ahead of this machine's", cure: "set it, as with: sudo timedatectl set-ntp true"},
+		{name: "slow clock", changes: []string{"time=1795607970"},
+			notes: []string{"its clock is 30s behind this machine's"}},
+		{name: "a Mac", changes: []string{"os=Darwin", "arch=arm64"}, cause: "it runs Darwin, and nodes need Linux",
+			cure: "leave it out of -a; commands work there with: mlfnode token use"},
+		{name: "an old processor", changes: []string{"arch=i686"},
+			cause: "its processor is i686, and there are programs for x86_64 and aarch64 only", cure: "leave it out of -a"},
+		{name: "a read-only home", changes: []string{"writable=", "refused=Read-only file system"},
+			cause: "ada can't write to /home/ada: Read-only file system",
+			cure:  "make the folder writable, or choose another one below the home folder with -r"},
+		{name: "a full disk", changes: []string{"writable=", "refused=No space left on device"},
+			cause: "the disk of /home/ada is full",
+			cure:  "make room on it (df -h /home/ada), or choose a folder on another one with -r"},
+		{name: "little room", changes: []string{"free=102400"},
+			cause: "only 100 MiB are free on the disk of /home/ada, and a node needs 512 MiB",
+			cure:  "make room on it (df -h /home/ada), or choose a folder on another one with -r"},
+		{name: "a wrong clock", changes: []string{"time=1795611600"},
+			cause: "its clock is 1h0m0s ahead of this machine's", cure: "set it, as with: sudo timedatectl set-ntp true"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -95,7 +103,8 @@ func TestExamineThisMachine(t *testing.T) {
 	if p, _ := f.check(); p != nil && f.Free >= minFree {
 		t.Errorf("got problem %v, want none", p)
 	}
-	if f.Home != home || f.Layout.Root != filepath.Join(home, "my cluster's") || f.existingDir != home || f.Digest != "" || f.Ahead.Abs() > 2*time.Second {
+	if f.Home != home || f.Layout.Root != filepath.Join(home, "my cluster's") || f.existingDir != home ||
+		f.Digest != "" || f.Ahead.Abs() > 2*time.Second {
 		t.Errorf("got %+v, want the home %s and no program", f, home)
 	}
 	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
@@ -192,7 +201,8 @@ func TestGlibc(t *testing.T) {
 	tests := []struct {
 		needed, there string
 		want          bool
-	}{{"", "", true}, {"2.34", "", false}, {"2.34", "2.34", true}, {"2.34", "2.4", false}, {"2.4", "2.34", true}, {"2.34", "2.34.1", true}, {"2.3.4", "2.3", false}, {"3", "2.40", false}}
+	}{{"", "", true}, {"2.34", "", false}, {"2.34", "2.34", true}, {"2.34", "2.4", false}, {"2.4", "2.34",
+		true}, {"2.34", "2.34.1", true}, {"2.3.4", "2.3", false}, {"3", "2.40", false}}
 	for _, tt := range tests {
 		if got := glibcSatisfies(tt.needed, tt.there); got != tt.want {
 			t.Errorf("needs %q, there is %q: got %v, want %v", tt.needed, tt.there, got, tt.want)

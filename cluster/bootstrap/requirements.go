@@ -23,9 +23,11 @@ func (f *Facts) check() (_ *shell.Problem, notes []string) {
 	room := "make room on it (df -h " + f.existingDir + "), or choose a folder on another one with -r"
 	switch {
 	case f.OS != "Linux":
-		return problem(fmt.Sprintf("it runs %s, and nodes need Linux", f.OS), "leave it out of -a; commands work there with: mlfnode token use"), nil
+		return problem(fmt.Sprintf("it runs %s, and nodes need Linux", f.OS),
+			"leave it out of -a; commands work there with: mlfnode token use"), nil
 	case f.goArch() == "":
-		return problem(fmt.Sprintf("its processor is %s, and there are programs for x86_64 and aarch64 only", f.Arch), "leave it out of -a"), nil
+		return problem(fmt.Sprintf("its processor is %s, and there are programs for x86_64 and aarch64 only", f.Arch),
+			"leave it out of -a"), nil
 	case strings.Contains(f.Refused, "No space left"):
 		return problem(fmt.Sprintf("the disk of %s is full", f.existingDir), room), nil
 	case f.Refused != "":

@@ -91,7 +91,8 @@ func endpoints(hosts []string, port int) (all []string) {
 func (r *rollout) failWithoutMaster(workers ...*machine) {
 	for _, m := range workers {
 		if r.ok(m) {
-			r.fail(m, Start, problem("its master "+r.master.Name+" did not come up", "fix that first, and run up again"))
+			r.fail(m, Start, problem("its master "+r.master.Name+" did not come up",
+				"fix that first, and run up again"))
 		}
 	}
 }

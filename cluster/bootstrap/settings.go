@@ -23,7 +23,8 @@ func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 	for _, from := range []*yaml.Node{&c.Settings, &h.Settings} {
 		for _, key := range reservedSettings {
 			if at := findKey(from, key); at != nil {
-				return "", fmt.Errorf("line %d: %s follows from the hosts and their roles and can't be set here", at.Line, key)
+				return "", fmt.Errorf("line %d: %s follows from the hosts and their roles and can't be set here",
+					at.Line, key)
 			}
 		}
 		if err := merge(all, from); err != nil {

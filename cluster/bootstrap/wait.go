@@ -51,7 +51,8 @@ func (r *rollout) waitForNodes(ctx context.Context) {
 				works = failed == nil && m.observed.Working
 			}
 			if works {
-				if _, closed := asked.call(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}}, nil); closed != nil {
+				if _, closed := asked.call(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}},
+					nil); closed != nil {
 					return "", closed
 				}
 			}

@@ -16,7 +16,8 @@ func TestGroupsOf(t *testing.T) {
 		{Name: "A", Memory: 40 << 30, Capability: "8.0"},
 		{Name: "T", Memory: 16 << 30, State: "sick"},
 		{Name: "A", Memory: 40 << 30, Capability: "8.0", Problem: "lost"},
-		{Name: "A", Memory: 40 << 30, Capability: "8.0", MIG: true, Instances: []Instance{instance("1g.5gb", "ready"), instance("1g.5gb", "foreign")}},
+		{Name: "A", Memory: 40 << 30, Capability: "8.0", MIG: true,
+			Instances: []Instance{instance("1g.5gb", "ready"), instance("1g.5gb", "foreign")}},
 		{Name: "A", Memory: 40 << 30, Capability: "8.0", MIG: true},
 	})
 	want := []Group{

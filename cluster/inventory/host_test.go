@@ -31,7 +31,8 @@ func TestMeter(t *testing.T) {
 	if got := m.read(proc, "/nowhere", 4); got.CPU != 80 {
 		t.Errorf("processors: got %d %%, want 80", got.CPU)
 	}
-	for _, text := range []string{"", "cpu", "cpu a b c d e f", "intr 1 2 3 4 5 6 7 8", "cpu  160 5 115 710 110 0 0 0"} {
+	for _, text := range []string{"", "cpu", "cpu a b c d e f", "intr 1 2 3 4 5 6 7 8",
+		"cpu  160 5 115 710 110 0 0 0"} {
 		write("stat", text)
 		if got := m.read(proc, "/nowhere", 0); got.CPU != Unknown || got.Load != Unknown {
 			t.Errorf("of %q: got %+v", text, got)

@@ -49,8 +49,9 @@ func TestContainerLimits(t *testing.T) {
 		files map[string]string
 		want  limits
 	}{
-		"no cgroups":          {nil, limits{}},
-		"version 2, no limit": {map[string]string{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n", "sys/fs/cgroup/a/memory.max": "max\n"}, limits{}},
+		"no cgroups": {nil, limits{}},
+		"version 2, no limit": {map[string]string{"proc/self/cgroup": "0::/a\n",
+			"sys/fs/cgroup/a/cpu.max": "max 100000\n", "sys/fs/cgroup/a/memory.max": "max\n"}, limits{}},
 		"version 2, the tightest of the groups above": {map[string]string{
 			"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "150000 100000\n", "sys/fs/cgroup/a/memory.max": "1000\n",
 			"sys/fs/cgroup/a/b/cpu.max": "400000 100000\n", "sys/fs/cgroup/a/b/memory.max": "2000\n",
@@ -66,7 +67,8 @@ func TestContainerLimits(t *testing.T) {
 			"proc/self/cgroup": v1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
 		}, limits{0, 9223372036854771712}},
-		"not numbers": {map[string]string{"proc/self/cgroup": "0::/\nx\n", "sys/fs/cgroup/cpu.max": "many 0\n", "sys/fs/cgroup/memory.max": "-5\n"}, limits{}},
+		"not numbers": {map[string]string{"proc/self/cgroup": "0::/\nx\n", "sys/fs/cgroup/cpu.max": "many 0\n",
+			"sys/fs/cgroup/memory.max": "-5\n"}, limits{}},
 	}
 	for name, tt := range tests {
 		if got := containerLimits(plant(t, tt.files)); got != tt.want {
@@ -83,7 +85,8 @@ func TestContainerLimits(t *testing.T) {
 func TestDistribution(t *testing.T) {
 	root := plant(t,
 		map[string]string{"good": "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n", "bad": "NAME=x\n"})
-	for name, want := range map[string]string{"good": "Debian GNU/Linux 12 (bookworm)", "bad": runtime.GOOS, "missing": runtime.GOOS} {
+	for name, want := range map[string]string{"good": "Debian GNU/Linux 12 (bookworm)", "bad": runtime.GOOS,
+		"missing": runtime.GOOS} {
 		if got := distribution(filepath.Join(root, name)); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}

@@ -62,9 +62,18 @@ func newScripted() *scripted {
 		d.GetComputeModeFunc = func() (nvml.ComputeMode, nvml.Return) { return nvml.COMPUTEMODE_DEFAULT, nvml.SUCCESS }
 		d.GetPersistenceModeFunc = func() (nvml.EnableState, nvml.Return) { return nvml.FEATURE_ENABLED, nvml.SUCCESS }
 		d.GetPciInfoFunc = func() (nvml.PciInfo, nvml.Return) { return bus(i), nvml.SUCCESS }
-		d.GetComputeRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) { return s.compute[i], nvml.SUCCESS }
-		d.GetGraphicsRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) { return s.graphics[i], nvml.SUCCESS }
-		d.GetSupportedEventTypesFunc = func() (uint64, nvml.Return) { return nvml.EventTypeXidCriticalError, nvml.SUCCESS }
+		d.GetComputeRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) {
+			return s.compute[i],
+				nvml.SUCCESS
+		}
+		d.GetGraphicsRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) {
+			return s.graphics[i],
+				nvml.SUCCESS
+		}
+		d.GetSupportedEventTypesFunc = func() (uint64, nvml.Return) {
+			return nvml.EventTypeXidCriticalError,
+				nvml.SUCCESS
+		}
 		d.RegisterEventsFunc = func(uint64, nvml.EventSet) nvml.Return { return nvml.SUCCESS }
 		d.GetFieldValuesFunc = func(values []nvml.FieldValue) nvml.Return {
 			binary.NativeEndian.PutUint32(values[0].Value[:], s.recovery[i])
@@ -83,7 +92,10 @@ func newScripted() *scripted {
 			}
 			return bus(9 - i), nvml.SUCCESS
 		}
-		d.GetTopologyCommonAncestorFunc = func(nvml.Device) (nvml.GpuTopologyLevel, nvml.Return) { return nvml.TOPOLOGY_SYSTEM, nvml.SUCCESS }
+		d.GetTopologyCommonAncestorFunc = func(nvml.Device) (nvml.GpuTopologyLevel,
+			nvml.Return) {
+			return nvml.TOPOLOGY_SYSTEM, nvml.SUCCESS
+		}
 	}
 	return s
 }
@@ -95,14 +107,20 @@ func (s *scripted) divide(i int) {
 	d.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED }
 	d.GetMaxMigDeviceCountFunc = func() (int, nvml.Return) { return 7, nvml.SUCCESS }
 	in := &mock.Device{
-		GetUUIDFunc:                     func() (string, nvml.Return) { return "MIG-1", nvml.SUCCESS },
-		GetNameFunc:                     func() (string, nvml.Return) { return "NVIDIA A100-SXM4-40GB MIG 1g.5gb", nvml.SUCCESS },
-		GetMemoryInfoFunc:               func() (nvml.Memory, nvml.Return) { return nvml.Memory{Total: 5 << 30, Used: 1 << 30}, nvml.SUCCESS },
-		GetGpuInstanceIdFunc:            func() (int, nvml.Return) { return 7, nvml.SUCCESS },
-		GetComputeInstanceIdFunc:        func() (int, nvml.Return) { return 0, nvml.SUCCESS },
-		GetUtilizationRatesFunc:         func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED },
-		GetComputeRunningProcessesFunc:  func() ([]nvml.ProcessInfo, nvml.Return) { return s.compute[i], nvml.SUCCESS },
-		GetGraphicsRunningProcessesFunc: func() ([]nvml.ProcessInfo, nvml.Return) { return nil, nvml.ERROR_NOT_SUPPORTED },
+		GetUUIDFunc: func() (string, nvml.Return) { return "MIG-1", nvml.SUCCESS },
+		GetNameFunc: func() (string, nvml.Return) {
+			return "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+				nvml.SUCCESS
+		},
+		GetMemoryInfoFunc:              func() (nvml.Memory, nvml.Return) { return nvml.Memory{Total: 5 << 30, Used: 1 << 30}, nvml.SUCCESS },
+		GetGpuInstanceIdFunc:           func() (int, nvml.Return) { return 7, nvml.SUCCESS },
+		GetComputeInstanceIdFunc:       func() (int, nvml.Return) { return 0, nvml.SUCCESS },
+		GetUtilizationRatesFunc:        func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED },
+		GetComputeRunningProcessesFunc: func() ([]nvml.ProcessInfo, nvml.Return) { return s.compute[i], nvml.SUCCESS },
+		GetGraphicsRunningProcessesFunc: func() ([]nvml.ProcessInfo, nvml.Return) {
+			return nil,
+				nvml.ERROR_NOT_SUPPORTED
+		},
 	}
 	d.GetMigDeviceHandleByIndexFunc = func(place int) (nvml.Device, nvml.Return) {
 		if place != 1 {
@@ -244,7 +262,8 @@ func TestNVMLSample(t *testing.T) {
 	s.compute[1] = []nvml.ProcessInfo{{Pid: 99, UsedGpuMemory: 1 << 30}}
 	s.Devices[6].(*dgxa100.Device).GetMemoryInfoFunc = func() (nvml.Memory, nvml.Return) { return nvml.Memory{}, nvml.ERROR_GPU_IS_LOST }
 	s.events = []nvml.EventData{
-		{Device: s.Devices[0], EventType: nvml.EventTypeXidCriticalError, EventData: 79, GpuInstanceId: ^uint32(0), ComputeInstanceId: ^uint32(0)},
+		{Device: s.Devices[0], EventType: nvml.EventTypeXidCriticalError, EventData: 79, GpuInstanceId: ^uint32(0),
+			ComputeInstanceId: ^uint32(0)},
 		{Device: s.Devices[1], EventType: nvml.EventTypeXidCriticalError, EventData: 13, GpuInstanceId: 7},
 		{EventType: nvml.EventTypeDoubleBitEccError, GpuInstanceId: ^uint32(0), ComputeInstanceId: ^uint32(0)},
 		{Device: s.Devices[2], EventType: nvml.EventTypeClock},

@@ -27,7 +27,8 @@ func plantSMI(t *testing.T, report, list, capabilities string) {
 	}
 	for name, text := range map[string]string{
 		"report": report, "list": list, "capabilities": capabilities,
-		"nvidia-smi": "#!/bin/sh\ncase $1 in -q) cat " + dir + "/report; exit " + status + ";; -L) cat " + dir + "/list;; *) cat " + dir + "/capabilities;; esac\n",
+		"nvidia-smi": "#!/bin/sh\ncase $1 in -q) cat " + dir + "/report; exit " + status + ";; -L) cat " + dir +
+			"/list;; *) cat " + dir + "/capabilities;; esac\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
 			t.Fatal(err)
@@ -56,8 +57,10 @@ func TestSMI(t *testing.T) {
 		Utilization: Unknown, Temperature: 33, Power: 57, Group: Unknown, NUMA: Unknown, MIG: true, Recovery: RecoveryUnknown, Mode: Exclusive,
 		Processes: 1,
 		Instances: []Instance{
-			{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b01", Profile: "3g.20gb", Memory: 19968 << 20, MemoryUsed: 37 << 20, GPUInstance: 2},
-			{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b02", Profile: "1c.3g.20gb", Memory: 19968 << 20, MemoryUsed: 11 << 20, GPUInstance: 1, ComputeInstance: 1},
+			{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b01", Profile: "3g.20gb", Memory: 19968 << 20,
+				MemoryUsed: 37 << 20, GPUInstance: 2},
+			{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b02", Profile: "1c.3g.20gb", Memory: 19968 << 20,
+				MemoryUsed: 11 << 20, GPUInstance: 1, ComputeInstance: 1},
 		},
 	}
 	newer := first
@@ -98,8 +101,10 @@ func TestSMISample(t *testing.T) {
 	}
 	want := []Use{
 		{UUID: firstUUID, Memory: 1234 << 20, Busy: 87, Listed: true, Processes: []Process{
-			{PID: 4242, Memory: 1000 << 20}, {PID: 4243, Memory: Unknown}, {PID: 1717, Memory: 12 << 20, Graphics: true}}},
-		{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b01", Memory: 37 << 20, Busy: Unknown, Listed: true, Processes: []Process{{PID: 4300, Memory: 30 << 20}}},
+			{PID: 4242, Memory: 1000 << 20}, {PID: 4243, Memory: Unknown}, {PID: 1717, Memory: 12 << 20,
+				Graphics: true}}},
+		{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b01", Memory: 37 << 20, Busy: Unknown, Listed: true,
+			Processes: []Process{{PID: 4300, Memory: 30 << 20}}},
 		{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b02", Memory: 11 << 20, Busy: Unknown, Listed: true},
 	}
 	if diff := cmp.Diff(want, s.Uses); diff != "" {

@@ -89,7 +89,8 @@ func (r *report) gpus(capabilities map[string]string) []GPU {
 		g := GPU{
 			Index: i, UUID: known(s.UUID), Name: known(s.Name), Memory: mebibytes(s.Total), MemoryUsed: mebibytes(s.Used),
 			Utilization: figure(s.Busy), Temperature: figure(s.Temperature), Power: Unknown, MIG: s.MIG == "Enabled",
-			Capability: capabilities[s.UUID], Group: Unknown, NUMA: numaNode("/", s.Bus), Persistence: s.Persistence == "Enabled",
+			Capability: capabilities[s.UUID], Group: Unknown, NUMA: numaNode("/",
+				s.Bus), Persistence: s.Persistence == "Enabled",
 			Recovery: RecoveryReboot, // for an action that this version does not know
 		}
 		for _, text := range []string{s.Power, s.PowerGPU, s.PowerInstant} { // the last of them that is known
@@ -120,7 +121,8 @@ func (r *report) gpus(capabilities map[string]string) []GPU {
 		switch {
 		case !strings.HasPrefix(g.UUID, "GPU-"):
 			g.UUID, g.Problem = "", fmt.Sprintf("the driver does not tell the UUID of GPU %d: %s", i, s.UUID)
-		case strings.Contains(s.Total+s.Used+s.Temperature, "GPU is lost"), g.Memory == 0 && strings.Contains(s.Total, "Unknown Error"):
+		case strings.Contains(s.Total+s.Used+s.Temperature, "GPU is lost"), g.Memory == 0 &&
+			strings.Contains(s.Total, "Unknown Error"):
 			g.Problem = fmt.Sprintf("GPU %d is lost (it fell off the bus); restart the machine", i)
 		}
 		all = append(all, g)

@@ -110,7 +110,8 @@ func decode(data json.RawMessage) Drain {
 		return d
 	}
 	if err := json.Unmarshal(data, &d); err != nil {
-		return Drain{On: true, By: ByOperator, Reason: "its record on the master is damaged; undrain it to let it take trials"}
+		return Drain{On: true, By: ByOperator,
+			Reason: "its record on the master is damaged; undrain it to let it take trials"}
 	}
 	return d
 }

@@ -76,7 +76,8 @@ func TestDrains(t *testing.T) {
 		t.Errorf("drains after a restart (-want +got):\n%s", d)
 	}
 	stored, err := os.ReadFile(filepath.Join(dir, "nodes.json"))
-	if text := strings.Join(strings.Fields(string(stored)), ""); err != nil || !strings.Contains(text, `"drain":{"on":true,"reason":"newdisk","by":"eva"}`) {
+	if text := strings.Join(strings.Fields(string(stored)), ""); err != nil ||
+		!strings.Contains(text, `"drain":{"on":true,"reason":"newdisk","by":"eva"}`) {
 		t.Errorf("got %s, %v in the file, want the form of versions before", stored, err)
 	}
 	wantErr(t, "undrain", r.SetDrain("master", scheduling.Drain{}), nil)
@@ -92,10 +93,13 @@ func TestWithheld(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
 	clock := func() time.Time { return now }
 	r := scheduling.New(newAuthority(t, dir), clock)
-	for part, length := range map[grid.Scope]time.Duration{grid.ScopeGPUs: time.Hour, grid.ScopeContainers: time.Minute} {
-		wantErr(t, "withhold", r.Withhold("w1", part, scheduling.Withheld{Reason: "broken", Until: now.Add(length)}), nil)
+	for part, length := range map[grid.Scope]time.Duration{grid.ScopeGPUs: time.Hour,
+		grid.ScopeContainers: time.Minute} {
+		wantErr(t, "withhold", r.Withhold("w1", part, scheduling.Withheld{Reason: "broken", Until: now.Add(length)}),
+			nil)
 	}
-	wantErr(t, "withhold from a node that is not there", r.Withhold("w2", grid.ScopeGPUs, scheduling.Withheld{}), trust.ErrUnknownNode)
+	wantErr(t, "withhold from a node that is not there", r.Withhold("w2", grid.ScopeGPUs, scheduling.Withheld{}),
+		trust.ErrUnknownNode)
 	again := scheduling.New(openAuthority(t, dir), clock)
 	if got := again.Withheld("w1"); len(got) != 2 || len(again.Withheld("w2")) != 0 || len(drains(again)) != 0 {
 		t.Errorf("after a restart: got %v withheld, drains %v", got, drains(again))

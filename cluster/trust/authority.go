@@ -65,7 +65,8 @@ func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 	}
 	return &Authority{
 		clock: clock, keyring: keyring, Issuer: i,
-		TokenStore: &TokenStore{tokens: tokens, clock: clock, pin: i.Pin}, Registry: &Registry{nodes: nodes, clock: clock},
+		TokenStore: &TokenStore{tokens: tokens, clock: clock, pin: i.Pin}, Registry: &Registry{nodes: nodes,
+			clock: clock},
 	}, nil
 }
 
@@ -74,7 +75,8 @@ func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 func makeAuthority(dir string, now time.Time) error {
 	if what := issued(dir); what != "" {
 		return fmt.Errorf("%s is missing, but %s is there, so this machine is or was part of a cluster; "+
-			"restore the file from a backup, or use another state folder to found a new cluster", filepath.Join(dir, caCertFile), what)
+			"restore the file from a backup, or use another state folder to found a new cluster", filepath.Join(dir,
+			caCertFile), what)
 	}
 	if now.Year() < 2000 {
 		return fmt.Errorf("this machine's clock says %s; set it before a cluster is founded", now.Format(time.DateOnly))

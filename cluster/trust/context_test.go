@@ -145,7 +145,8 @@ func FuzzParseContext(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, s := range []string{string(seed), "", "master: [a:1]", "a: &a [*a]", "token: !!binary x", "- 1", "master:\n<<: {ca: x}"} {
+	for _, s := range []string{string(seed), "", "master: [a:1]", "a: &a [*a]", "token: !!binary x", "- 1",
+		"master:\n<<: {ca: x}"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

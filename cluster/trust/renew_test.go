@@ -102,7 +102,8 @@ func TestRenewRefused(t *testing.T) {
 	stranger, _ := mustJoin(t, other, "w1")
 	h.turn(nodeLifetime / 4 * 3)
 	wantErr(t, "forget", a.Forget("w1"), nil)
-	for what, cert := range map[string]*x509.Certificate{"forgotten": w1.Leaf(), "of another cluster": stranger.Leaf()} {
+	for what, cert := range map[string]*x509.Certificate{"forgotten": w1.Leaf(),
+		"of another cluster": stranger.Leaf()} {
 		_, err := a.Renew(cert, RenewalRequest{})
 		wantErr(t, what, err, ErrUnknownNode)
 	}
@@ -114,7 +115,8 @@ func TestRenewRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := w1.Leaf()
-	for what, answer := range map[string]Renewal{"another node's": r, "the master's": {Certificate: master.Leaf().Raw}, "garbage": {Certificate: []byte("x")}} {
+	for what, answer := range map[string]Renewal{"another node's": r, "the master's": {Certificate: master.Leaf().Raw},
+		"garbage": {Certificate: []byte("x")}} {
 		if _, err := w1.Renew(dir, answer); err == nil {
 			t.Errorf("%s: taken over", what)
 		}

@@ -72,7 +72,8 @@ func TestRotation(t *testing.T) {
 		a.CA().Equal(old) {
 		t.Errorf("switched: got %v behind", got)
 	}
-	for what, client := range map[string]*tls.Config{"a node that was away": away.Client(), "an old token": oldToken.Pin.Client()} {
+	for what, client := range map[string]*tls.Config{"a node that was away": away.Client(),
+		"an old token": oldToken.Pin.Client()} {
 		s, c := meet(t, server, client)
 		wantSilence(t, what, s, c)
 		wantErr(t, what, c.err, ErrRotated)

@@ -18,7 +18,8 @@ var layers = [][]string{
 	{"node"},
 	{"node/config"},
 	{"node/monitor", "node/master", "node/worker", "node/membership", "node/backup"},
-	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
+	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster",
+		"jetstream"},
 	{"node/checkpoint"},
 	{"projects", "node/durable", "node/private", "node/processid", "node/parallel", "node/filelock", "node/cgroups"},
 	{"node/poll", "node/procfs"},
@@ -189,7 +190,8 @@ func eachGoFile(t *testing.T, fn func(path string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "build"):
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" ||
+			d.Name() == "build"):
 			return fs.SkipDir
 		case d.IsDir() || filepath.Ext(path) != ".go":
 			return nil
@@ -220,7 +222,8 @@ func TestMapNamesEveryPackage(t *testing.T) {
 	packages := map[string]bool{}
 	for _, top := range []string{"cmd", "node", "cluster", "jetstream", "grid", "projects"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.IsDir() && filepath.Ext(path) != ".go" || strings.Contains(path, "testdata") || strings.HasSuffix(filepath.Dir(path), "test") {
+			if err != nil || !d.IsDir() && filepath.Ext(path) != ".go" || strings.Contains(path, "testdata") ||
+				strings.HasSuffix(filepath.Dir(path), "test") {
 				return err
 			}
 			if !d.IsDir() {

@@ -49,7 +49,8 @@ func (c *movingCluster) settings(name string) config.Config {
 	}
 	cfg.StateDir, cfg.Node = filepath.Join(c.t.TempDir(), name), grid.NodeID(name)
 	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Worker = "127.0.0.1", "127.0.0.1", false
-	cfg.Cluster.Ports, cfg.Cluster.Patience = config.Ports{API: freePort(c.t), NATS: freePort(c.t), Gossip: freePort(c.t)}, backupPatience
+	cfg.Cluster.Ports, cfg.Cluster.Patience = config.Ports{API: freePort(c.t), NATS: freePort(c.t),
+		Gossip: freePort(c.t)}, backupPatience
 	cfg.Logger = slog.New(slog.NewTextHandler(c.t.Output(), nil))
 	return cfg
 }
@@ -204,7 +205,8 @@ func newMovingCluster(t *testing.T) (c *movingCluster, old config.Config, done, 
 	})
 	done = c.submit(`head -c 1000000 /dev/zero | tr "\000" x; echo "output of $MLF_TRIAL" | tee kept`)
 	c.await(done, finished)
-	running = c.submit("echo begun >>" + c.gate + ".begun; echo saved >kept; until [ -e " + c.gate + " ]; do sleep 0.05; done")
+	running = c.submit("echo begun >>" + c.gate + ".begun; echo saved >kept; until [ -e " + c.gate +
+		" ]; do sleep 0.05; done")
 	c.await(running, func(s api.Sweep) bool { return s.Running == 3 && c.begun() == 3 })
 	return c, old, done, running
 }
@@ -246,7 +248,8 @@ func (c *movingCluster) checkRestored(old, now config.Config, done, running grid
 			return err
 		}
 		info, err := d.Info()
-		if err == nil && (d.Type().IsRegular() || d.IsDir()) && strings.Contains(path, "/trust") && info.Mode().Perm()&0o077 != 0 {
+		if err == nil && (d.Type().IsRegular() || d.IsDir()) && strings.Contains(path, "/trust") &&
+			info.Mode().Perm()&0o077 != 0 {
 			c.t.Errorf("%s has the mode %04o", path, info.Mode().Perm())
 		}
 		return err
@@ -269,7 +272,8 @@ func TestBackupOfARunningMaster(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: got %v, %v, want the mode 0600", info, err)
 	}
-	if said := c.mlfnode(0, "backup", "-", "--state-dir", old.StateDir); !strings.Contains(said, "wrote a backup of ") || strings.Contains(said, "; restore it") {
+	if said := c.mlfnode(0, "backup", "-", "--state-dir", old.StateDir); !strings.Contains(said,
+		"wrote a backup of ") || strings.Contains(said, "; restore it") {
 		t.Errorf("to standard output: got %q in the end", said[max(0, len(said)-200):])
 	}
 	after := c.submit("true") // is not in the backup
@@ -292,7 +296,8 @@ func TestMoveTheMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, file := c.found(done), filepath.Join(t.TempDir(), "backup")
-	if said := c.mlfnode(1, "backup", "--move", file, "--state-dir", old.StateDir); !strings.Contains(said, "the master is running") {
+	if said := c.mlfnode(1, "backup", "--move", file, "--state-dir", old.StateDir); !strings.Contains(said,
+		"the master is running") {
 		t.Errorf("while it runs: got\n%s", said)
 	}
 	c.stopMaster()
@@ -307,7 +312,8 @@ func TestMoveTheMaster(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "was moved to another one") {
 		t.Errorf("the master that was moved: got error %v", err)
 	}
-	for _, args := range [][]string{{"sweeps"}, {"token", "list"}, {"members"}, {"sweep", "--set", "i=1", "--", "true"}} {
+	for _, args := range [][]string{{"sweeps"}, {"token", "list"}, {"members"},
+		{"sweep", "--set", "i=1", "--", "true"}} {
 		said := c.mlfnode(1, append([]string{args[0], "--state-dir", old.StateDir}, args[1:]...)...)
 		if !strings.Contains(said, "was moved to another one") || !strings.Contains(said, "token use --master HOST") {
 			t.Errorf("%q of the master that was moved: got\n%s", args, said)
@@ -351,22 +357,26 @@ func TestRestoreRefuses(t *testing.T) {
 		if err := os.WriteFile(file, test.content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		said := c.mlfnode(map[bool]int{true: 2, false: 1}[test.want == "not a backup"], "restore", file, "--state-dir", state)
+		said := c.mlfnode(map[bool]int{true: 2, false: 1}[test.want == "not a backup"], "restore", file, "--state-dir",
+			state)
 		if !strings.Contains(said, test.want) {
 			t.Errorf("%s: got\n%s\nwant %q in it", what, said, test.want)
 		}
-		if left, _ := filepath.Glob(filepath.Join(state, "*")); len(left) > 1 || len(left) == 1 && filepath.Base(left[0]) != "lock" {
+		if left, _ := filepath.Glob(filepath.Join(state, "*")); len(left) > 1 || len(left) == 1 &&
+			filepath.Base(left[0]) != "lock" {
 			t.Errorf("%s leaves %v", what, left)
 		}
 	}
 	if err := os.WriteFile(file, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said, "a node is running with the state folder") {
+	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said,
+		"a node is running with the state folder") {
 		t.Errorf("over a master that runs: got\n%s", said)
 	}
 	c.stopMaster()
-	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said, "is not empty: it has") {
+	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said,
+		"is not empty: it has") {
 		t.Errorf("over a master: got\n%s", said)
 	}
 }
@@ -404,7 +414,8 @@ func TestSecondMaster(t *testing.T) {
 			})
 			until(t, "the worker sees the new master", func() bool {
 				for line := range strings.Lines(c.mlfnode(0, "members", "--state-dir", c.workerAs.StateDir)) {
-					if f := strings.Fields(line); len(f) > 1 && f[0] == string(name) && f[1] == "alive" && strings.Contains(line, "127.0.0.68") {
+					if f := strings.Fields(line); len(f) > 1 && f[0] == string(name) && f[1] == "alive" &&
+						strings.Contains(line, "127.0.0.68") {
 						return true
 					}
 				}
@@ -425,7 +436,8 @@ func TestBackupOfAnOlderGossipKey(t *testing.T) {
 	c, old, _, running := newMovingCluster(t)
 	file := filepath.Join(t.TempDir(), "backup")
 	c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
-	if said := c.mlfnode(0, "token", "rotate", "--state-dir", old.StateDir); !strings.Contains(said, "make a new one now: mlfnode backup FILE") {
+	if said := c.mlfnode(0, "token", "rotate", "--state-dir", old.StateDir); !strings.Contains(said,
+		"make a new one now: mlfnode backup FILE") {
 		t.Errorf("a new key: got\n%s", said)
 	}
 	keyring := filepath.Join(c.workerAs.StateDir, "trust", "keyring.json")
@@ -469,7 +481,8 @@ func TestRestoreIntoAUsedFolder(t *testing.T) {
 		if err := os.WriteFile(left, []byte("old"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if said := c.mlfnode(1, "restore", file, "--state-dir", state); !strings.Contains(said, "is not empty: it has "+name) {
+		if said := c.mlfnode(1, "restore", file, "--state-dir", state); !strings.Contains(said, "is not empty: it has "+
+			name) {
 			t.Errorf("with %s: got\n%s", name, said)
 		}
 		if b, err := os.ReadFile(left); err != nil || string(b) != "old" {

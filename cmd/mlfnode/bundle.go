@@ -56,7 +56,9 @@ func packFailed(err error) error {
 
 // withBundle uploads the bundle if the node does not have it, then makes the request that names it,
 // possibly twice.
-func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error)) (done T, err error) {
+func withBundle[T any](
+	ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error),
+) (done T, err error) {
 	if b.digest == "" {
 		return uninterrupted(ctx, request)
 	}
@@ -248,13 +250,15 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 	if f == nil || len(f.Left) == 0 {
 		return nil
 	}
-	for t, err := range c.Trials().List(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}, Limit: reasonsShown}) {
+	for t, err := range c.Trials().List(ctx, v.Sweep,
+		api.TrialQuery{States: []grid.State{grid.Failed}, Limit: reasonsShown}) {
 		if err != nil {
 			return err
 		}
 		for _, l := range f.Left {
 			if l.Why != projects.ByDefault && mentions(t.Reason, l.Name) {
-				ui.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files", l.Name,
+				ui.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files",
+					l.Name,
 					l.Why)
 				return nil
 			}

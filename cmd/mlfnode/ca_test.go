@@ -140,7 +140,8 @@ func TestRotateCA(t *testing.T) {
 	use("announced", 2)
 	late := other("late")
 	code, said := mlfnode("ca")
-	if code != 0 || !strings.Contains(said, "is announced") || !strings.Contains(said, "away is away and has not followed") || strings.Contains(said, "w is ") {
+	if code != 0 || !strings.Contains(said, "is announced") ||
+		!strings.Contains(said, "away is away and has not followed") || strings.Contains(said, "w is ") {
 		t.Errorf("got %d, %s", code, said)
 	}
 	step("switch")
@@ -157,7 +158,8 @@ func TestRotateCA(t *testing.T) {
 
 	// What is of the old CA.
 	var refusal *api.Error
-	if _, err := node.Introduce(ctx, c.address, token); !errors.As(err, &refusal) || !strings.Contains(refusal.Hint, "rotated") {
+	if _, err := node.Introduce(ctx, c.address, token); !errors.As(err, &refusal) ||
+		!strings.Contains(refusal.Hint, "rotated") {
 		t.Errorf("an old token: got %v", err)
 	}
 	if err := os.Rename(resting, file); err != nil {
@@ -185,7 +187,8 @@ func TestRotateCA(t *testing.T) {
 	}
 	select {
 	case err := <-n.Failed():
-		if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "rotated while it was away") || !strings.Contains(refusal.Hint, "mlfnode token") {
+		if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "rotated while it was away") ||
+			!strings.Contains(refusal.Hint, "mlfnode token") {
 			t.Errorf("a node that was away: got %v", err)
 		}
 	case <-ctx.Done():

@@ -42,7 +42,8 @@ type testCluster struct {
 func newTestCluster(t *testing.T) *testCluster {
 	t.Helper()
 	home := t.TempDir()
-	for key, value := range map[string]string{"HOME": home, "XDG_CONFIG_HOME": home + "/config", "XDG_STATE_HOME": home + "/state", "MLF_CPUS": "4"} {
+	for key, value := range map[string]string{"HOME": home, "XDG_CONFIG_HOME": home + "/config",
+		"XDG_STATE_HOME": home + "/state", "MLF_CPUS": "4"} {
 		t.Setenv(key, value)
 	}
 	t.Chdir(home)
@@ -225,7 +226,8 @@ func (c *testCluster) context(address string) trust.Context {
 func TestFolderOfAClusterIsNotTaken(t *testing.T) {
 	c := newTestCluster(t)
 	commands := [][]string{
-		{"sweeps"}, {"results", "last"}, {"trials", "last"}, {"logs", "last"}, {"artifacts", "last"}, {"members"}, {"gpus"},
+		{"sweeps"}, {"results", "last"}, {"trials", "last"}, {"logs", "last"}, {"artifacts",
+			"last"}, {"members"}, {"gpus"},
 		{"pause", "last"}, {"cancel", "last"}, {"resume", "last"}, {"retry", "last"}, {"drain", "m"}, {"token"},
 		{"sweep", "-q", "--", "true"}, {"sweep", "-d", "--", "true"}, {"host"},
 	}
@@ -234,7 +236,8 @@ func TestFolderOfAClusterIsNotTaken(t *testing.T) {
 		all = append(all, c.open(args...))
 	}
 	for _, cl := range all {
-		if said := cl.exit(1); !strings.Contains(said, "the master of this machine is down") || !strings.Contains(said, "try: start it with: mlfnode master --state-dir ") {
+		if said := cl.exit(1); !strings.Contains(said, "the master of this machine is down") ||
+			!strings.Contains(said, "try: start it with: mlfnode master --state-dir ") {
 			t.Errorf("%s: got\n%s\nwant that the master is down", cl.name, said)
 		}
 	}
@@ -271,7 +274,8 @@ func TestSignalsToAWatcher(t *testing.T) {
 	c.start()
 	first := c.open(c.sweep()...)
 	c.awaitBegun()
-	watchers := map[syscall.Signal]*client{syscall.SIGINT: first, syscall.SIGTERM: c.open("resume", "sh-1"), syscall.SIGHUP: c.open("resume", "sh-1", "-q")}
+	watchers := map[syscall.Signal]*client{syscall.SIGINT: first, syscall.SIGTERM: c.open("resume", "sh-1"),
+		syscall.SIGHUP: c.open("resume", "sh-1", "-q")}
 	watchers[syscall.SIGTERM].see("3 of 3 trials left")
 	for sig, w := range watchers {
 		w.interrupts.deliver(sig, w.cancel)
@@ -343,10 +347,12 @@ func TestClusterThatIsNotThere(t *testing.T) {
 		}
 		wants := []string{"can't be reached", "(last used ", "--local runs on this machine alone"}
 		if down != nil {
-			wants = []string{"the cluster of 127.0.0.1 was taken down on ", "start it with: mlfnode up -f /lab/cluster.yaml; --local runs on this machine alone"}
+			wants = []string{"the cluster of 127.0.0.1 was taken down on ",
+				"start it with: mlfnode up -f /lab/cluster.yaml; --local runs on this machine alone"}
 		}
 		var all []*client
-		for _, args := range [][]string{{"sweeps"}, {"results", "last"}, {"logs", "last"}, {"members"}, {"cancel", "last"}, {"sweep", "-q", "--", "true"}, {"sweep", "-d", "--", "true"}} {
+		for _, args := range [][]string{{"sweeps"}, {"results", "last"}, {"logs", "last"}, {"members"},
+			{"cancel", "last"}, {"sweep", "-q", "--", "true"}, {"sweep", "-d", "--", "true"}} {
 			all = append(all, open(t, args...))
 		}
 		for _, cl := range all {
@@ -416,11 +422,13 @@ func TestFolderThatAnotherMachineHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	c := exec.Command(gridtest.Program(t, "unshare"), "--pid", "--fork", "--mount-proc", "--kill-child=KILL", asProgram(t), "sweeps", "--state-dir", dir)
+	c := exec.Command(gridtest.Program(t, "unshare"), "--pid", "--fork", "--mount-proc", "--kill-child=KILL",
+		asProgram(t), "sweeps", "--state-dir", dir)
 	c.Env = append(os.Environ(), "HOME="+t.TempDir())
 	out, err := c.CombinedOutput()
 	var status *exec.ExitError
-	if !errors.As(err, &status) || status.ExitCode() != 1 || !strings.Contains(string(out), "an mlfnode on gpu9 uses the state folder "+dir) {
+	if !errors.As(err, &status) || status.ExitCode() != 1 ||
+		!strings.Contains(string(out), "an mlfnode on gpu9 uses the state folder "+dir) {
 		t.Errorf("got %v\n%s", err, out)
 	}
 	if took := time.Since(began); took > 10*time.Second {
@@ -442,7 +450,8 @@ func TestSweepInsideATrial(t *testing.T) {
 			if args[0] != "sweep" && !cluster {
 				continue // there is nothing to resume yet
 			}
-			if said := inner(args...).exit(1); !strings.Contains(said, "this runs inside trial outer-1/0") || !strings.Contains(said, "try: -d submits it") {
+			if said := inner(args...).exit(1); !strings.Contains(said, "this runs inside trial outer-1/0") ||
+				!strings.Contains(said, "try: -d submits it") {
 				t.Errorf("%v in %s: got\n%s", args, state, said)
 			}
 		}
@@ -461,10 +470,12 @@ func TestSweepWithinATrial(t *testing.T) {
 	if err := os.MkdirAll(out, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for key, value := range map[string]string{"MLF_TRIAL": "outer-1/0", "MLF_OUT": out, "MLF_TRIAL_CPUS": "0.5", "MLF_STATE": "", "XDG_STATE_HOME": filepath.Dir(c.state)} {
+	for key, value := range map[string]string{"MLF_TRIAL": "outer-1/0", "MLF_OUT": out, "MLF_TRIAL_CPUS": "0.5",
+		"MLF_STATE": "", "XDG_STATE_HOME": filepath.Dir(c.state)} {
 		t.Setenv(key, value)
 	}
-	if said := open(t, "sweep", "--cpus", "0.5", "--set", "i=1,2", "--", "echo", "inner").exit(0); !strings.Contains(said, "that trial outer-1/0 holds (cpus: 0.5)") {
+	if said := open(t, "sweep", "--cpus", "0.5", "--set", "i=1,2", "--", "echo",
+		"inner").exit(0); !strings.Contains(said, "that trial outer-1/0 holds (cpus: 0.5)") {
 		t.Errorf("got\n%s", said)
 	}
 	if said := open(t, "--local", "results", "echo-1", "--csv").exit(0); strings.Count(said, "succeeded") != 2 {
@@ -485,14 +496,16 @@ func TestNodesOfATask(t *testing.T) {
 	if said := c.open("members").exit(0); !strings.Contains(said, "labels") || !strings.Contains(said, "fast,a100") {
 		t.Errorf("members: got\n%s", said)
 	}
-	if said := c.open("sweep", "--nodes", "n1,label=fast", "--set", "i=1,2", "--", "echo", "here").exit(0); strings.Count(said, "| here") != 2 {
+	if said := c.open("sweep", "--nodes", "n1,label=fast", "--set", "i=1,2", "--", "echo",
+		"here").exit(0); strings.Count(said, "| here") != 2 {
 		t.Errorf("got\n%s", said)
 	}
 	want := "no node that the task names can run its trials: m is not one of the nodes that the task names: n1, label=slow\n  try: mlfnode members lists the nodes with their labels"
 	if said := c.open("sweep", "--nodes", "n1,label=slow", "--", "true").exit(1); !strings.Contains(said, want) {
 		t.Errorf("got\n%s\nwant\n%s", said, want)
 	}
-	if said := c.open("sweep", "--nodes", "a b", "--", "true").exit(2); !strings.Contains(said, `nodes has "a b". Write names as members lists them`) {
+	if said := c.open("sweep", "--nodes", "a b", "--", "true").exit(2); !strings.Contains(said,
+		`nodes has "a b". Write names as members lists them`) {
 		t.Errorf("got\n%s", said)
 	}
 	if said := c.open("show", "echo-1").exit(0); !strings.Contains(said, "1 CPU, on n1, label=fast") {
@@ -508,7 +521,8 @@ func TestStopOnAFullDisk(t *testing.T) {
 			disk := gridtest.SmallDisk(t, "32m", unix.MNT_DETACH)
 			t.Setenv("HOME", t.TempDir())
 			t.Chdir(t.TempDir())
-			cl := open(t, "--local", "--state-dir", filepath.Join(disk, "state"), "sweep", "--set", "i=0:2000", "--", "sh", "-c", "echo hello; sleep 0.2")
+			cl := open(t, "--local", "--state-dir", filepath.Join(disk, "state"), "sweep", "--set", "i=0:2000", "--",
+				"sh", "-c", "echo hello; sleep 0.2")
 			cl.see("/2000")
 			fill(t, disk)
 			cl.see("can't be stored", "disk is full")
@@ -519,7 +533,8 @@ func TestStopOnAFullDisk(t *testing.T) {
 				}
 			}
 			said := cl.exit(exitInterrupted)
-			if !strings.Contains(said, "the end of the last trials of sh-1 was not recorded; continue with: mlfnode resume sh-1") &&
+			if !strings.Contains(said,
+				"the end of the last trials of sh-1 was not recorded; continue with: mlfnode resume sh-1") &&
 				!strings.Contains(said, "resume with: mlfnode resume sh-1") { // all could be recorded
 				t.Errorf("got\n%s", said)
 			}
@@ -568,10 +583,12 @@ func TestDrainSaysWhatRuns(t *testing.T) {
 	if said := waits.exit(0); !strings.HasSuffix(said, "nothing is running on m any more\n") {
 		t.Errorf("drain --wait: got %q", said)
 	}
-	if got := c.open("trials", "sh-1", "--state", "succeeded", "--json").exit(0); strings.Count(got, `"state":"succeeded"`) != 3 {
+	if got := c.open("trials", "sh-1", "--state", "succeeded", "--json").exit(0); strings.Count(got,
+		`"state":"succeeded"`) != 3 {
 		t.Errorf("drain --wait has ended before the trials: got %s", got)
 	}
-	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "m takes no more trials; no trial is known to be running there"); {
+	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said,
+		"m takes no more trials; no trial is known to be running there"); {
 		if said = c.open("drain", "m").exit(0); time.Now().After(limit) {
 			t.Fatalf("got %q, want none", said)
 		}

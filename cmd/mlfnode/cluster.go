@@ -70,7 +70,9 @@ func explainCluster(err error) error {
 
 // sshOptions returns the options for acting on the machines of a cluster over ssh. done releases
 // what they hold.
-func sshOptions(ui *console, r *clusterFlags, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
+func sshOptions(
+	ui *console, r *clusterFlags, cluster *bootstrap.Cluster,
+) (o bootstrap.Options, done func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return o, nil, fmt.Errorf("find this program: %w", err)
@@ -186,7 +188,8 @@ before it removes results; in a script, --yes agrees.`,
   mlfnode down hostB
   mlfnode down --purge`,
 	}
-	c.Flags().BoolVar(&order.Purge, "purge", false, "also remove what mlfnode keeps on each machine, all results included")
+	c.Flags().BoolVar(&order.Purge, "purge", false,
+		"also remove what mlfnode keeps on each machine, all results included")
 	c.Flags().BoolVarP(&order.Yes, "yes", "y", false, "with --purge: do not ask before results are removed")
 	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
 		order.Hosts = args
@@ -207,7 +210,8 @@ submit sweeps, or try out the program, on the machines themselves.`,
 	}
 	return clusterCommand(a.console, c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
 		if o.Cluster.Project == "" {
-			return nil, usage("the cluster has no project", "write `project: NAME` into cluster.yaml, or: mlfnode up -f -d NAME")
+			return nil, usage("the cluster has no project",
+				"write `project: NAME` into cluster.yaml, or: mlfnode up -f -d NAME")
 		}
 		if o.Files, err = projectFiles(a, o.Cluster.Project); err != nil {
 			return nil, err

@@ -37,7 +37,8 @@ func TestFarewell(t *testing.T) {
 		t.Helper()
 		all := []bootstrap.Outcome{
 			{Host: "w", Roles: []bootstrap.Role{bootstrap.Worker}, OK: true},
-			{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: ok, Reached: []string{"boss"}, Authority: of.Pin().String(), Changed: changed},
+			{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: ok, Reached: []string{"boss"},
+				Authority: of.Pin().String(), Changed: changed},
 		}
 		if err := recordDown(t.Context(), all, purge, "cluster.yaml"); err != nil {
 			t.Error(err)
@@ -99,9 +100,11 @@ func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 		{name: "it was taken down before", master: silent, reached: "127.0.0.1", downWith: "cluster.yaml", purge: true},
 		{name: "no purge", master: silent, reached: "127.0.0.1", stays: true},
 		{name: "a cluster that answers there", master: answers, reached: "127.0.0.1", purge: true, stays: true},
-		{name: "one of another file, which is down", master: silent, reached: "127.0.0.1", downWith: "lab.yaml", purge: true, stays: true},
+		{name: "one of another file, which is down", master: silent, reached: "127.0.0.1", downWith: "lab.yaml",
+			purge: true, stays: true},
 		{name: "one on another machine", master: silent, reached: "10.0.0.7", purge: true, stays: true},
-		{name: "the master is known to be of another one", master: silent, reached: "127.0.0.1", other: true, purge: true, stays: true},
+		{name: "the master is known to be of another one", master: silent, reached: "127.0.0.1", other: true,
+			purge: true, stays: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newContext(t)
@@ -113,7 +116,8 @@ func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, _ := downMark(t)
-			boss := bootstrap.Outcome{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: true, Reached: []string{tt.reached}}
+			boss := bootstrap.Outcome{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: true,
+				Reached: []string{tt.reached}}
 			if tt.other {
 				boss.Authority = newContext(t).Pin().String()
 			}
@@ -121,7 +125,8 @@ func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 				t.Error(err)
 			}
 			if mark, there := downMark(t); there != tt.stays || there && (mark == nil) != (before == nil) {
-				t.Errorf("there is a context: %v with the mark %v, want %v with the mark %v", there, mark, tt.stays, before)
+				t.Errorf("there is a context: %v with the mark %v, want %v with the mark %v", there, mark, tt.stays,
+					before)
 			}
 		})
 	}
@@ -144,10 +149,13 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle := func(name string) bootstrap.Outcome {
-		return bootstrap.Outcome{Host: name, Observed: &protocol.Observed{}, Problem: &shell.Problem{Cause: "the node is not running", Cure: "mlfnode up -f"}}
+		return bootstrap.Outcome{Host: name, Observed: &protocol.Observed{},
+			Problem: &shell.Problem{Cause: "the node is not running", Cure: "mlfnode up -f"}}
 	}
-	busy := bootstrap.Outcome{Host: "a", OK: true, Observed: &protocol.Observed{Service: protocol.ServiceBackground, Active: true, Working: true}}
-	twin := bootstrap.Outcome{Host: "d", Observed: &protocol.Observed{}, Problem: &shell.Problem{Cause: "it is the same machine as a", Cure: "name it once"}}
+	busy := bootstrap.Outcome{Host: "a", OK: true, Observed: &protocol.Observed{Service: protocol.ServiceBackground,
+		Active: true, Working: true}}
+	twin := bootstrap.Outcome{Host: "d", Observed: &protocol.Observed{},
+		Problem: &shell.Problem{Cause: "it is the same machine as a", Cure: "name it once"}}
 	lost := bootstrap.Outcome{Host: "c", Problem: &shell.Problem{Cause: "c refuses connections"}}
 	const since = "stopped since 7 March 2026 18:05"
 	for _, tt := range []struct {
@@ -156,12 +164,18 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 		stopped    int // machines
 		says, not  string
 	}{
-		{"all of it", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 2, "start it with: mlfnode up -f lab.yaml\n", "is not running"},
-		{"a machine is away", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b"), lost}, 2, "c: c refuses connections\n", "is not running"},
-		{"a machine is there twice", "lab.yaml", []bootstrap.Outcome{idle("a"), twin}, 1, "d: it is the same machine as a\n  try: name it once\n", "name it once lab.yaml"},
-		{"a file with a blank", "my lab.yaml", []bootstrap.Outcome{idle("a")}, 1, "start it with: mlfnode up -f 'my lab.yaml'\n", "is not running"},
-		{"another file", "cluster.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 0, "b: the node is not running\n  try: mlfnode up -f\n", "taken down"},
-		{"brought up by somebody", "lab.yaml", []bootstrap.Outcome{busy, idle("b")}, 0, "b: the node is not running\n", "taken down"},
+		{"all of it", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 2,
+			"start it with: mlfnode up -f lab.yaml\n", "is not running"},
+		{"a machine is away", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b"), lost}, 2,
+			"c: c refuses connections\n", "is not running"},
+		{"a machine is there twice", "lab.yaml", []bootstrap.Outcome{idle("a"), twin}, 1,
+			"d: it is the same machine as a\n  try: name it once\n", "name it once lab.yaml"},
+		{"a file with a blank", "my lab.yaml", []bootstrap.Outcome{idle("a")}, 1,
+			"start it with: mlfnode up -f 'my lab.yaml'\n", "is not running"},
+		{"another file", "cluster.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 0,
+			"b: the node is not running\n  try: mlfnode up -f\n", "taken down"},
+		{"brought up by somebody", "lab.yaml", []bootstrap.Outcome{busy, idle("b")}, 0, "b: the node is not running\n",
+			"taken down"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, said bytes.Buffer

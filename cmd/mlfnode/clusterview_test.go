@@ -23,7 +23,8 @@ func TestViewOfManyHosts(t *testing.T) {
 		name := fmt.Sprintf("host%d", i)
 		v.showEvent(bootstrap.Event{Host: name, Step: bootstrap.Connect})
 		if i%2 == 0 {
-			v.showEvent(bootstrap.Event{Host: name, Step: bootstrap.Connect, Done: true, Err: errors.New(strings.Repeat("no answer ", 20))})
+			v.showEvent(bootstrap.Event{Host: name, Step: bootstrap.Connect, Done: true,
+				Err: errors.New(strings.Repeat("no answer ", 20))})
 		}
 		out.Reset()
 		v.draw(columns, lines)
@@ -48,7 +49,8 @@ func TestViewOfManyHosts(t *testing.T) {
 	if want := "200 hosts: 100 failed, connect 100"; all[0] != want {
 		t.Errorf("got the summary %q, want %q", all[0], want)
 	}
-	if text := strings.Join(all, "\n"); !strings.Contains(text, "FAILED: no answer") || !strings.Contains(text, "host1        connect …") {
+	if text := strings.Join(all, "\n"); !strings.Contains(text, "FAILED: no answer") ||
+		!strings.Contains(text, "host1        connect …") {
 		t.Errorf("want failed and busy hosts in\n%s", text)
 	}
 }

@@ -68,7 +68,8 @@ are over repeats, over parameters that only one of the sweeps has, and over thos
 	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
 	c.Flags().StringVar(&f.value, "value", "",
 		"what to compare: a metric, wall, cpu or memory (default the objective, or the first metric)")
-	c.Flags().Int64Var(&f.limit, "limit", tableRows, "maximum number of points to show; 0 means all, the default of --json")
+	c.Flags().Int64Var(&f.limit, "limit", tableRows,
+		"maximum number of points to show; 0 means all, the default of --json")
 	a.jsonFlag(c)
 	return c
 }
@@ -133,7 +134,9 @@ func compareSweeps(ctx context.Context, ui *console, c *api.Client, ids [2]grid.
 }
 
 // compared compares two sweeps; keys are the parameters of the points.
-func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *compareFlags) (*comparison, []string, error) {
+func compared(
+	ctx context.Context, c *api.Client, about *[2]api.Description, f *compareFlags,
+) (*comparison, []string, error) {
 	first, second := &about[0].Sweep, &about[1].Sweep
 	for _, key := range f.over {
 		if !slices.Contains(first.Keys, key) && !slices.Contains(second.Keys, key) {

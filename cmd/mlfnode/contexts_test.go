@@ -124,7 +124,8 @@ func TestOneContextOfEachCluster(t *testing.T) {
 	if err := trust.SaveContext(filepath.Join(filepath.Dir(file), "context-left.yaml"), first); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := node.Contexts(); err != nil || len(all) != 2 || all[0].Master[0] != "one:7420" || all[1].Master[0] != "two:7420" {
+	if all, err := node.Contexts(); err != nil || len(all) != 2 || all[0].Master[0] != "one:7420" ||
+		all[1].Master[0] != "two:7420" {
 		t.Errorf("got %+v, %v, want each cluster once, the current one first", all, err)
 	}
 	for _, name := range []string{"one", "two", "one"} {

@@ -14,7 +14,9 @@ import (
 )
 
 // actOnSweep acts on a sweep and prints its new state.
-func actOnSweep(ctx context.Context, a *app, id grid.TrialID, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
+func actOnSweep(
+	ctx context.Context, a *app, id grid.TrialID, fn func(*api.Client, grid.SweepID) (api.Done, error),
+) error {
 	if id.Index >= 0 {
 		return usage("this command acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
 	}
@@ -63,7 +65,8 @@ table after you have left it.`
 
 func cancelCommand(a *app) *cobra.Command {
 	var save bool
-	c := onSweep("cancel SWEEP[/TRIAL]", "Cancel a sweep or one trial: stop what is running, and start nothing more of it",
+	c := onSweep("cancel SWEEP[/TRIAL]",
+		"Cancel a sweep or one trial: stop what is running, and start nothing more of it",
 		"  mlfnode cancel last\n  mlfnode cancel --save chainer-1\n  mlfnode cancel chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {

@@ -72,7 +72,8 @@ func TestFullDiskForBundle(t *testing.T) {
 	t.Setenv("TMPDIR", disk)
 	before := listing(t, disk)
 	code, got := runLine(t, "sweep --set a=1 -- python3 prog.py")
-	want := "mlfnode: the project can't be packed: no space left on device\n  try: make room in " + disk + ", or set TMPDIR to another folder\n"
+	want := "mlfnode: the project can't be packed: no space left on device\n  try: make room in " + disk +
+		", or set TMPDIR to another folder\n"
 	if code != exitFailed || got != want {
 		t.Errorf("got exit code %d and %q, want %q", code, got, want)
 	}
@@ -99,7 +100,8 @@ func TestFullDiskForResults(t *testing.T) {
 		t.Errorf("table: got exit code %d and %q, want %q", code, got, want)
 	}
 	code, got = runLine(t, "artifacts prog-1 -o "+disk)
-	want = "mlfnode: " + disk + "/0/file can't be written: no space left on device\n  try: choose a folder on another disk with -o\n"
+	want = "mlfnode: " + disk +
+		"/0/file can't be written: no space left on device\n  try: choose a folder on another disk with -o\n"
 	if code != exitFailed || got != want {
 		t.Errorf("artifacts: got exit code %d and %q, want %q", code, got, want)
 	}
@@ -119,7 +121,8 @@ func TestFullDiskForRestore(t *testing.T) {
 	c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
 	state := filepath.Join(gridtest.SmallDisk(t, "512k", unix.MNT_DETACH), "state")
 	code, got := runLine(t, "restore "+file+" --state-dir "+state)
-	if code != exitFailed || !strings.Contains(got, "nothing was restored: the disk of the state folder "+state+" is full\n  try: make room") {
+	if code != exitFailed || !strings.Contains(got, "nothing was restored: the disk of the state folder "+state+
+		" is full\n  try: make room") {
 		t.Errorf("got exit code %d and %q", code, got)
 	}
 	if left, err := filepath.Glob(filepath.Join(state, "*")); err != nil || len(left) > 1 {

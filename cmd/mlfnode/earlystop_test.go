@@ -33,7 +33,8 @@ func problemOf(t *testing.T) string {
 // train runs a grid of the example, and gives its trials.
 func train(t *testing.T, more ...string) (out trained) {
 	t.Helper()
-	args := append([]string{"sweep", "chainer", "--quiet", "--set", "epoch=200", "--set", "batchsize=200", "--set", "unit=60,40,20,4,2,1",
+	args := append([]string{"sweep", "chainer", "--quiet", "--set", "epoch=200", "--set", "batchsize=200", "--set",
+		"unit=60,40,20,4,2,1",
 		"--objective", "validation/main/loss:min"}, more...)
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), &interrupts{}, args, &stdout, &stderr)
@@ -87,7 +88,8 @@ func TestEarlyStopOnChainer(t *testing.T) {
 		t.Error("no trial was stopped")
 	}
 	if early.best != whole.best || early.loss != whole.loss {
-		t.Errorf("best: got trial %d with %g, want trial %d with %g as without stops", early.best, early.loss, whole.best, whole.loss)
+		t.Errorf("best: got trial %d with %g, want trial %d with %g as without stops", early.best, early.loss,
+			whole.best, whole.loss)
 	}
 	t.Logf("best loss %g by trial %d; %d of %d trials stopped early; %.0f %% of %.0f s saved",
 		early.loss, early.best, stopped, len(early.trials), 100*(1-early.wall/whole.wall), whole.wall)

@@ -57,7 +57,8 @@ func asFailure(err error) *failure {
 	case errors.Is(err, api.ErrLost):
 		return &failure{exitFailed, "the connection to the node was lost", "run the command again"}
 	case errors.Is(err, syscall.ENOSPC):
-		return &failure{exitFailed, err.Error(), "make room on that disk, or keep state on another one with --state-dir"}
+		return &failure{exitFailed, err.Error(),
+			"make room on that disk, or keep state on another one with --state-dir"}
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return &failure{exitFailed, err.Error(), "keep state in a folder of your own with --state-dir"}
 	}

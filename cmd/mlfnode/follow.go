@@ -51,7 +51,9 @@ func (f *followFlags) check() error {
 
 // runAndFollow calls fn, which may make a sweep run, and follows the sweep as the command sweep
 // does.
-func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error)) error {
+func runAndFollow(
+	ctx context.Context, a *app, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error),
+) error {
 	if err := f.check(); err != nil {
 		return err
 	}

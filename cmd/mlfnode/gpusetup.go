@@ -82,7 +82,9 @@ func setUpGPUs(ctx context.Context, ui *console, r *clusterFlags, o gpusetup.Opt
 	return err
 }
 
-func setUpGPUHost(ctx context.Context, ui *console, over *bootstrap.Options, host string, o gpusetup.Options) gpuReport {
+func setUpGPUHost(
+	ctx context.Context, ui *console, over *bootstrap.Options, host string, o gpusetup.Options,
+) gpuReport {
 	r := gpuReport{Host: host}
 	m, _, err := over.Dial(ctx, host)
 	if err == nil {

@@ -81,8 +81,10 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := exec.Command(unshare, "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "sh", "-c", inContainer, "sh", asProgram(t),
-		"sweep", "--state-dir", filepath.Join(dir, "state"), "--set", "i=1,2,3", "--max-parallel", "1", "--", "sh", "-c", "cd "+dir+
+	c := exec.Command(unshare, "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "sh", "-c", inContainer, "sh",
+		asProgram(t),
+		"sweep", "--state-dir", filepath.Join(dir,
+			"state"), "--set", "i=1,2,3", "--max-parallel", "1", "--", "sh", "-c", "cd "+dir+
 			`; touch begun$(echo "$1" | tr -dc 0-9); until [ -e gate$(echo "$1" | tr -dc 0-9) ]; do sleep 0.02; done`, "sh")
 	c.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_STATE_HOME="+dir)
 	var said strings.Builder
@@ -99,7 +101,8 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := strings.TrimSpace(string(children))
-	if names, _ := exec.Command(nsenter, "--target", first, "--pid", "--mount", "sh", "-c", "cat /proc/[0-9]*/comm").Output(); strings.Count(string(names), "mlfnode") < 2 {
+	if names, _ := exec.Command(nsenter, "--target", first, "--pid", "--mount", "sh", "-c",
+		"cat /proc/[0-9]*/comm").Output(); strings.Count(string(names), "mlfnode") < 2 {
 		t.Errorf("got processes by these names, want two by that of the program:\n%s", names)
 	}
 	mlfnode := childThat(t, first, "sweep")
@@ -108,7 +111,8 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 	}
 	inside := func(script string) {
 		t.Helper()
-		if out, err := exec.Command(nsenter, "--target", first, "--pid", "setsid", "--fork", "sh", "-c", script).CombinedOutput(); err != nil {
+		if out, err := exec.Command(nsenter, "--target", first, "--pid", "setsid", "--fork", "sh", "-c",
+			script).CombinedOutput(); err != nil {
 			t.Fatalf("run in the container: %v\n%s", err, out)
 		}
 	}
@@ -122,7 +126,8 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 	}
 	eventually(t, "the daemon to go on", func() bool { return exists("alive") })
 	zombies := func() bool {
-		out, err := exec.Command(nsenter, "--target", first, "--pid", "--mount", "sh", "-c", "grep -l '^State:.*zombie' /proc/[0-9]*/status").Output()
+		out, err := exec.Command(nsenter, "--target", first, "--pid", "--mount", "sh", "-c",
+			"grep -l '^State:.*zombie' /proc/[0-9]*/status").Output()
 		return err == nil && len(out) > 0
 	}
 	eventually(t, "no process to be left that has ended", func() bool { return !zombies() })

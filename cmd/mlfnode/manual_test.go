@@ -28,7 +28,8 @@ var manualBlock = regexp.MustCompile("(?ms)^```(\\w*) ?(\\S*)\n(.*?)^```\n")
 // behind $ in console blocks print what stands below them. There … stands for anything on the line.
 // Blocks without a language are not run: they need ssh, another machine or packages of their own.
 func TestManual(t *testing.T) {
-	for _, page := range []string{"migrating", "parameters", "projects", "results", "running", "settings", "start", "trial"} {
+	for _, page := range []string{"migrating", "parameters", "projects", "results", "running", "settings", "start",
+		"trial"} {
 		t.Run(page, func(t *testing.T) { runManual(t, filepath.Join("docs", page+".md"), func() {}) })
 	}
 	t.Run("clusters", func(t *testing.T) { runManual(t, "docs/clusters.md", func() { manualCluster(t) }) })
@@ -124,7 +125,8 @@ func manualCluster(t *testing.T) {
 	}
 	c.workerAs = c.settings("hostB")
 	c.workerAs.Labels = []string{"a100", "fast-disk"}
-	if _, err := node.Join(t.Context(), c.workerAs, fmt.Sprintf("127.0.0.1:%d", master.Cluster.Ports.API), token); err != nil {
+	if _, err := node.Join(t.Context(), c.workerAs, fmt.Sprintf("127.0.0.1:%d", master.Cluster.Ports.API),
+		token); err != nil {
 		t.Fatal(err)
 	}
 	c.startWorker()
@@ -250,12 +252,14 @@ func checkCall(args []string, whole bool) error {
 
 // TestWrongExamplesAreFound has examples that a program would refuse.
 func TestWrongExamplesAreFound(t *testing.T) {
-	for _, line := range []string{"swep x", "sweeps --jsn", "trials", "trials a b", "set last --priority high", "token --expires soon", "up -q"} {
+	for _, line := range []string{"swep x", "sweeps --jsn", "trials", "trials a b", "set last --priority high",
+		"token --expires soon", "up -q"} {
 		if err := checkCall(strings.Fields(line), true); err == nil {
 			t.Errorf("mlfnode %s: got no error", line)
 		}
 	}
-	for _, line := range []string{"up -f", "up -f cluster.yaml", "set SWEEP --priority N", "doctor --classify -", "--local results last", "completion bash --help"} {
+	for _, line := range []string{"up -f", "up -f cluster.yaml", "set SWEEP --priority N", "doctor --classify -",
+		"--local results last", "completion bash --help"} {
 		if err := checkCall(strings.Fields(line), true); err != nil {
 			t.Errorf("mlfnode %s: %v", line, err)
 		}

@@ -199,7 +199,8 @@ func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count
 		if sweeps[i].Running == 0 {
 			continue
 		}
-		for t, err := range client.Trials().List(ctx, sweeps[i].Sweep, api.TrialQuery{States: []grid.State{grid.Running}}) {
+		for t, err := range client.Trials().List(ctx, sweeps[i].Sweep,
+			api.TrialQuery{States: []grid.State{grid.Running}}) {
 			if err != nil {
 				return 0, nil, err
 			}

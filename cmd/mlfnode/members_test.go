@@ -22,7 +22,8 @@ func TestDrainWithoutALook(t *testing.T) {
 		fails         bool
 		want          string
 	}{
-		{http.StatusOK, http.StatusInternalServerError, false, "m takes no more trials; what still runs there is unknown: history is closed"},
+		{http.StatusOK, http.StatusInternalServerError, false,
+			"m takes no more trials; what still runs there is unknown: history is closed"},
 		{http.StatusConflict, http.StatusOK, true, ""},
 	} {
 		answer := func(status int) http.HandlerFunc {
@@ -46,7 +47,8 @@ func TestDrainWithoutALook(t *testing.T) {
 		defer c.Close()
 		var said bytes.Buffer
 		ui := newConsole(io.Discard, &said)
-		if err := drainNode(t.Context(), ui, c, "m", ""); (err != nil) != test.fails || !strings.Contains(said.String(), test.want) {
+		if err := drainNode(t.Context(), ui, c, "m", ""); (err != nil) != test.fails ||
+			!strings.Contains(said.String(), test.want) {
 			t.Errorf("%d, %d: got %v and %q, want %q", test.drain, test.sweeps, err, &said, test.want)
 		}
 	}
@@ -67,8 +69,10 @@ func TestAtRest(t *testing.T) {
 	}{
 		{"nothing runs", "", member("alive", 0), true, "alive"},
 		{"the master has not heard of it yet", "", member("alive", 1), false, "alive"},
-		{"the node has not told of it yet", `{"v":{"trial":"p-1/0","state":"running","node":"m"}}`, member("alive", 0), false, "alive"},
-		{"one runs elsewhere", `{"v":{"trial":"p-1/0","state":"running","node":"other"}}`, member("alive", 0), true, "alive"},
+		{"the node has not told of it yet", `{"v":{"trial":"p-1/0","state":"running","node":"m"}}`, member("alive", 0),
+			false, "alive"},
+		{"one runs elsewhere", `{"v":{"trial":"p-1/0","state":"running","node":"other"}}`, member("alive", 0), true,
+			"alive"},
 		{"it is not seen at the moment", "", member("suspect", 0), false, "suspect"},
 		{"it may run on, cut off", "", member("dead", 0), false, "dead"},
 		{"it has left", "", member("left", 1), true, "left"},

@@ -155,7 +155,9 @@ func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFla
 // node.yaml, unless the terminal is gone. SIGUSR2 ends only the agent: another one follows in a
 // moment and takes over its trials. The same holds if the agent ends by itself: trials end only if
 // somebody asked for that.
-func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Context, config.Config) (*node.Node, error)) error {
+func runNode(
+	ctx context.Context, a *app, f *nodeFlags, open func(context.Context, config.Config) (*node.Node, error),
+) error {
 	cfg, err := nodeSettings(a, f)
 	if err != nil {
 		return err
@@ -198,7 +200,8 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 				a.warn(tell.Ready(rereadSettings(a, n, f)))
 				continue
 			}
-			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx))
+			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM &&
+				service.Restarting(context.WithoutCancel(ctx))
 			if !replaced {
 				n.Stop()
 				go forceStop(a, n, signals, stopped)

@@ -71,7 +71,8 @@ func TestOutputIsWhatItWas(t *testing.T) {
 	if err := os.Symlink("nowhere", filepath.Join(dir, "dangling")); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{dir: "is a folder", filepath.Join(dir, "dangling"): "/dangling is a link to a file that does not exist", filepath.Join(dir, "no", "file"): "can't be written"} {
+	for path, want := range map[string]string{dir: "is a folder",
+		filepath.Join(dir, "dangling"): "/dangling is a link to a file that does not exist", filepath.Join(dir, "no", "file"): "can't be written"} {
 		if err := written(path, "x"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", path, err, want)
 		}
@@ -141,7 +142,8 @@ func TestOutputOnAFullDisk(t *testing.T) {
 	if err == nil {
 		t.Fatal("got no error on a full disk")
 	}
-	if f := asFailure(err); !strings.HasPrefix(f.msg, path+" can't be written: no space left") || strings.Contains(f.hint, "--state-dir") || !strings.Contains(f.hint, "another file") {
+	if f := asFailure(err); !strings.HasPrefix(f.msg, path+" can't be written: no space left") ||
+		strings.Contains(f.hint, "--state-dir") || !strings.Contains(f.hint, "another file") {
 		t.Errorf("got %q, try %q", f.msg, f.hint)
 	}
 	if left, err := filepath.Glob(filepath.Join(disk, durable.PartPrefix+"*")); err != nil || len(left) > 0 {

@@ -84,10 +84,12 @@ func TestReference(t *testing.T) {
 	if folder == "" {
 		folder = t.TempDir()
 	}
-	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "mlfnode", Manual: "mlfnode"}, folder); err != nil {
+	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "mlfnode", Manual: "mlfnode"},
+		folder); err != nil {
 		t.Fatal(err)
 	}
-	if pages, err := filepath.Glob(filepath.Join(folder, "mlfnode*.1")); err != nil || len(pages) < len(documented(root)) {
+	if pages, err := filepath.Glob(filepath.Join(folder, "mlfnode*.1")); err != nil ||
+		len(pages) < len(documented(root)) {
 		t.Errorf("got %d man pages, %v; want one for each of %d commands", len(pages), err, len(documented(root)))
 	}
 }

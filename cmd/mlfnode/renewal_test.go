@@ -182,7 +182,8 @@ func TestOffForTooLong(t *testing.T) {
 	c := startShort(t, ctx, 30*time.Second)
 	job := sleepers(t, "1")
 	wrote := filepath.Join(t.TempDir(), "pid")
-	job.Task.Command = []string{"/bin/sh", "-c", "echo $$ >" + wrote + ".part; mv " + wrote + ".part " + wrote + "; exec sleep 600"}
+	job.Task.Command = []string{"/bin/sh", "-c", "echo $$ >" + wrote + ".part; mv " + wrote + ".part " + wrote +
+		"; exec sleep 600"}
 	v, err := c.client.Sweeps().Submit(ctx, job)
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +206,8 @@ func TestOffForTooLong(t *testing.T) {
 	}
 	_, err = node.OpenWorker(ctx, c.worker)
 	var refusal *api.Error
-	if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "expired on") || !strings.Contains(refusal.Hint, "mlfnode join --seed") {
+	if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "expired on") ||
+		!strings.Contains(refusal.Hint, "mlfnode join --seed") {
 		t.Fatalf("got %v, want that the certificate expired, and what to do", err)
 	}
 	if syscall.Kill(program, 0) == nil {
@@ -237,7 +239,8 @@ func TestExpiresWhileItRuns(t *testing.T) {
 	select {
 	case err := <-c.done:
 		var refusal *api.Error
-		if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "expired on") || !strings.Contains(refusal.Hint, "mlfnode join --seed") {
+		if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "expired on") ||
+			!strings.Contains(refusal.Hint, "mlfnode join --seed") {
 			t.Errorf("got %v, want that the certificate expired, and what to do", err)
 		}
 	case <-ctx.Done():

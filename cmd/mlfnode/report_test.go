@@ -22,7 +22,8 @@ func TestReport(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
 	const hostile = `<img src=x onerror=alert(1)></script>`
-	c.open("sweep", "-q", "--name", hostile[:28], "--set", "lr=0.1,0.01,0.001", "--set", "m="+hostile+",plain", "--set", "seed=0:4", "--",
+	c.open("sweep", "-q", "--name", hostile[:28], "--set", "lr=0.1,0.01,0.001", "--set", "m="+hostile+",plain", "--set",
+		"seed=0:4", "--",
 		"sh", "-c", `case "$*" in *seed=3*) echo "<script>boom</script>" >&2; exit 3;; esac; n=$(echo "$*" | cksum | cut -c1-4); printf '{"step": 1, "loss": 9999}\n{"step": 2, "loss": %s}\n' "$n" >>"$MLF_METRICS"`, "sh").exit(1)
 	file := filepath.Join(t.TempDir(), "sweep.html")
 	if said := c.open("report", "last", "-o", file).exit(0); !strings.Contains(said, "sh-1 is in "+file) {
@@ -35,7 +36,8 @@ func TestReport(t *testing.T) {
 	if len(text) > 500<<10 {
 		t.Errorf("the report of 24 trials has %d bytes", len(text))
 	}
-	if bytes.Contains(text, []byte("<img")) || bytes.Contains(text, []byte("<script>")) || bytes.Count(text, []byte("</script>")) != 1 {
+	if bytes.Contains(text, []byte("<img")) || bytes.Contains(text, []byte("<script>")) ||
+		bytes.Count(text, []byte("</script>")) != 1 {
 		t.Error("there is markup that came from the sweep")
 	}
 	data := regexp.MustCompile(`(?s)<script type="application/json" id="data">(.*)</script>`).FindSubmatch(text)
@@ -46,7 +48,8 @@ func TestReport(t *testing.T) {
 	if data == nil || json.Unmarshal(data[1], &d) != nil || d.Sweep.Name != hostile[:28] || len(d.Charts) != 11 {
 		t.Errorf("the data is not whole: %q, %d charts", d.Sweep.Name, len(d.Charts))
 	}
-	cmd := exec.Command(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+t.TempDir(),
+	cmd := exec.Command(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--user-data-dir="+t.TempDir(),
 		"--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", "file://"+file)
 	var dom, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &dom, &said
@@ -56,7 +59,8 @@ func TestReport(t *testing.T) {
 	if strings.Contains(said.String(), "CONSOLE") {
 		t.Errorf("the browser complains:\n%s", said.String())
 	}
-	for _, want := range []string{"<svg", "Best loss over time", "Share of each parameter", "Mean loss by lr", "Distribution of loss", "Trials over time", "Trials along all parameters and loss", "Mean loss by ", "Curves of loss", "&lt;img src=x", "boom"} {
+	for _, want := range []string{"<svg", "Best loss over time", "Share of each parameter", "Mean loss by lr",
+		"Distribution of loss", "Trials over time", "Trials along all parameters and loss", "Mean loss by ", "Curves of loss", "&lt;img src=x", "boom"} {
 		if !strings.Contains(dom.String(), want) {
 			t.Errorf("the page has no %q", want)
 		}
@@ -69,11 +73,13 @@ func TestReportOfNothing(t *testing.T) {
 	c.start()
 	c.open("sweep", "-q", "-d", "--max-parallel", "1", "--set", "i=0:3", "--", "sleep", "600").exit(0)
 	c.open("pause", "last").exit(0)
-	if text := c.open("report", "last", "-o", "-").exit(0); !strings.Contains(text, "<!doctype html>") || !strings.Contains(text, "</html>") {
+	if text := c.open("report", "last", "-o", "-").exit(0); !strings.Contains(text, "<!doctype html>") ||
+		!strings.Contains(text, "</html>") {
 		t.Errorf("got %.300s", text)
 	}
 	missing := filepath.Join(t.TempDir(), "no", "sweep.html")
-	if said := c.open("report", "last", "-o", missing).exit(1); !strings.Contains(said, "can't be written to") || !strings.Contains(said, "try: write it elsewhere") {
+	if said := c.open("report", "last", "-o", missing).exit(1); !strings.Contains(said, "can't be written to") ||
+		!strings.Contains(said, "try: write it elsewhere") {
 		t.Errorf("got %q", said)
 	}
 	if said := c.open("report", "sh-1/0").exit(2); !strings.Contains(said, "a report covers a whole sweep") {
@@ -113,7 +119,8 @@ func TestReportAsDocumented(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(b, &d)
 	}
-	if err != nil || d.Sweep.Sweep != "sh-1" || len(d.Best) != 2 || len(d.Charts)+len(d.Missing) != len(report.Charts()) {
+	if err != nil || d.Sweep.Sweep != "sh-1" || len(d.Best) != 2 ||
+		len(d.Charts)+len(d.Missing) != len(report.Charts()) {
 		t.Errorf("got %v, %d trials and %d charts of %q", err, len(d.Best), len(d.Charts), d.Sweep.Sweep)
 	}
 }

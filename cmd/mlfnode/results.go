@@ -134,7 +134,9 @@ func looksLikeSweep(word string) bool {
 	return word == "last" || dash > 0 && err == nil && !strings.ContainsAny(word, "./")
 }
 
-func listResults(ctx context.Context, ui *console, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
+func listResults(
+	ctx context.Context, ui *console, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags,
+) error {
 	v, err := client.Sweeps().Get(ctx, id)
 	if err != nil {
 		return err
@@ -192,7 +194,9 @@ func writeResultsCSV(ctx context.Context, ui *console, client *api.Client, file 
 }
 
 // listSeveralResults writes the trials of several sweeps, one sweep after the other.
-func listSeveralResults(ctx context.Context, ui *console, client *api.Client, ids []grid.TrialID, q api.TrialQuery, f *listFlags) error {
+func listSeveralResults(
+	ctx context.Context, ui *console, client *api.Client, ids []grid.TrialID, q api.TrialQuery, f *listFlags,
+) error {
 	all := make([]selection, len(ids))
 	for i, id := range ids {
 		v, err := client.Sweeps().Get(ctx, id.Sweep)

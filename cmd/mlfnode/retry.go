@@ -54,7 +54,9 @@ that folder, or above it.`
 
 // asSubmitted wraps fn, which makes a sweep run, and prints which files the trials run: those of
 // the submission, not those in the folder now.
-func asSubmitted(ui *console, hint string, fn func(*api.Client, grid.SweepID) (api.Done, error)) func(*api.Client, api.Sweep) (api.Done, error) {
+func asSubmitted(
+	ui *console, hint string, fn func(*api.Client, grid.SweepID) (api.Done, error),
+) func(*api.Client, api.Sweep) (api.Done, error) {
 	return func(c *api.Client, v api.Sweep) (api.Done, error) {
 		done, err := fn(c, v.Sweep)
 		if err != nil || done.Sweep.State != grid.SweepRunning || len(done.Sweep.Bundles) == 0 {

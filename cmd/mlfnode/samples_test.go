@@ -47,7 +47,8 @@ func TestSamplesOfACluster(t *testing.T) {
 		}
 	}
 	var one api.NodeSamples
-	if status := get("/nodes/m/samples", &one); status != http.StatusOK || one.Node != "m" || len(one.Load) != 240 || one.Step != 15 {
+	if status := get("/nodes/m/samples", &one); status != http.StatusOK || one.Node != "m" || len(one.Load) != 240 ||
+		one.Step != 15 {
 		t.Fatalf("got %d and %+v", status, one)
 	}
 	told := func(strip []byte) bool {
@@ -62,7 +63,8 @@ func TestSamplesOfACluster(t *testing.T) {
 		t.Errorf("got %+v, want its load, memory and disk", one)
 	}
 	var day api.NodeSamples
-	if status := get("/nodes/m/samples?step=1m", &day); status != http.StatusOK || len(day.Load) != 24*60 || day.Step != 60 || !told(day.Memory) {
+	if status := get("/nodes/m/samples?step=1m", &day); status != http.StatusOK || len(day.Load) != 24*60 ||
+		day.Step != 60 || !told(day.Memory) {
 		t.Errorf("by minutes: got %d and %d samples every %v s", status, len(day.Load), day.Step)
 	}
 	if status := get("/nodes/m/samples?step=1h", &day); status != http.StatusBadRequest {

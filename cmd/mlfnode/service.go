@@ -81,7 +81,9 @@ A system service runs as root, and so do the trials of everybody who may submit 
 
 // joinForService makes the machine a node that the service then runs, and returns the file with the
 // user's access to the cluster.
-func joinForService(ctx context.Context, ui *console, configFile, state, seed, tokenFile string) (access string, err error) {
+func joinForService(
+	ctx context.Context, ui *console, configFile, state, seed, tokenFile string,
+) (access string, err error) {
 	cfg, err := config.Load(configFile)
 	if err != nil {
 		return "", err

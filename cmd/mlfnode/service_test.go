@@ -27,8 +27,10 @@ func TestServiceWithoutSystemd(t *testing.T) {
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", "")
 	var out, complaint bytes.Buffer
-	code := run(context.Background(), &interrupts{}, []string{"service", "install", "--user", "--seed", "hostA"}, &out, &complaint)
-	if code != exitFailed || !strings.HasPrefix(complaint.String(), "mlfnode: this host is not run by systemd\n  try: start it by hand") ||
+	code := run(context.Background(), &interrupts{}, []string{"service", "install", "--user", "--seed", "hostA"}, &out,
+		&complaint)
+	if code != exitFailed ||
+		!strings.HasPrefix(complaint.String(), "mlfnode: this host is not run by systemd\n  try: start it by hand") ||
 		!strings.Contains(complaint.String(), "setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &\n") {
 		t.Errorf("got exit code %d and\n%s", code, complaint.String())
 	}
@@ -53,12 +55,14 @@ func TestServiceAsAUserOfRelativePaths(t *testing.T) {
 		got, err = userArgs(c)
 		return err
 	}
-	root.SetArgs([]string{"service", "install", "--run-as", "ada", "--config", "node.yaml", "--state-dir", "../state", "--no-start"})
+	root.SetArgs([]string{"service", "install", "--run-as", "ada", "--config", "node.yaml", "--state-dir", "../state",
+		"--no-start"})
 	if err := root.Execute(); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(got)
-	want := []string{"--config=" + filepath.Join(here, "node.yaml"), "--no-start=true", "--state-dir=" + filepath.Join(filepath.Dir(here), "state"), "--user", "install", "service"}
+	want := []string{"--config=" + filepath.Join(here, "node.yaml"), "--no-start=true",
+		"--state-dir=" + filepath.Join(filepath.Dir(here), "state"), "--user", "install", "service"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -81,17 +85,21 @@ func TestServiceCommands(t *testing.T) {
 	if got := m.Run("mlfnode service install --role master --no-start"); got != want {
 		t.Errorf("install: got\n%s\nwant\n%s", got, want)
 	}
-	if got := m.Run("mlfnode service status"); !strings.Contains(got, "mlfnode.service (enabled)\n") || !strings.Contains(got, "state     inactive (dead)") {
+	if got := m.Run("mlfnode service status"); !strings.Contains(got, "mlfnode.service (enabled)\n") ||
+		!strings.Contains(got, "state     inactive (dead)") {
 		t.Errorf("status: got\n%s", got)
 	}
 	var s service.State
-	if err := json.Unmarshal([]byte(m.Run("mlfnode service status --json")), &s); err != nil || s.Program != "/opt/mlf/mlfnode master --config /etc/mlfnode/node.yaml" {
+	if err := json.Unmarshal([]byte(m.Run("mlfnode service status --json")), &s); err != nil ||
+		s.Program != "/opt/mlf/mlfnode master --config /etc/mlfnode/node.yaml" {
 		t.Errorf("status --json: got %+v, %v", s, err)
 	}
-	if got, err := m.Try("mlfnode doctor"); err == nil || !strings.Contains(got, "the service is installed and not active") {
+	if got, err := m.Try("mlfnode doctor"); err == nil ||
+		!strings.Contains(got, "the service is installed and not active") {
 		t.Errorf("doctor: got %v\n%s", err, got)
 	}
-	if got, err := m.Try("setpriv --reuid nobody --clear-groups mlfnode service uninstall"); err == nil || !strings.Contains(got, "try: the same command with sudo") {
+	if got, err := m.Try("setpriv --reuid nobody --clear-groups mlfnode service uninstall"); err == nil ||
+		!strings.Contains(got, "try: the same command with sudo") {
 		t.Errorf("without rights: got %v, %s", err, got)
 	}
 	want = "removed /etc/systemd/system/mlfnode.service\nremoved /etc/mlfnode/node.yaml\nremoved /etc/mlfnode\nremoved /var/lib/mlfnode"

@@ -49,7 +49,8 @@ func showCommand(a *app) *cobra.Command {
 	c.Long = `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with
 which command, and the commit and the changed files there; and how many trials failed, by class.
 With -o, fetch the files that it was submitted with.`
-	c.Flags().StringVarP(&dir, "output", "o", "", "fetch the files that the sweep was submitted with into this new folder")
+	c.Flags().StringVarP(&dir, "output", "o", "",
+		"fetch the files that the sweep was submitted with into this new folder")
 	a.jsonFlag(c)
 	return c
 }

@@ -29,12 +29,14 @@ func TestShowWithLess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			mux := http.NewServeMux()
 			mux.HandleFunc("GET /v1/sweeps/{sweep}", func(w http.ResponseWriter, r *http.Request) {
-				v := api.Sweep{Project: "p", Task: "train", Keys: []string{"lr"}, Metrics: []string{"loss"}, Bundles: []string{r.PathValue("sweep") + "files"}}
+				v := api.Sweep{Project: "p", Task: "train", Keys: []string{"lr"}, Metrics: []string{"loss"},
+					Bundles: []string{r.PathValue("sweep") + "files"}}
 				v.Sweep, v.State, v.Count = grid.SweepID(r.PathValue("sweep")), grid.SweepFinished, 1
 				_ = json.NewEncoder(w).Encode(v)
 			})
 			mux.HandleFunc("GET /v1/sweeps/{sweep}/trials", func(w http.ResponseWriter, r *http.Request) {
-				_, _ = w.Write([]byte(`{"v":{"trial":"` + r.PathValue("sweep") + `/0","state":"succeeded","params":{"lr":0.1},"metrics":{"loss":0.5}}}` + "\n\n"))
+				_, _ = w.Write([]byte(`{"v":{"trial":"` + r.PathValue("sweep") +
+					`/0","state":"succeeded","params":{"lr":0.1},"metrics":{"loss":0.5}}}` + "\n\n"))
 			})
 			mux.HandleFunc("GET /v1/sweeps/{sweep}/description", func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(refusal.Status)
@@ -51,7 +53,8 @@ func TestShowWithLess(t *testing.T) {
 			if err := showSweep(t.Context(), ui, c, "p-1"); err != nil {
 				t.Fatal(err)
 			}
-			if got := out.String(); !strings.Contains(got, "p.train") || !strings.Contains(got, "finished") || !strings.Contains(errs.String(), name) {
+			if got := out.String(); !strings.Contains(got, "p.train") || !strings.Contains(got, "finished") ||
+				!strings.Contains(errs.String(), name) {
 				t.Errorf("got\n%s%s", got, &errs)
 			}
 			out.Reset()
@@ -91,7 +94,8 @@ func TestFetchOfATruncatedBundle(t *testing.T) {
 	var errs bytes.Buffer
 	ui := newConsole(io.Discard, &errs)
 	ui.printError(fetchBundle(t.Context(), ui, c, "p-1", filepath.Join(to, "was")))
-	if got := errs.String(); !strings.Contains(got, "mlfnode: the download is incomplete: ") || !strings.HasSuffix(got, "\n  try: run the command again\n") {
+	if got := errs.String(); !strings.Contains(got, "mlfnode: the download is incomplete: ") ||
+		!strings.HasSuffix(got, "\n  try: run the command again\n") {
 		t.Errorf("got %q", got)
 	}
 	if left, err := os.ReadDir(to); err != nil || len(left) > 0 {
@@ -116,7 +120,8 @@ func TestMineWithoutOwners(t *testing.T) {
 	if err := listSweeps(t.Context(), ui, c, true, nil); err != nil {
 		t.Fatal(err)
 	}
-	if out.Len() > 0 || !strings.HasPrefix(errs.String(), "note: no sweep says who submitted it") || strings.Count(errs.String(), "\n") != 1 {
+	if out.Len() > 0 || !strings.HasPrefix(errs.String(), "note: no sweep says who submitted it") ||
+		strings.Count(errs.String(), "\n") != 1 {
 		t.Errorf("got\n%s%s", &out, &errs)
 	}
 }

@@ -25,7 +25,8 @@ func makeStateFolder(ui *console, dir string) error {
 			runAsHint(name))
 	case errors.Is(err, private.ErrExposed):
 		return failed(strings.TrimPrefix(err.Error(), "make state folder: "),
-			"choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+relativePath(dir))
+			"choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+
+				relativePath(dir))
 	case err != nil:
 		return failed(fmt.Sprintf("the state folder %s can't be created: %v", relativePath(dir),
 			problem.WithoutPath(errors.Unwrap(err))), "choose another one with --state-dir")

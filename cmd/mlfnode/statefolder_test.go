@@ -35,7 +35,8 @@ func TestStateOfAnotherUser(t *testing.T) {
 		}
 		for _, line := range lines {
 			code, said := runLine(t, line+" --state-dir "+state)
-			if code != exitFailed || !strings.Contains(said, "belongs to the user ") || !strings.Contains(said, "sudo -u ") {
+			if code != exitFailed || !strings.Contains(said, "belongs to the user ") ||
+				!strings.Contains(said, "sudo -u ") {
 				t.Errorf("%s, %s: got exit code %d and %s", what, line, code, said)
 			}
 		}

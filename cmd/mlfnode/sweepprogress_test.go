@@ -24,7 +24,8 @@ func TestSettingUp(t *testing.T) {
 	}
 	shows := func(when, want string) {
 		t.Helper()
-		if got := p.shown; want != "" && !strings.Contains(got, " · setting up: "+want) || want == "" && strings.Contains(got, "setting up") {
+		if got := p.shown; want != "" && !strings.Contains(got, " · setting up: "+want) || want == "" &&
+			strings.Contains(got, "setting up") {
 			t.Errorf("%s: got %q, want %q", when, got, want)
 		}
 	}

@@ -40,7 +40,8 @@ func wholeOutput() string {
 func buildRelease(t *testing.T, release string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "mlfnode")
-	if out, err := exec.Command("go", "build", "-ldflags", "-X main.release="+release, "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags", "-X main.release="+release, "-o", bin,
+		".").CombinedOutput(); err != nil {
 		t.Fatalf("build release %s: %v\n%s", release, err, out)
 	}
 	return bin
@@ -100,7 +101,8 @@ func (p *post) ended(attempts int, where ...*servicetest.Machine) {
 	})
 	for _, tr := range p.trials() {
 		if tr.State != "failed" || tr.ExitCode == nil || *tr.ExitCode != 3 || tr.Attempts > attempts {
-			p.t.Errorf("got %s %s with exit code %v after %d attempts (%s), want failed with 3 after %d\n%s", tr.Trial, tr.State, tr.ExitCode,
+			p.t.Errorf("got %s %s with exit code %v after %d attempts (%s), want failed with 3 after %d\n%s", tr.Trial,
+				tr.State, tr.ExitCode,
 				tr.Attempts, tr.Reason, attempts, p.Run("mlfnode trials "+tr.Trial))
 		}
 		if got := p.Run("mlfnode logs --stdout " + tr.Trial); got != wholeOutput() {
@@ -151,7 +153,8 @@ func masterOn(t *testing.T, m *servicetest.Machine, program string) *post {
 		t.Fatalf("install: got\n%s", out)
 	}
 	t.Logf("a master is ready %v after its installation began", time.Since(began).Round(time.Millisecond))
-	if got := m.Run("journalctl -o cat -q -u mlfnode.service"); strings.Contains(got, "level=WARN") || strings.Contains(got, "level=ERROR") {
+	if got := m.Run("journalctl -o cat -q -u mlfnode.service"); strings.Contains(got, "level=WARN") ||
+		strings.Contains(got, "level=ERROR") {
 		t.Errorf("a node starts and complains:\n%s", got)
 	}
 	return &post{Machine: m, t: t}
@@ -206,7 +209,8 @@ func TestMasterService(t *testing.T) {
 func cgroupsOfTrials(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(1, 1)
-	if got := m.Run("cat /proc/" + shimOn(m) + "/cgroup"); !strings.Contains(got, "/system.slice/mlfnode-shim-") || strings.Contains(got, "mlfnode.service") {
+	if got := m.Run("cat /proc/" + shimOn(m) + "/cgroup"); !strings.Contains(got, "/system.slice/mlfnode-shim-") ||
+		strings.Contains(got, "mlfnode.service") {
 		t.Errorf("the shim is in %s, want a scope", got)
 	}
 	if got := m.Run("cat /proc/$(find /tmp/ran -type f -printf %f)/cgroup"); !strings.Contains(got, ".scope/mlfnode-") {
@@ -247,7 +251,8 @@ func nothingLeft(t *testing.T, m *servicetest.Machine) {
 func shimDies(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(2, 2)
-	stray := m.Run("setsid sleep 1000 >/dev/null 2>&1 & for f in $(grep -rlx --include=cgroup.procs " + shimOn(m) + " /sys/fs/cgroup/system.slice); do echo $! >$f; done; echo $!")
+	stray := m.Run("setsid sleep 1000 >/dev/null 2>&1 & for f in $(grep -rlx --include=cgroup.procs " + shimOn(m) +
+		" /sys/fs/cgroup/system.slice); do echo $! >$f; done; echo $!")
 	m.Run("kill -9 " + shimOn(m))
 	p.ended(2, m)
 	if got := m.Run("systemctl list-units --all --no-legend --plain --no-pager 'mlfnode-shim-*.scope'"); strings.Count(got, "\n") < 1 {
@@ -271,7 +276,8 @@ func stopAndStart(t *testing.T, m *servicetest.Machine) {
 	began := time.Now()
 	m.Run("systemctl stop mlfnode")
 	t.Logf("stopped after %v", time.Since(began).Round(time.Millisecond))
-	if got := m.Run("systemctl show mlfnode.service --value -p Result -p ActiveState"); !strings.Contains(got, "success") || !strings.Contains(got, "inactive") {
+	if got := m.Run("systemctl show mlfnode.service --value -p Result -p ActiveState"); !strings.Contains(got,
+		"success") || !strings.Contains(got, "inactive") {
 		t.Errorf("got %s, want a clean end", got)
 	}
 	nothingLeft(t, m)
@@ -300,7 +306,8 @@ func reloadSettings(t *testing.T, m *servicetest.Machine) {
 	m.Until(soon, "the node says that its settings are wrong", func() bool {
 		return strings.Contains(m.Run("mlfnode service status"), "node.yaml has errors")
 	})
-	if got := m.Run("journalctl -o cat -q -n 20 -u mlfnode.service"); !strings.Contains(got, `\"nonsense\" is not a size`) {
+	if got := m.Run("journalctl -o cat -q -n 20 -u mlfnode.service"); !strings.Contains(got,
+		`\"nonsense\" is not a size`) {
 		t.Errorf("the journal does not say what is wrong:\n%s", got)
 	}
 	m.Run("sed -i '/^memory/d;/^cpus/d' /etc/mlfnode/node.yaml && systemctl reload mlfnode")

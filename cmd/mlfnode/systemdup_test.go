@@ -22,7 +22,8 @@ func TestUpUnderSystemd(t *testing.T) {
 				m.Run("useradd -m -s /bin/bash " + as.user)
 			}
 			do := func(command string) string {
-				return m.Run("su - " + as.user + " -c '" + command + "' 2>/tmp/complaint || { cat /tmp/complaint; false; }")
+				return m.Run("su - " + as.user + " -c '" + command +
+					"' 2>/tmp/complaint || { cat /tmp/complaint; false; }")
 			}
 			if out := do("mlfnode up -r ML -m local -w local"); !strings.Contains(out, as.kind) {
 				t.Errorf("the node is not a service of the %s:\n%s", as.kind, out)
@@ -36,7 +37,8 @@ func TestUpUnderSystemd(t *testing.T) {
 				t.Errorf("got\n%s\nwant that it was restarted", out)
 			}
 			m.Until(soon, "the trial ends", func() bool { return strings.Contains(do("mlfnode trials last"), "succeeded") })
-			if out := do("mlfnode trials last --json"); !strings.Contains(strings.ReplaceAll(out, " ", ""), `"attempts":1`) {
+			if out := do("mlfnode trials last --json"); !strings.Contains(strings.ReplaceAll(out, " ", ""),
+				`"attempts":1`) {
 				t.Errorf("the trial did not survive:\n%s", out)
 			}
 			do("mlfnode down --purge --yes")

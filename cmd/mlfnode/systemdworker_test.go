@@ -64,12 +64,14 @@ func joinAs(t *testing.T, m, w *servicetest.Machine, program string) {
 	w.Copy(program, aside+"mlfnode")
 	token := tokenForm.FindString(m.Run("mlfnode token --uses 1"))
 	began := time.Now()
-	out := w.Run(fmt.Sprintf("MLF_CLUSTER_TOKEN=%s %smlfnode service install --role worker --seed 10.88.0.1", token, aside))
+	out := w.Run(fmt.Sprintf("MLF_CLUSTER_TOKEN=%s %smlfnode service install --role worker --seed 10.88.0.1", token,
+		aside))
 	t.Logf("a worker is ready %v after its installation began", time.Since(began).Round(time.Millisecond))
 	if !strings.Contains(out, "the service is active") {
 		t.Fatalf("install: got\n%s", out)
 	}
-	if _, secret, _ := strings.Cut(token, "."); strings.Contains(w.Run("cat /etc/mlfnode/node.yaml /etc/systemd/system/mlfnode.service; journalctl -q"), secret) {
+	if _, secret, _ := strings.Cut(token,
+		"."); strings.Contains(w.Run("cat /etc/mlfnode/node.yaml /etc/systemd/system/mlfnode.service; journalctl -q"), secret) {
 		t.Error("the token is in a file or in the journal")
 	}
 	if got := w.Run("tr '\\0' '\\n' < /proc/" + agent(w) + "/environ"); strings.Contains(got, token) {
@@ -148,7 +150,8 @@ func userWorker(t *testing.T, m *servicetest.Machine, program string) {
 	m.Run("useradd -m -s /bin/sh ada && loginctl enable-linger ada && rm -rf /tmp/ran")
 	m.Copy(program, "/home/ada/bin/mlfnode")
 	const ada = "setpriv --reuid ada --regid ada --init-groups env -i HOME=/home/ada USER=ada PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/$(id -u ada) "
-	if out, err := m.Try(ada + "/home/ada/bin/mlfnode sweeps"); err != nil || !strings.Contains(out, "there are no sweeps yet") {
+	if out, err := m.Try(ada + "/home/ada/bin/mlfnode sweeps"); err != nil ||
+		!strings.Contains(out, "there are no sweeps yet") {
 		t.Errorf("somebody who may not read the settings of the system's node: got %v, %s", err, out)
 	}
 	m.Run("mkdir -p /home/ada/.config/mlfnode && printf 'node: ada\nports: {gossip: 7522}\n' > /home/ada/.config/mlfnode/node.yaml && chown -R ada: /home/ada")
@@ -181,11 +184,13 @@ func TestServiceOfAUser(t *testing.T) {
 	m := servicetest.Boot(t)
 	m.Run("mkdir -p " + aside + " && useradd -m -s /bin/sh ada")
 	m.Copy(buildRelease(t, "1.0.0"), aside+"mlfnode")
-	if out, err := m.Try(aside + "mlfnode service install --role master --run-as nobody-is-this 2>&1"); err == nil || !strings.Contains(out, `there is no user "nobody-is-this"`) {
+	if out, err := m.Try(aside + "mlfnode service install --role master --run-as nobody-is-this 2>&1"); err == nil ||
+		!strings.Contains(out, `there is no user "nobody-is-this"`) {
 		t.Errorf("for nobody: got %v, %s", err, out)
 	}
 	m.Run("useradd -M -d /nowhere homeless")
-	if out, err := m.Try(aside + "mlfnode service install --role master --run-as homeless 2>&1"); err == nil || !strings.Contains(out, "the user homeless has no home folder") {
+	if out, err := m.Try(aside + "mlfnode service install --role master --run-as homeless 2>&1"); err == nil ||
+		!strings.Contains(out, "the user homeless has no home folder") {
 		t.Errorf("without a home folder: got %v, %s", err, out)
 	}
 	if out := m.Run(aside + "mlfnode service status --run-as ada"); out != "no service is installed; install one with: mlfnode service install --run-as ada" {

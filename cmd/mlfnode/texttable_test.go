@@ -34,9 +34,12 @@ func TestColumnNames(t *testing.T) {
 	fixed := []string{"trial", "state", "node"}
 	for _, c := range []struct{ keys, metrics, want []string }{
 		{[]string{"lr"}, []string{"loss"}, []string{"lr", "loss"}},
-		{[]string{"trial", "lr"}, []string{"lr", "state"}, []string{"parameter:trial", "lr", "metric:lr", "metric:state"}},
-		{[]string{"trial", "parameter:trial"}, []string{"parameter:trial"}, []string{"parameter:parameter:trial", "parameter:trial", "metric:parameter:trial"}},
-		{[]string{"a"}, []string{"a", "metric:a", "metric:metric:a"}, []string{"a", "metric:metric:metric:a", "metric:a", "metric:metric:a"}},
+		{[]string{"trial", "lr"}, []string{"lr", "state"},
+			[]string{"parameter:trial", "lr", "metric:lr", "metric:state"}},
+		{[]string{"trial", "parameter:trial"}, []string{"parameter:trial"},
+			[]string{"parameter:parameter:trial", "parameter:trial", "metric:parameter:trial"}},
+		{[]string{"a"}, []string{"a", "metric:a", "metric:metric:a"},
+			[]string{"a", "metric:metric:metric:a", "metric:a", "metric:metric:a"}},
 	} {
 		keys, metrics := columnNames(&api.Sweep{Keys: c.keys, Metrics: c.metrics}, fixed)
 		if got := slices.Concat(keys, metrics); !slices.Equal(got, c.want) {

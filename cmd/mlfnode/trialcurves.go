@@ -80,7 +80,9 @@ func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialI
 
 // sparklines draws the curves of a metric, by trial. The map is empty if the node can't give
 // curves.
-func sparklines(ctx context.Context, c *api.Client, id grid.SweepID, metric string, trials []api.Trial) (map[int64]string, error) {
+func sparklines(
+	ctx context.Context, c *api.Client, id grid.SweepID, metric string, trials []api.Trial,
+) (map[int64]string, error) {
 	if metric == "" || len(trials) == 0 {
 		return nil, nil
 	}

@@ -135,7 +135,9 @@ func pointKey(params space.Params) string {
 }
 
 // groupTrials groups the selected trials by the parameters that keys names.
-func groupTrials(ctx context.Context, c *api.Client, v *api.Sweep, keys []string, value *quantity, q api.TrialQuery) (*grouping, error) {
+func groupTrials(
+	ctx context.Context, c *api.Client, v *api.Sweep, keys []string, value *quantity, q api.TrialQuery,
+) (*grouping, error) {
 	g := &grouping{place: map[string]*group{}}
 	for t, err := range c.Trials().List(ctx, v.Sweep, q) {
 		if err != nil {

@@ -45,7 +45,8 @@ func (f *listFlags) add(c *cobra.Command, to *connector) {
 	c.Flags().StringVar(&f.sort, "sort", "index",
 		"order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
 	c.Flags().BoolVar(&f.desc, "desc", false, "largest first")
-	c.Flags().Int64Var(&f.limit, "limit", -1, "maximum number of rows to print; 0 means all (default 50 in a table, otherwise all)")
+	c.Flags().Int64Var(&f.limit, "limit", -1,
+		"maximum number of rows to print; 0 means all (default 50 in a table, otherwise all)")
 	c.Flags().Lookup("limit").DefValue = "0" // -1 only stands for "not given": the help has no default
 	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to skip")
 	c.Flags().StringSliceVar(&f.columns, "columns", nil,
@@ -177,7 +178,9 @@ func printExplanation(ctx context.Context, ui *console, c *api.Client, id grid.T
 	return nil
 }
 
-func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
+func listTrials(
+	ctx context.Context, ui *console, c *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags,
+) error {
 	v, err := c.Sweeps().Get(ctx, id)
 	if err != nil {
 		return err

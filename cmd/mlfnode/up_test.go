@@ -25,9 +25,12 @@ func TestOldClusterFile(t *testing.T) {
 		want      string
 	}{
 		{"no file before", "", hosts("a"), ""},
-		{"other machines", three, hosts("x", "y"), "; stop what runs on its hosts with: mlfnode down -f cluster.yaml.old"},
-		{"one less", three, hosts("a", "ada@b"), "; the new one does not have c:2222; stop what runs there with: mlfnode down c:2222 -f cluster.yaml.old"},
-		{"two less", three, hosts("a"), "; the new one does not have ada@b, c:2222; stop what runs there with: mlfnode down ada@b c:2222 -f cluster.yaml.old"},
+		{"other machines", three, hosts("x", "y"),
+			"; stop what runs on its hosts with: mlfnode down -f cluster.yaml.old"},
+		{"one less", three, hosts("a", "ada@b"),
+			"; the new one does not have c:2222; stop what runs there with: mlfnode down c:2222 -f cluster.yaml.old"},
+		{"two less", three, hosts("a"),
+			"; the new one does not have ada@b, c:2222; stop what runs there with: mlfnode down ada@b c:2222 -f cluster.yaml.old"},
 		{"another way to write them", three, hosts("a", "b", "box"), ""},
 		{"more", three, hosts("a", "ada@b", "c:2222", "d"), ""},
 		{"not a cluster", "hosts: {", hosts("a"), ""},

@@ -20,8 +20,10 @@ func TestSending(t *testing.T) {
 		want     []string // what is shown, one after the other
 	}{
 		{"at once", 8, time.Millisecond, true, nil},
-		{"slow", 8, 700 * time.Millisecond, true, []string{"\r\x1b[Ksending the files: 4.0 kB of 8.0 kB", "5.0 kB of 8.0 kB", "8.0 kB of 8.0 kB"}},
-		{"small parts", 24, 100 * time.Millisecond, true, []string{"21 kB of 24 kB\r\x1b[Ksending the files: 23 kB of 24 kB"}},
+		{"slow", 8, 700 * time.Millisecond, true,
+			[]string{"\r\x1b[Ksending the files: 4.0 kB of 8.0 kB", "5.0 kB of 8.0 kB", "8.0 kB of 8.0 kB"}},
+		{"small parts", 24, 100 * time.Millisecond, true,
+			[]string{"21 kB of 24 kB\r\x1b[Ksending the files: 23 kB of 24 kB"}},
 		{"into a file", 8, 700 * time.Millisecond, false, []string{"sending the files, 8.0 kB\n"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

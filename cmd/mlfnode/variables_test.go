@@ -56,7 +56,8 @@ func TestVariablesAreInTheManual(t *testing.T) {
 		}
 	}
 	for v, name := range found {
-		if unexplained[v] == "" && !strings.Contains(manual.String(), "`"+v+"`") && !strings.Contains(manual.String(), "`$"+v+"`") {
+		if unexplained[v] == "" && !strings.Contains(manual.String(), "`"+v+"`") &&
+			!strings.Contains(manual.String(), "`$"+v+"`") {
 			t.Errorf("no page of the manual explains %s, which %s names", v, name)
 		}
 	}

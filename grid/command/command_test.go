@@ -26,20 +26,31 @@ func TestArgv(t *testing.T) {
 		params space.Params
 		want   []string
 	}{
-		"options": {Template{Args: []string{"p", "-u"}}, space.Params{number("lr", "1e-3"), plain("s", "a b"), {Key: "on", Value: on}, {Key: "off", Value: off}, plain("e", "")},
+		"options": {Template{Args: []string{"p", "-u"}}, space.Params{number("lr", "1e-3"), plain("s", "a b"),
+			{Key: "on", Value: on}, {Key: "off", Value: off}, plain("e", "")},
 			[]string{"p", "-u", "--lr=1e-3", "--s=a b", "--on", "--e="}},
-		"constants first, replaced in place": {Template{Args: []string{"p"}, Constants: space.Params{plain("out", "r"), number("n", "1"), plain("z", "z")}},
+		"constants first, replaced in place": {Template{Args: []string{"p"},
+			Constants: space.Params{plain("out", "r"), number("n", "1"), plain("z", "z")}},
 			space.Params{number("lr", "1"), number("n", "2")}, []string{"p", "--out=r", "--n=2", "--z=z", "--lr=1"}},
-		"a flag replaces a constant": {Template{Args: []string{"p"}, Constants: space.Params{{Key: "v", Value: on}}}, space.Params{{Key: "v", Value: off}}, []string{"p"}},
-		"placeholders": {Template{Args: []string{"p", "{lr}", "x={n}/{lr}", "{other}", "{{lr}}", "{", "}", "{a {n}"}, Constants: space.Params{number("n", "7")}},
-			space.Params{number("lr", "0.1"), number("z", "1")}, []string{"p", "0.1", "x=7/0.1", "{other}", "{{lr}}", "{", "}", "{a 7", "--z=1"}},
-		"JSON":           {Template{Args: []string{"p", `{"a": {lr}, "b": {}}`}}, space.Params{number("lr", "1")}, []string{"p", `{"a": 1, "b": {}}`}},
-		"escaped only":   {Template{Args: []string{"p", "{{lr}}"}}, space.Params{number("lr", "1")}, []string{"p", "{{lr}}", "--lr=1"}},
-		"flag in place":  {Template{Args: []string{"p", "{on}", "{off}"}}, space.Params{{Key: "on", Value: on}, {Key: "off", Value: off}}, []string{"p", "true", "false"}},
-		"no second turn": {Template{Args: []string{"p", "{a}"}}, space.Params{plain("a", "{b}"), plain("b", "x")}, []string{"p", "{b}", "--b=x"}},
-		"shell": {Template{Shell: "a | p\n", Constants: space.Params{plain("o", "x")}}, space.Params{plain("s", "it's $x"), {Key: "on", Value: on}},
+		"a flag replaces a constant": {Template{Args: []string{"p"}, Constants: space.Params{{Key: "v", Value: on}}},
+			space.Params{{Key: "v", Value: off}}, []string{"p"}},
+		"placeholders": {Template{Args: []string{"p", "{lr}", "x={n}/{lr}", "{other}", "{{lr}}", "{", "}", "{a {n}"},
+			Constants: space.Params{number("n", "7")}},
+			space.Params{number("lr", "0.1"), number("z", "1")}, []string{"p", "0.1", "x=7/0.1", "{other}", "{{lr}}",
+				"{", "}", "{a 7", "--z=1"}},
+		"JSON": {Template{Args: []string{"p", `{"a": {lr}, "b": {}}`}}, space.Params{number("lr", "1")},
+			[]string{"p", `{"a": 1, "b": {}}`}},
+		"escaped only": {Template{Args: []string{"p", "{{lr}}"}}, space.Params{number("lr", "1")},
+			[]string{"p", "{{lr}}", "--lr=1"}},
+		"flag in place": {Template{Args: []string{"p", "{on}", "{off}"}},
+			space.Params{{Key: "on", Value: on}, {Key: "off", Value: off}}, []string{"p", "true", "false"}},
+		"no second turn": {Template{Args: []string{"p", "{a}"}}, space.Params{plain("a", "{b}"), plain("b", "x")},
+			[]string{"p", "{b}", "--b=x"}},
+		"shell": {Template{Shell: "a | p\n", Constants: space.Params{plain("o", "x")}},
+			space.Params{plain("s", "it's $x"), {Key: "on", Value: on}},
 			[]string{"/bin/sh", "-c", `a | p --o=x --s='it'\''s $x' --on`}},
-		"shell placeholders": {Template{Shell: `p {a} "{a}" '{a}' "$(p {a})" ${a} {{a}} {b} # {a}`}, space.Params{plain("a", `$'"`)},
+		"shell placeholders": {Template{Shell: `p {a} "{a}" '{a}' "$(p {a})" ${a} {{a}} {b} # {a}`},
+			space.Params{plain("a", `$'"`)},
 			[]string{"/bin/sh", "-c", `p '$'\''"' "\$'\"" '$'\''"' "$(p '$'\''"')" ${a} {{a}} {b} # {a}`}},
 	} {
 		if got := c.task.Argv(c.params); !cmp.Equal(got, c.want) {
@@ -111,7 +122,8 @@ func TestDisplay(t *testing.T) {
 // TestListsOfArguments puts lists into commands.
 func TestListsOfArguments(t *testing.T) {
 	t.Parallel()
-	layers := space.Params{{Key: "layers", Value: space.Value{Text: `[64,"a b"]`, Kind: space.List}}, {Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}}
+	layers := space.Params{{Key: "layers", Value: space.Value{Text: `[64,"a b"]`, Kind: space.List}},
+		{Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}}
 	for _, c := range []struct {
 		task Template
 		want string
@@ -133,7 +145,8 @@ func TestListsOfArguments(t *testing.T) {
 // unless the command names it.
 func TestRepeatIsNoOption(t *testing.T) {
 	t.Parallel()
-	p := space.Params{{Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}, {Key: space.RepeatKey, Value: space.Value{Text: "3", Kind: space.Number}}}
+	p := space.Params{{Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}},
+		{Key: space.RepeatKey, Value: space.Value{Text: "3", Kind: space.Number}}}
 	for _, c := range []struct {
 		task Template
 		want string

@@ -118,7 +118,8 @@ func TestPlaceholderIsText(t *testing.T) {
 		value := nasty().Draw(t, "value")
 		a := rapid.SampledFrom(accepted).Draw(t, "place")
 		forms := map[string]Template{
-			"shell": {Shell: a.script}, "sh -c": {Args: []string{"sh", "-ec", a.script}}, "bash": {Args: []string{bash, "-e", "-c", a.script, "bash", "x"}},
+			"shell": {Shell: a.script}, "sh -c": {Args: []string{"sh", "-ec", a.script}}, "bash": {Args: []string{bash,
+				"-e", "-c", a.script, "bash", "x"}},
 		}
 		for name, task := range forms {
 			out, err := runScript(t, dir, task.Argv(space.Params{plain("v", value)}))
@@ -163,7 +164,8 @@ func TestScriptArgument(t *testing.T) {
 	const quoted = `'a '\''b'\'' $(x)'`
 	for _, c := range []struct{ command, want []string }{
 		{[]string{"sh", "-c", "echo {v}"}, []string{"sh", "-c", "echo " + quoted}},
-		{[]string{"/bin/bash", "-euo", "pipefail", "-c", "echo {v}", "bash", "{v}"}, []string{"/bin/bash", "-euo", "pipefail", "-c", "echo " + quoted, "bash", value}},
+		{[]string{"/bin/bash", "-euo", "pipefail", "-c", "echo {v}", "bash", "{v}"},
+			[]string{"/bin/bash", "-euo", "pipefail", "-c", "echo " + quoted, "bash", value}},
 		{[]string{"nice", "sh", "-lc", "echo {v}"}, []string{"nice", "sh", "-lc", "echo " + quoted}},
 		{[]string{"bash", "--norc", "-c", "echo {v}"}, []string{"bash", "--norc", "-c", "echo " + quoted}},
 		{[]string{"sh", "run.sh", "-c", "{v}"}, []string{"sh", "run.sh", "-c", value}},
@@ -209,9 +211,12 @@ func TestReadAgain(t *testing.T) {
 	for _, task := range []Template{
 		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"}, {Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},
 		{Shell: "n={v}; echo $((n * 2))"}, {Shell: "for n in {v}; do [[ $n -gt 1 ]]; done"}, {Shell: "n={v}; while ((n > 1)); do :; done; train"},
-		{Args: []string{"make", "train", "X={v}"}}, {Args: []string{"gmake", "X={v}"}}, {Shell: "make -j2 train X={v}"}, {Shell: "nice make X={v}"},
-		{Args: []string{"bsub", "-K", "train {v}"}}, {Args: []string{"hyperfine", "train {v}"}}, {Args: []string{"nix-shell", "--run", "train {v}"}},
-		{Args: []string{"ssh", "host", "train {v}"}}, {Args: []string{"ssh", "host", "train"}}, {Args: []string{"env", "A=1", "ssh", "host", "train", "{v}"}},
+		{Args: []string{"make", "train", "X={v}"}}, {Args: []string{"gmake",
+			"X={v}"}}, {Shell: "make -j2 train X={v}"}, {Shell: "nice make X={v}"},
+		{Args: []string{"bsub", "-K", "train {v}"}}, {Args: []string{"hyperfine",
+			"train {v}"}}, {Args: []string{"nix-shell", "--run", "train {v}"}},
+		{Args: []string{"ssh", "host", "train {v}"}}, {Args: []string{"ssh", "host", "train"}}, {Args: []string{"env",
+			"A=1", "ssh", "host", "train", "{v}"}},
 	} {
 		if err := task.Check([]string{"v"}); err != nil {
 			t.Errorf("%v: got %v, want it to run with plain values", task, err)
@@ -228,7 +233,8 @@ func TestReadAgain(t *testing.T) {
 			}
 		}
 	}
-	for _, command := range [][]string{{"su", "-c", "echo {v}"}, {"sudo", "-n", "su", "root", "-c", "{v}"}, {"csh", "-c", "echo {v}"}, {"fish", "--command={v}"}, {"flock", "lock", "-c", "{v}"}, {"script", "-qc", "{v}", "log"}} {
+	for _, command := range [][]string{{"su", "-c", "echo {v}"}, {"sudo", "-n", "su", "root", "-c", "{v}"},
+		{"csh", "-c", "echo {v}"}, {"fish", "--command={v}"}, {"flock", "lock", "-c", "{v}"}, {"script", "-qc", "{v}", "log"}} {
 		if err := (&Template{Args: command}).Check([]string{"v"}); err == nil {
 			t.Errorf("%q: got no error, want a refusal", command)
 		}
@@ -238,8 +244,10 @@ func TestReadAgain(t *testing.T) {
 			t.Errorf("%q with options: got no error, want a refusal", shell)
 		}
 	}
-	for _, command := range [][]string{{"python3", "script", "-c", "x={v}"}, {"prog", "watch", "{v}"}, {"python3", "ssh", "{v}"}, {"flock", "lock", "prog", "{v}"}} {
-		if argv := (&Template{Args: command}).Argv(space.Params{plain("v", "a $b")}); !strings.Contains(argv[len(argv)-1], "a $b") {
+	for _, command := range [][]string{{"python3", "script", "-c", "x={v}"}, {"prog", "watch", "{v}"},
+		{"python3", "ssh", "{v}"}, {"flock", "lock", "prog", "{v}"}} {
+		if argv := (&Template{Args: command}).Argv(space.Params{plain("v",
+			"a $b")}); !strings.Contains(argv[len(argv)-1], "a $b") {
 			t.Errorf("%q: got %q, want the value as it is", command, argv)
 		}
 	}

@@ -14,7 +14,8 @@ import (
 // variables returns the variables of the test conditions: n and m are whole numbers, x and y
 // numbers, s and t texts, b is a boolean, and u has any kind.
 func variables() []Variable {
-	return []Variable{{"n", Int}, {"m", Int}, {"x", Float}, {"y", Float}, {"s", Text}, {"t", Text}, {"b", Bool}, {"u", Any}}
+	return []Variable{{"n", Int}, {"m", Int}, {"x", Float}, {"y", Float}, {"s", Text}, {"t", Text}, {"b", Bool},
+		{"u", Any}}
 }
 
 // reference compiles and runs a condition with the library that defines the language.
@@ -22,7 +23,8 @@ func reference(source string, values []any) (out any, compiled, run error) {
 	env := types.Map{"n": types.Int, "m": types.Int, "x": types.Float64, "y": types.Float64,
 		"s": types.String, "t": types.String, "b": types.Bool, "u": types.Any}
 	options := []expr.Option{expr.Env(env), expr.AsBool(), expr.DisableAllBuiltins(), expr.Optimize(false)}
-	for _, f := range []string{"abs", "ceil", "floor", "round", "int", "float", "string", "len", "lower", "upper", "trim", "min", "max"} {
+	for _, f := range []string{"abs", "ceil", "floor", "round", "int", "float", "string", "len", "lower", "upper",
+		"trim", "min", "max"} {
 		options = append(options, expr.EnableBuiltin(f))
 	}
 	program, err := expr.Compile(source, options...)
@@ -97,7 +99,8 @@ func source(t *rapid.T, depth int) string {
 	case 4:
 		return rapid.SampledFrom([]string{"min", "max", "trim"}).Draw(t, "function") + "(" + sub() + ", " + sub() + ")"
 	case 5:
-		return sub() + " " + rapid.SampledFrom([]string{"<", "<=", ">", ">="}).Draw(t, "first") + " " + sub() + " < " + sub()
+		return sub() + " " + rapid.SampledFrom([]string{"<", "<=", ">", ">="}).Draw(t, "first") + " " + sub() + " < " +
+			sub()
 	default:
 		op := rapid.SampledFrom([]string{
 			"or", "||", "and", "&&", "==", "!=", "<", ">", ">=", "<=", "in", "not in", "matches", "contains", "not contains", "startsWith",

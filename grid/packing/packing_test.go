@@ -32,16 +32,23 @@ func TestLearning(t *testing.T) {
 		n        int
 		says     string
 	}{
-		{"fits eight times", Attempt{Peak: 5 * gb, Wall: time.Minute, Succeeded: true}, false, 8, "8 trials on a GPU, 6.0 GiB each"},
-		{"fits three times", Attempt{Peak: 20 * gb, Wall: time.Minute, Succeeded: true}, false, 3, "3 trials on a GPU, 23.2 GiB each"},
-		{"fits once", Attempt{Peak: 40 * gb, Wall: time.Minute, Succeeded: true}, false, 1, "a trial needs 46.2 GiB of 80.0 GiB"},
-		{"uses all", Attempt{Peak: 80 * gb, Wall: time.Minute, Succeeded: true}, false, 1, "a trial needs 80.0 GiB of 80.0 GiB"},
-		{"busy half of the time", Attempt{Peak: gb, Busy: 50, Wall: time.Minute, Succeeded: true}, false, 2, "2 trials on a GPU"},
-		{"always busy", Attempt{Peak: gb, Busy: 97, Wall: time.Minute, Succeeded: true}, false, 1, "keeps it busy for 97 %"},
+		{"fits eight times", Attempt{Peak: 5 * gb, Wall: time.Minute, Succeeded: true}, false, 8,
+			"8 trials on a GPU, 6.0 GiB each"},
+		{"fits three times", Attempt{Peak: 20 * gb, Wall: time.Minute, Succeeded: true}, false, 3,
+			"3 trials on a GPU, 23.2 GiB each"},
+		{"fits once", Attempt{Peak: 40 * gb, Wall: time.Minute, Succeeded: true}, false, 1,
+			"a trial needs 46.2 GiB of 80.0 GiB"},
+		{"uses all", Attempt{Peak: 80 * gb, Wall: time.Minute, Succeeded: true}, false, 1,
+			"a trial needs 80.0 GiB of 80.0 GiB"},
+		{"busy half of the time", Attempt{Peak: gb, Busy: 50, Wall: time.Minute, Succeeded: true}, false, 2,
+			"2 trials on a GPU"},
+		{"always busy", Attempt{Peak: gb, Busy: 97, Wall: time.Minute, Succeeded: true}, false, 1,
+			"keeps it busy for 97 %"},
 		{"too short", Attempt{Peak: gb, Wall: 9 * time.Second, Succeeded: true}, false, 1, "too soon to be measured"},
 		{"no GPU used", Attempt{Wall: time.Minute, Succeeded: true}, false, 1, "set gpus: 0"},
 		{"fails", Attempt{Peak: gb, Wall: time.Minute}, true, 1, "until more trials are measured: 0 so far"},
-		{"out of memory on a whole device", Attempt{Peak: gb, Wall: time.Minute, OutOfMemory: true}, true, 1, "until more trials"},
+		{"out of memory on a whole device", Attempt{Peak: gb, Wall: time.Minute, OutOfMemory: true}, true, 1,
+			"until more trials"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -71,7 +78,8 @@ func TestFitsTogether(t *testing.T) {
 		e := (&Estimates{}).For("A100", "", device)
 		for i := range rapid.IntRange(1, 80).Draw(t, "attempts") {
 			a := Attempt{
-				Peak: rapid.Int64().Draw(t, "peak"), Busy: rapid.Int().Draw(t, "busy"), Asked: rapid.Int64().Draw(t, "asked"),
+				Peak: rapid.Int64().Draw(t, "peak"), Busy: rapid.Int().Draw(t, "busy"), Asked: rapid.Int64().Draw(t,
+					"asked"),
 				Wall: time.Duration(rapid.Int64().Draw(t, "wall")), Succeeded: rapid.Bool().Draw(t, "succeeded"),
 				OutOfMemory: rapid.IntRange(0, 9).Draw(t, "end") == 0,
 			}
@@ -85,14 +93,16 @@ func TestFitsTogether(t *testing.T) {
 			e.Learn(a, Trials)
 			n, _, share := e.Fit(Step)
 			switch {
-			case int64(n)*e.Memory > device && n > 1, grid.Milli(n)*share > grid.One, n < 1 || n > MaxShared, share <= 0:
+			case int64(n)*e.Memory > device && n > 1, grid.Milli(n)*share > grid.One, n < 1 ||
+				n > MaxShared, share <= 0:
 				t.Fatalf("attempt %d: %d trials with %s and %d bytes each on a device of %d", i, n, share, e.Memory,
 					device)
 			case e.Peak > e.Memory && e.Memory > 0:
 				t.Fatalf("attempt %d: a trial gets %d although one has used %d", i, e.Memory, e.Peak)
 			case e.Memory < before.Memory:
 				t.Fatalf("attempt %d: the estimate goes from %d back to %d", i, before.Memory, e.Memory)
-			case a.OutOfMemory && a.Share > 0 && a.Share == before.Memory && e.Memory <= before.Memory && e.Memory < device:
+			case a.OutOfMemory && a.Share > 0 && a.Share == before.Memory && e.Memory <= before.Memory &&
+				e.Memory < device:
 				t.Fatalf("attempt %d ran out of memory and the estimate stays %d", i, e.Memory)
 			}
 			_ = e.String()
@@ -132,7 +142,8 @@ func TestEstimatesAreBounded(t *testing.T) {
 		t.Errorf("%d estimates are kept", len(all))
 	}
 	for i := range 1000 {
-		if e := all.For(fmt.Sprint("another ", i), "", gb); (e != nil) != (all.Find(fmt.Sprint("another ", i), "") != nil) {
+		if e := all.For(fmt.Sprint("another ", i), "",
+			gb); (e != nil) != (all.Find(fmt.Sprint("another ", i), "") != nil) {
 			t.Fatalf("model %d: got %+v, which is not found again", i, e)
 		}
 	}
@@ -303,9 +314,12 @@ func growing(end int64) func(float64) int64 {
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	programs := []program{
-		{"fixed, small", 60, 5, fixed(3 * gb)}, {"fixed, a third", 60, 10, fixed(11 * gb)}, {"fixed, half", 100, 30, fixed(17 * gb)},
-		{"fixed, large", 60, 30, fixed(30 * gb)}, {"fixed, busy", 60, 95, fixed(3 * gb)}, {"fixed, half busy", 60, 55, fixed(3 * gb)},
-		{"growing", 120, 10, growing(9 * gb)}, {"growing a lot", 120, 10, growing(19 * gb)}, {"bursty", 100, 10, bursty(2*gb, 12*gb)},
+		{"fixed, small", 60, 5, fixed(3 * gb)}, {"fixed, a third", 60, 10, fixed(11 * gb)}, {"fixed, half", 100, 30,
+			fixed(17 * gb)},
+		{"fixed, large", 60, 30, fixed(30 * gb)}, {"fixed, busy", 60, 95, fixed(3 * gb)}, {"fixed, half busy", 60, 55,
+			fixed(3 * gb)},
+		{"growing", 120, 10, growing(9 * gb)}, {"growing a lot", 120, 10, growing(19 * gb)}, {"bursty", 100, 10,
+			bursty(2*gb, 12*gb)},
 		{"bursty, large", 100, 10, bursty(2*gb, 39*gb)}, {"short", 5, 10, fixed(3 * gb)}, {"none", 60, 0, fixed(0)},
 	}
 	for _, p := range programs {

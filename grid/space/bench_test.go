@@ -37,7 +37,8 @@ func BenchmarkSpaceAt(b *testing.B) {
 }
 
 func BenchmarkExcludeMillion(b *testing.B) {
-	axes := []Axis{{Key: "a", Interval: []json.Number{"0", "1000"}}, {Key: "b", Interval: []json.Number{"0", "100", "0.1"}}}
+	axes := []Axis{{Key: "a", Interval: []json.Number{"0", "1000"}},
+		{Key: "b", Interval: []json.Number{"0", "100", "0.1"}}}
 	for b.Loop() {
 		if _, err := New(axes, []string{"a > 500 and b < 20", "a == 7"}); err != nil {
 			b.Fatal(err)

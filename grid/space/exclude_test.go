@@ -52,7 +52,8 @@ func TestExcludeEqualsBruteForce(t *testing.T) {
 		}
 		checkPoints(t, s, want)
 		checkPoints(t, reread(t, s), want)
-		extra := []Axis{{Key: "a", Interval: []json.Number{"2", "7"}}, {Key: "c-x", Interval: []json.Number{"0", "6", "2"}}}
+		extra := []Axis{{Key: "a", Interval: []json.Number{"2", "7"}},
+			{Key: "c-x", Interval: []json.Number{"0", "6", "2"}}}
 		longer, _ := lengthen(axes, extra)
 		next, err := reread(t, s).Extend(extra)
 		more := append(want, newPoints(want, longer)...)
@@ -97,7 +98,8 @@ func TestExcludeKinds(t *testing.T) {
 		source string
 		want   int64
 	}{
-		{`opt == "sgd"`, 4}, {`fast`, 4}, {`not fast and lr < 1`, 6}, {`lr == 0.001`, 4}, {`opt startsWith 'a' and lr >= 10`, 6},
+		{`opt == "sgd"`, 4}, {`fast`, 4}, {`not fast and lr < 1`, 6}, {`lr == 0.001`,
+			4}, {`opt startsWith 'a' and lr >= 10`, 6},
 		{`opt in ["sgd", "rms"] and fast == false`, 6}, {`opt matches "^a"`, 4},
 	} {
 		if got := mustSpace(t, axes, c.source).Count(); got != c.want {

@@ -48,13 +48,15 @@ func drawSpace(rt *rapid.T) Space {
 		if s, err = New(axes, exclude); err != nil {
 			rt.Fatal(err)
 		}
-		if s, err = s.Sampled(Sample{Size: rapid.Int64Range(1, s.Count()/3).Draw(rt, "size"), Seed: rapid.Uint64().Draw(rt, "seed")}, true); err != nil {
+		if s, err = s.Sampled(Sample{Size: rapid.Int64Range(1, s.Count()/3).Draw(rt, "size"),
+			Seed: rapid.Uint64().Draw(rt, "seed")}, true); err != nil {
 			rt.Fatal(err)
 		}
 		return s
 	}
 	if rapid.Bool().Draw(rt, "sample") {
-		if s, err = s.Sampled(Sample{Size: rapid.Int64Range(1, s.Count()).Draw(rt, "size"), Seed: rapid.Uint64().Draw(rt, "seed")}, false); err != nil {
+		if s, err = s.Sampled(Sample{Size: rapid.Int64Range(1, s.Count()).Draw(rt, "size"),
+			Seed: rapid.Uint64().Draw(rt, "seed")}, false); err != nil {
 			rt.Fatal(err)
 		}
 	}
@@ -160,7 +162,8 @@ func TestExtendZip(t *testing.T) {
 // do not change.
 func TestSampleIsCompleted(t *testing.T) {
 	t.Parallel()
-	whole, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", "40"}}, {Key: "b", Interval: []json.Number{"0", "25"}}}, []string{"a == b"})
+	whole, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", "40"}},
+		{Key: "b", Interval: []json.Number{"0", "25"}}}, []string{"a == b"})
 	check(t, err)
 	s, err := whole.Sampled(Sample{Size: 100, Seed: 7}, false)
 	check(t, err)
@@ -350,21 +353,35 @@ func TestBadTables(t *testing.T) {
 		{"p.csv", "lr\n", "p.csv:1:1: the file has no points. Write a point on each line, in CSV below a line with the names of the parameters."},
 		{"p.csv", "lr,b\n1\n", "p.csv:2:1: the line has 1 cells, and there are 2 parameters. Give each line as many cells as the first one, which names the parameters."},
 		{"p.csv", "lr,lr\n1,2\n", "p.csv:1:1: the first line names lr twice. Keep one of them."},
-		{"p.csv", "lr,b\n1,2\n3,4\n1,2\n", "p.csv:1:1: the points 1 and 3 of lr, b are the same. Keep one of them: it would run the same point again. To repeat points, use repeat."},
-		{"p.csv", "lr,b c\n1,2\n", `p.csv:1:1: the key "b c" contains white space. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'.`},
-		{"p.csv", "lr,b\n1,\"2\n", `p.csv:2:1: invalid CSV: extraneous or missing " in quoted-field. Put quotes around the whole cell, and double those in it.`},
-		{"p.jsonl", "{\"a\": 1}\n[1]\n", `p.jsonl:2:1: invalid point: the line is not an object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
-		{"p.jsonl", "{\"a\": {}}\n", `p.jsonl:1:1: invalid point: value {} is not a string, number, flag or list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.csv", "lr,b\n1,2\n3,4\n1,2\n",
+			"p.csv:1:1: the points 1 and 3 of lr, b are the same. Keep one of them: it would run the same point again. To repeat points, use repeat."},
+		{"p.csv", "lr,b c\n1,2\n",
+			`p.csv:1:1: the key "b c" contains white space. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'.`},
+		{"p.csv", "lr,b\n1,\"2\n",
+			`p.csv:2:1: invalid CSV: extraneous or missing " in quoted-field. Put quotes around the whole cell, and double those in it.`},
+		{"p.jsonl", "{\"a\": 1}\n[1]\n",
+			`p.jsonl:2:1: invalid point: the line is not an object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.jsonl", "{\"a\": {}}\n",
+			`p.jsonl:1:1: invalid point: value {} is not a string, number, flag or list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
 		{"p.jsonl", "{\"a\": 1, \"a\": 2}\n", "p.jsonl:1:1: a point has a twice. Keep one of them."},
-		{"p.jsonl", "{\"a\": 1} x\n", `p.jsonl:1:1: invalid point: text follows the object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
-		{"p.jsonl", "{\"a\": [[1]]}\n", `p.jsonl:1:1: invalid point: value [[1]] has a list in a list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
-		{"p.csv", "k\n" + strings.Repeat("1\n", MaxRows+1), fmt.Sprintf("p.csv:%d:1: the file has more than 100000 points. Use a grid, or several sweeps.", MaxRows+2)},
-		{"p.csv", strings.Repeat("x", yamlfile.MaxFile+1), "p.csv:1:1: " + yamlfile.TooLong("Split it into several sweeps.").Error()},
-		{"p.yml", "zip: {a: [1, 2], b: [1]}", "p.yml:1:6: a has 2 values and b has 1 value, but they go together. Give all of them the same number of values: the first ones form one point, the second ones the next."},
-		{"p.yml", "a: 1\nzip: {a: [1, 2], b: [1, 2]}", "p.yml:2:7: the key a is given twice, first in line 1. Put all its values in one list."},
-		{"p.yml", "zip: {a: 1, b: 2}\nzip: {c: 1, d: 2}", "p.yml:2:1: the key zip is given twice, first in line 1. Put all its values in one list."},
-		{"p.yml", "zip: {a: {start: 0, end: 1e9}, b: 1}", "p.yml:1:6: a has 1000000000 values, and axes that go together have at most 100000. Use a grid, or several sweeps."},
-		{"p.yml", "zip: {a: [1, 1], b: [2, 2]}", "p.yml:1:6: the points 1 and 2 of a, b are the same. Keep one of them: it would run the same point again. To repeat points, use repeat."},
+		{"p.jsonl", "{\"a\": 1} x\n",
+			`p.jsonl:1:1: invalid point: text follows the object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.jsonl", "{\"a\": [[1]]}\n",
+			`p.jsonl:1:1: invalid point: value [[1]] has a list in a list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.csv", "k\n" + strings.Repeat("1\n", MaxRows+1),
+			fmt.Sprintf("p.csv:%d:1: the file has more than 100000 points. Use a grid, or several sweeps.", MaxRows+2)},
+		{"p.csv", strings.Repeat("x", yamlfile.MaxFile+1),
+			"p.csv:1:1: " + yamlfile.TooLong("Split it into several sweeps.").Error()},
+		{"p.yml", "zip: {a: [1, 2], b: [1]}",
+			"p.yml:1:6: a has 2 values and b has 1 value, but they go together. Give all of them the same number of values: the first ones form one point, the second ones the next."},
+		{"p.yml", "a: 1\nzip: {a: [1, 2], b: [1, 2]}",
+			"p.yml:2:7: the key a is given twice, first in line 1. Put all its values in one list."},
+		{"p.yml", "zip: {a: 1, b: 2}\nzip: {c: 1, d: 2}",
+			"p.yml:2:1: the key zip is given twice, first in line 1. Put all its values in one list."},
+		{"p.yml", "zip: {a: {start: 0, end: 1e9}, b: 1}",
+			"p.yml:1:6: a has 1000000000 values, and axes that go together have at most 100000. Use a grid, or several sweeps."},
+		{"p.yml", "zip: {a: [1, 1], b: [2, 2]}",
+			"p.yml:1:6: the points 1 and 2 of a, b are the same. Keep one of them: it would run the same point again. To repeat points, use repeat."},
 	} {
 		if _, err := ParseParameters(c.name, []byte(c.text)); fmt.Sprint(err) != c.want {
 			t.Errorf("%s %.40q:\ngot  %v\nwant %s", c.name, c.text, err, c.want)
@@ -396,13 +413,17 @@ func TestBoundedZips(t *testing.T) {
 	cells := "axes that go together have more than 1000000 values in all. Put them into a file of the project, and go over its lines."
 	for _, c := range []struct{ axes, want string }{
 		{`[{"zip":[` + zips.String()[1:] + `]}]`, cells},
-		{`[{"zip":[{"key":"x","values":[1]}` + zips.String() + `]}]`, "the space has 1001 axes, more than 1000. Turn those with one value into constants in a file."},
+		{`[{"zip":[{"key":"x","values":[1]}` + zips.String() + `]}]`,
+			"the space has 1001 axes, more than 1000. Turn those with one value into constants in a file."},
 		{"[" + twice.String()[1:] + "]", cells},
-		{"[" + keys.String()[1:] + "]", "the space has 1002 axes, more than 1000. Turn those with one value into constants in a file."},
-		{`[{"zip":[{"key":"a","values":[]},{"key":"b","values":[]}]}]`, "a has no values. Give it one value or more, or leave the key out."},
+		{"[" + keys.String()[1:] + "]",
+			"the space has 1002 axes, more than 1000. Turn those with one value into constants in a file."},
+		{`[{"zip":[{"key":"a","values":[]},{"key":"b","values":[]}]}]`,
+			"a has no values. Give it one value or more, or leave the key out."},
 		{`[{"zip":[{"key":"a","values":[]}]}]`, "a has no values. Give it one value or more, or leave the key out."},
 		{`[{"zip":[]}]`, "a zip may contain only axes. Write zip: {lr: [0.1, 0.01], batch: [32, 64]}."},
-		{`[{"key":"a","zip":[{"key":"a","values":[1]}]}]`, "a zip may contain only axes. Write zip: {lr: [0.1, 0.01], batch: [32, 64]}."},
+		{`[{"key":"a","zip":[{"key":"a","values":[1]}]}]`,
+			"a zip may contain only axes. Write zip: {lr: [0.1, 0.01], batch: [32, 64]}."},
 	} {
 		var axes []Axis
 		check(t, json.Unmarshal([]byte(c.axes), &axes))
@@ -420,7 +441,8 @@ func TestBoundedZips(t *testing.T) {
 	}
 	s, err := New([]Axis{zipOf(2, "a", "b")}, nil)
 	check(t, err)
-	many := Axis{Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "100000"}}, {Key: "b", Interval: []json.Number{"1", "100001"}}}}
+	many := Axis{Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "100000"}},
+		{Key: "b", Interval: []json.Number{"1", "100001"}}}}
 	if _, err := s.Extend([]Axis{many}); err == nil ||
 		!strings.Contains(err.Error(), "go together have at most 100000") {
 		t.Errorf("rows are added to %d: got %v", MaxRows, err)
@@ -451,7 +473,8 @@ func TestZipOfOne(t *testing.T) {
 		if HasZip(s) || slices.ContainsFunc(s.Values(), (*Values).HasLists) {
 			t.Errorf("%v goes together", axes)
 		}
-		for _, more := range []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}, {Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}}}} {
+		for _, more := range []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}},
+			{Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}}}} {
 			long, err := s.Extend([]Axis{more})
 			check(t, err)
 			if got := long.Count(); got != 1e12 {

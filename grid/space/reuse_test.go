@@ -24,7 +24,8 @@ func readAgain(t *testing.T, s Space) Space {
 // result of its expressions is reused. A space that differs in anything computes its own.
 func TestReuse(t *testing.T) {
 	space := func(end string, exclude ...string) Space {
-		s, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", json.Number(end)}}, {Key: "b", Interval: []json.Number{"0", "10"}}}, exclude)
+		s, err := New([]Axis{{Key: "a", Interval: []json.Number{"0", json.Number(end)}},
+			{Key: "b", Interval: []json.Number{"0", "10"}}}, exclude)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,8 @@ func TestTrillionPointsCostNothing(t *testing.T) {
 	if got := s.Count(); got != 1e12 {
 		t.Errorf("count: got %d, want 10^12", got)
 	}
-	if got, want := text(mustAt(s, 999_999_999_999)), `[{"a" {"999999999" '\x01'}} {"b" {"99.9" '\x01'}}]`; got != want {
+	if got, want := text(mustAt(s,
+		999_999_999_999)), `[{"a" {"999999999" '\x01'}} {"b" {"99.9" '\x01'}}]`; got != want {
 		t.Errorf("last point: got %s, want %s", got, want)
 	}
 }
@@ -86,7 +87,8 @@ func TestExtendLongIntervals(t *testing.T) {
 		{interval3("a", "0", "1e9"), interval3("a", "1e9", "2e9", "0.5"), 2e9},
 		{interval3("a", "0", "1e9"), Axis{Key: "a", Values: []Value{{"7", Number}, {"-1", Number}, {"x", Text}}}, 2},
 		{Axis{Key: "a", Values: []Value{{"7", Number}, {"9", Text}, {"x", Text}}}, interval3("a", "0", "1e9"), 1e9 - 2},
-		{Axis{Key: "a", Values: []Value{{"7", Number}}}, Axis{Key: "a", Linspace: []json.Number{"0", "1e6", "1000001"}}, 0},
+		{Axis{Key: "a", Values: []Value{{"7", Number}}}, Axis{Key: "a", Linspace: []json.Number{"0", "1e6", "1000001"}},
+			0},
 		{interval3("a", "0", "10"), interval3("a", "5", "20"), 10},
 		{interval3("a", "0", "10"), interval3("b", "5", "20"), 0},
 	} {
@@ -117,7 +119,8 @@ func TestFormulaTexts(t *testing.T) {
 		{interval3("a", "-0.05", "0.1", "0.05"), "-0.05 0 0.05"},
 		{interval3("a", "1e30", "3e30", "1e30"), "1e30 2e30"},
 		{interval3("a", "1e-30", "3e-30", "1e-30"), "1e-30 2e-30"},
-		{interval3("a", "123456789012345678901", "123456789012345678903"), "123456789012345678901 123456789012345678902"},
+		{interval3("a", "123456789012345678901", "123456789012345678903"),
+			"123456789012345678901 123456789012345678902"},
 		{Axis{Key: "a", Linspace: []json.Number{"0", "1", "11"}}, "0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1"},
 		{Axis{Key: "a", Linspace: []json.Number{"0", "1", "4"}}, "0 0.3333333333333333 0.6666666666666666 1"},
 		{Axis{Key: "a", Linspace: []json.Number{"3", "-3", "3"}}, "3 0 -3"},
@@ -171,7 +174,8 @@ func TestZeroSpaceHasOnePoint(t *testing.T) {
 }
 
 func TestAtOutOfRange(t *testing.T) {
-	for _, s := range []Space{mustSpace(t, []Axis{interval3("a", "0", "3")}), mustSpace(t, []Axis{interval3("a", "0", "4")}, "a == 3")} {
+	for _, s := range []Space{mustSpace(t, []Axis{interval3("a", "0", "3")}),
+		mustSpace(t, []Axis{interval3("a", "0", "4")}, "a == 3")} {
 		for _, i := range []int64{math.MinInt64, -1, 3, math.MaxInt64} {
 			if p, err := s.At(i); err == nil {
 				t.Errorf("At(%d) of %d points: got %v, want an error", i, s.Count(), p)

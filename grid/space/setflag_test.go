@@ -82,15 +82,20 @@ func TestBadSet(t *testing.T) {
 		{"n=1:5:0", `--set "n=1:5:0" does not work: n has step 0. Use a step that leads from start to end.`},
 		{"n=5:1", `--set "n=5:1" does not work: n has no values because step 1 leads away from 5 to 1. Swap start and end, or change the sign of the step. If it is text, put it in quotes: n='"5:1"'.`},
 		{"ratio=16:9", `--set "ratio=16:9" does not work: ratio has no values because step 1 leads away from 16 to 9. Swap start and end, or change the sign of the step. If it is text, put it in quotes: ratio='"16:9"'.`},
-		{"layers=[64,128],[32]", `--set "layers=[64,128],[32]" does not work: the list [64,128] is inside a list. For texts write layers='"[64,128]","[…]"', for single values leave the brackets out.`},
+		{"layers=[64,128],[32]",
+			`--set "layers=[64,128],[32]" does not work: the list [64,128] is inside a list. For texts write layers='"[64,128]","[…]"', for single values leave the brackets out.`},
 		{"layers=[64],[32]", `--set "layers=[64],[32]" does not work: the list [64] is inside a list. For texts write layers='"[64]","[…]"', for single values leave the brackets out.`},
-		{"layers=[[[64]],[32]]", `--set "layers=[[[64]],[32]]" does not work: layers has a list in a list. Write the arguments in one flat list. If it is text, put it in quotes: layers='"[[[64]],[32]]"'.`},
+		{"layers=[[[64]],[32]]",
+			`--set "layers=[[[64]],[32]]" does not work: layers has a list in a list. Write the arguments in one flat list. If it is text, put it in quotes: layers='"[[[64]],[32]]"'.`},
 		{"layers=[64,128", `--set "layers=[64,128" does not work: the bracket [ is not closed before a comma. Close it, or put the text in quotes: '"..."'.`},
 		{"range=[0,1)", `--set "range=[0,1)" does not work: the bracket [ is not closed before a comma. Close it, or put the text in quotes: '"..."'.`},
-		{"lr={logspac: [1,2,3]}", `--set "lr={logspac: [1,2,3]}" does not work: lr is a map with the unknown key "logspac". A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys. If it is text, put it in quotes: lr='"{logspac: [1,2,3]}"'.`},
-		{"lr={logspace: [-4,-1]}", `--set "lr={logspace: [-4,-1]}" does not work: lr needs a list of three numbers for logspace. Give a, b and n, like [-4, -1, 4]. If it is text, put it in quotes: lr='"{logspace: [-4,-1]}"'.`},
+		{"lr={logspac: [1,2,3]}",
+			`--set "lr={logspac: [1,2,3]}" does not work: lr is a map with the unknown key "logspac". A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys. If it is text, put it in quotes: lr='"{logspac: [1,2,3]}"'.`},
+		{"lr={logspace: [-4,-1]}",
+			`--set "lr={logspace: [-4,-1]}" does not work: lr needs a list of three numbers for logspace. Give a, b and n, like [-4, -1, 4]. If it is text, put it in quotes: lr='"{logspace: [-4,-1]}"'.`},
 		{"x=[a,null]", `--set "x=[a,null]" does not work: x has no value (null). Give a value, write "" for empty text, or false to leave the option out. If it is text, put it in quotes: x='"[a,null]"'.`},
-		{"x=!!python/object [1]", `--set "x=!!python/object [1]" does not work: x has the unknown tag !!python/object. Leave it out; !!python/tuple on an interval is the only special tag. If it is text, put it in quotes: x='"!!python/object [1]"'.`},
+		{"x=!!python/object [1]",
+			`--set "x=!!python/object [1]" does not work: x has the unknown tag !!python/object. Leave it out; !!python/tuple on an interval is the only special tag. If it is text, put it in quotes: x='"!!python/object [1]"'.`},
 		{"n=3:3", `--set "n=3:3" does not work: n has no values because its interval starts and ends at 3. The end is not part of an interval, so make it larger, or give the one value alone. If it is text, put it in quotes: n='"3:3"'.`},
 		{"n=1:2:3:4", `--set "n=1:2:3:4" does not work: 1:2:3:4 has 4 numbers, and an interval has two or three. If it is text, put it in quotes: n='"1:2:3:4"'.`},
 		{"open=5:", `--set "open=5:" does not work: the interval 5: lacks a number. Write start:end or start:end:step, like open=5:20:5. If it is text, put it in quotes: open='"5:"'.`},
@@ -128,7 +133,8 @@ func TestMergeSets(t *testing.T) {
 }
 
 func FuzzParseSet(f *testing.F) {
-	for _, s := range []string{"a=1", `a="x,y",'z',\:`, "a=1:2:3", "a=1e400:2", "a=0:1e18:1e-400", "a=true,false,1", "a=[1,[2]]", `a={x:"(",b},(c`, "a={logspace: [0,1,2]}"} {
+	for _, s := range []string{"a=1", `a="x,y",'z',\:`, "a=1:2:3", "a=1e400:2", "a=0:1e18:1e-400", "a=true,false,1",
+		"a=[1,[2]]", `a={x:"(",b},(c`, "a={logspace: [0,1,2]}"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -12,13 +12,16 @@ import (
 func TestRecordsThatContradictThemselves(t *testing.T) {
 	axis := `{"key":"a","values":[1,2,3,4]}`
 	for name, record := range map[string]string{
-		"more are kept than the expressions leave": `{"axes":[` + axis + `],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}`,
+		"more are kept than the expressions leave": `{"axes":[` + axis +
+			`],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}`,
 		"fewer are kept": `{"axes":[` + axis + `],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":1}]}`,
-		"a second block is wrong": `{"axes":[` + axis + `],"exclude":["a > 2"],"blocks":[{"lo":[3],"hi":[4],"kept":1},` +
+		"a second block is wrong": `{"axes":[` + axis +
+			`],"exclude":["a > 2"],"blocks":[{"lo":[3],"hi":[4],"kept":1},` +
 			`{"lo":[0],"hi":[3],"kept":1}]}`,
 		"too many to look at":                 `{"axes":[{"key":"a","interval":[0,20000000]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[20000000],"kept":3}]}`,
 		"an expression that fails on a value": `{"axes":[{"key":"a","values":[1,"x"]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[2],"kept":2}]}`,
-		"with an axis behind them": `{"axes":[` + axis + `,{"key":"b","interval":[0,1000000000]}],"exclude":["a == 1"],` +
+		"with an axis behind them": `{"axes":[` + axis +
+			`,{"key":"b","interval":[0,1000000000]}],"exclude":["a == 1"],` +
 			`"blocks":[{"lo":[0,0],"hi":[4,1000000000],"kept":4}]}`,
 	} {
 		var s Space

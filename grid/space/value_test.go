@@ -24,7 +24,8 @@ func TestParamsJSONAsEncodingJSON(t *testing.T) {
 // TestListsJSON encodes and decodes a point with a list of arguments.
 func TestListsJSON(t *testing.T) {
 	t.Parallel()
-	layers := Params{{Key: "layers", Value: listOf([]Value{{Text: "64", Kind: Number}, {Text: "a b"}})}, {Key: "lr", Value: Value{Text: "1", Kind: Number}}}
+	layers := Params{{Key: "layers", Value: listOf([]Value{{Text: "64", Kind: Number}, {Text: "a b"}})},
+		{Key: "lr", Value: Value{Text: "1", Kind: Number}}}
 	if got := string(layers.AppendJSON(nil)); got != `{"layers":[64,"a b"],"lr":1}` {
 		t.Errorf("got %s", got)
 	}

@@ -16,7 +16,8 @@ func TestParseDuration(t *testing.T) {
 			t.Errorf("%q: got %v, %v, want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "+", "-1h", "90", "1", "soon", "1w", "h", "1h-30m", "1 h", "1..5h", "999999999d", "1h90", "0.4ns"} {
+	for _, text := range []string{"", "+", "-1h", "90", "1", "soon", "1w", "h", "1h-30m", "1 h", "1..5h", "999999999d",
+		"1h90", "0.4ns"} {
 		if got, err := ParseDuration(text); err == nil {
 			t.Errorf("%q: got %v, want it refused", text, got)
 		}

@@ -71,7 +71,8 @@ func TestRepeatedMessages(t *testing.T) {
 func TestLevelsAfterAKill(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: make(chan struct{}, 1), disposable: []string{"leases"}}
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: make(chan struct{}, 1),
+		disposable: []string{"leases"}}
 	for _, c := range []struct{ msg, level string }{
 		{"Filestore [events] Stream state outdated, last block has additional entries, will rebuild", "INFO"},
 		{"Filestore [events] Stream state outdated, found extra blocks, will rebuild", "INFO"},

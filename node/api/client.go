@@ -97,7 +97,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 
 // send sends one request, for an answer of the media type accept unless that is empty, and returns
 // every response that is not a success as an *Error.
-func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader, accept string) (*http.Response, error) {
+func (c *Client) send(
+	ctx context.Context, method, path string, q url.Values, body io.Reader, accept string,
+) (*http.Response, error) {
 	u := c.base + path
 	if len(q) > 0 {
 		u += "?" + q.Encode()

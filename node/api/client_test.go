@@ -22,7 +22,8 @@ func TestTrialsWith(t *testing.T) {
 	t.Parallel()
 	fields := []string{"index", "state", "exit_code", "wall_seconds", "p[a[0]]", "m[loss]", "m[none]"}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if got := r.URL.Query()["field"]; !slices.Equal(got, fields) || r.Header.Get("Accept") != "application/x-ndjson" {
+		if got := r.URL.Query()["field"]; !slices.Equal(got, fields) ||
+			r.Header.Get("Accept") != "application/x-ndjson" {
 			t.Errorf("the request is for %v as %s", got, r.Header.Get("Accept"))
 		}
 		if over, zipped := r.TLS != nil, r.Header.Get("Accept-Encoding") == "gzip"; over != zipped {
@@ -53,7 +54,8 @@ func TestTrialsWith(t *testing.T) {
 				t.Fatal(err)
 			}
 			n++
-			if tr.Index != 3 || tr.State != grid.Failed || tr.ExitCode == nil || *tr.ExitCode != 1 || tr.Usage.Wall != 1.5 {
+			if tr.Index != 3 || tr.State != grid.Failed || tr.ExitCode == nil || *tr.ExitCode != 1 ||
+				tr.Usage.Wall != 1.5 {
 				t.Errorf("got %+v", tr)
 			}
 			if p := tr.Params.Find("a[0]"); p == nil || p.Value != (space.Value{Text: "1e-3", Kind: space.Number}) {

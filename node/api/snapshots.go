@@ -47,7 +47,9 @@ func snapshotPath(id grid.TrialID) string {
 }
 
 // Offer implements checkpoint.Remote.
-func (s Snapshots) Offer(ctx context.Context, id grid.TrialID, snapshot *checkpoint.Snapshot) (int, []checkpoint.Missing, error) {
+func (s Snapshots) Offer(
+	ctx context.Context, id grid.TrialID, snapshot *checkpoint.Snapshot,
+) (int, []checkpoint.Missing, error) {
 	offered, err := post[SnapshotOffered](ctx, s.client, snapshotPath(id), snapshot)
 	return offered.Number, offered.Missing, snapshotError(err)
 }

@@ -48,15 +48,16 @@ func TestSubmissionRefuses(t *testing.T) {
 		"a name with a line end":    `{"project":"p","name":"a\nb",` + goodTask + `}`,
 		"a name that turns around":  `{"project":"p","name":"a\u202eb",` + goodTask + `}`,
 		"a user with an escape":     `{"project":"p","origin":{"user":"\u001b[2J"},` + goodTask + `}`,
-		"a long origin":             `{"project":"p","origin":{"command":["` + strings.Repeat(long, 9) + `"]},` + goodTask + `}`,
-		"a long token":              `{"project":"p","token":"` + long + `",` + goodTask + `}`,
-		"a token with a space":      `{"project":"p","token":"a b",` + goodTask + `}`,
-		"a great priority":          `{"project":"p","priority":9223372036854775807,` + goodTask + `}`,
-		"a negative limit":          `{"project":"p","max_parallel":-1,` + goodTask + `}`,
-		"zero in environ":           `{"project":"p","environ":["A=b\u0000c"],` + goodTask + `}`,
-		"code in added":             `{"project":"p","environ_added":["A}$(id)=1"],` + goodTask + `}`,
-		"a nameless one in added":   `{"project":"p","environ_added":["=1"],` + goodTask + `}`,
-		"zero in added":             `{"project":"p","environ_added":["A=b\u0000c"],` + goodTask + `}`,
+		"a long origin": `{"project":"p","origin":{"command":["` + strings.Repeat(long, 9) + `"]},` +
+			goodTask + `}`,
+		"a long token":            `{"project":"p","token":"` + long + `",` + goodTask + `}`,
+		"a token with a space":    `{"project":"p","token":"a b",` + goodTask + `}`,
+		"a great priority":        `{"project":"p","priority":9223372036854775807,` + goodTask + `}`,
+		"a negative limit":        `{"project":"p","max_parallel":-1,` + goodTask + `}`,
+		"zero in environ":         `{"project":"p","environ":["A=b\u0000c"],` + goodTask + `}`,
+		"code in added":           `{"project":"p","environ_added":["A}$(id)=1"],` + goodTask + `}`,
+		"a nameless one in added": `{"project":"p","environ_added":["=1"],` + goodTask + `}`,
+		"zero in added":           `{"project":"p","environ_added":["A=b\u0000c"],` + goodTask + `}`,
 
 		"no task":                    `{"project":"p"}`,
 		"no command":                 task(`"timeout":1`),
@@ -102,17 +103,24 @@ func TestSubmissionRefuses(t *testing.T) {
 		"a regex without a name":     run(`"metrics":[{"regex":"x"}]`),
 		"no goal":                    run(`"objective":{"metric":"a"}`),
 		"another goal":               run(`"objective":{"metric":"a","goal":"up"}`),
-		"a long task name":           `{"project":"p","task":{"name":"` + long + `","command":["true"],"resources":{"cpus":1}}}`,
-		"an escape in a task name":   `{"project":"p","task":{"name":"\u001b[31m","command":["true"],"resources":{"cpus":1}}}`,
+		"a long task name": `{"project":"p","task":{"name":"` + long +
+			`","command":["true"],"resources":{"cpus":1}}}`,
+		"an escape in a task name": `{"project":"p","task":{"name":"\u001b[31m","command":["true"],"resources":{"cpus":1}}}`,
 
-		"an axis twice":              `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a","values":[1]},{"key":"a","values":[2]}]}}`,
-		"an axis without values":     `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a"}]}}`,
-		"an interval without a step": `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a","interval":[0,1,0]}]}}`,
-		"a key that is an option":    `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"--a","values":[1]}]}}`,
-		"exclude of no axis":         `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a","values":[1]}],"exclude":["b > 1"]}}`,
-		"exclude of everything":      `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a","values":[1]}],"exclude":["a > 0"]}}`,
-		"exclude over too many":      `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a","interval":[0,20000000]}],"exclude":["a > 5"]}}`,
-		"more points than counted":   `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a","interval":[0,9000000000000000000]},{"key":"b","interval":[0,9]}]}}`,
+		"an axis twice": `{"project":"p",` + goodTask +
+			`,"space":{"axes":[{"key":"a","values":[1]},{"key":"a","values":[2]}]}}`,
+		"an axis without values": `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a"}]}}`,
+		"an interval without a step": `{"project":"p",` + goodTask +
+			`,"space":{"axes":[{"key":"a","interval":[0,1,0]}]}}`,
+		"a key that is an option": `{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"--a","values":[1]}]}}`,
+		"exclude of no axis": `{"project":"p",` + goodTask +
+			`,"space":{"axes":[{"key":"a","values":[1]}],"exclude":["b > 1"]}}`,
+		"exclude of everything": `{"project":"p",` + goodTask +
+			`,"space":{"axes":[{"key":"a","values":[1]}],"exclude":["a > 0"]}}`,
+		"exclude over too many": `{"project":"p",` + goodTask +
+			`,"space":{"axes":[{"key":"a","interval":[0,20000000]}],"exclude":["a > 5"]}}`,
+		"more points than counted": `{"project":"p",` + goodTask +
+			`,"space":{"axes":[{"key":"a","interval":[0,9000000000000000000]},{"key":"b","interval":[0,9]}]}}`,
 	} {
 		s, err := check(text)
 		if err == nil {
@@ -131,7 +139,8 @@ func TestSubmissionMakesItsOwnSpace(t *testing.T) {
 		"a part": `,"blocks":[{"lo":[0],"hi":[1],"kept":1}]`, "far outside": `,"blocks":[{"lo":[-5],"hi":[4000000000],"kept":99}]`,
 		"twice": `,"blocks":[{"lo":[0],"hi":[4],"kept":2},{"lo":[0],"hi":[4],"kept":2}]`, "nonsense": `,"blocks":"x"`,
 	} {
-		s, err := check(`{"project":"p",` + goodTask + `,"space":{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"]` + blocks + `}}`)
+		s, err := check(`{"project":"p",` + goodTask +
+			`,"space":{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"]` + blocks + `}}`)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -164,14 +173,19 @@ func TestSubmissionOfThisClient(t *testing.T) {
 	}
 	checkpoint := grid.DefaultCheckpoint()
 	want := Submit{
-		Token: "ABC123", Project: "chainer", Name: "Ein Versuch äöü", Bundle: strings.Repeat("ab", 32), Space: points, Priority: -3, MaxParallel: 4,
+		Token: "ABC123", Project: "chainer", Name: "Ein Versuch äöü", Bundle: strings.Repeat("ab",
+			32), Space: points, Priority: -3, MaxParallel: 4,
 		Environ: []string{"PATH=/bin", "ODD"}, EnvironAdded: []string{"A=1"},
 		Task: grid.Task{
-			Name: "train", Command: []string{"python3", "-u", "x.py"}, Constants: space.Params{{Key: "out", Value: space.Value{Text: "r"}}},
-			Setup: []string{"./setup.sh"}, Share: []string{"data/**"}, Links: []grid.Link{{Path: "far", To: "/mnt/x"}}, Env: map[string]string{"A": "b"}, Resources: grid.Resources{CPUs: 500, Memory: 1 << 30, GPUs: 250, GPUModel: "A100"}, GPUIDs: "index",
+			Name: "train", Command: []string{"python3", "-u",
+				"x.py"}, Constants: space.Params{{Key: "out", Value: space.Value{Text: "r"}}},
+			Setup: []string{"./setup.sh"}, Share: []string{"data/**"}, Links: []grid.Link{{Path: "far",
+				To: "/mnt/x"}}, Env: map[string]string{"A": "b"}, Resources: grid.Resources{CPUs: 500, Memory: 1 << 30, GPUs: 250, GPUModel: "A100"}, GPUIDs: "index",
 			Timeout: 2 * time.Hour, IdleTimeout: time.Minute, Grace: time.Second, LogLimit: 1 << 20, Retries: grid.DefaultRetries(),
-			Artifacts: []string{"result/**"}, Metrics: []grid.Source{{Log: "result/log"}, {Regex: "(?P<a>x)"}, {JSON: "stdout"}},
-			Objective: &grid.Objective{Metric: "a", Goal: "minimize"}, Order: grid.OrderSpread, StopAfter: 5, Preempt: true,
+			Artifacts: []string{"result/**"}, Metrics: []grid.Source{{Log: "result/log"}, {Regex: "(?P<a>x)"},
+				{JSON: "stdout"}},
+			Objective: &grid.Objective{Metric: "a",
+				Goal: "minimize"}, Order: grid.OrderSpread, StopAfter: 5, Preempt: true,
 			Stop:       &grid.EarlyStop{Metric: "a", Goal: "minimize", Rule: "median", After: 5},
 			Checkpoint: &checkpoint,
 		},
@@ -221,7 +235,8 @@ func TestDurationsAsText(t *testing.T) {
 // TestDuration reads the durations of project.yaml, and numbers of nanoseconds.
 func TestDuration(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]time.Duration{`"1d12h"`: 36 * time.Hour, `"90s"`: 90 * time.Second, `5`: 5, `"0"`: 0} {
+	for text, want := range map[string]time.Duration{`"1d12h"`: 36 * time.Hour, `"90s"`: 90 * time.Second, `5`: 5,
+		`"0"`: 0} {
 		var d Duration
 		if err := json.Unmarshal([]byte(text), &d); err != nil || time.Duration(d) != want {
 			t.Errorf("%s: got %v, %v, want %v", text, time.Duration(d), err, want)
@@ -229,7 +244,8 @@ func TestDuration(t *testing.T) {
 	}
 	for _, text := range []string{`"soon"`, `"-1h"`, `"5"`, `true`} {
 		var d Duration
-		if err := json.Unmarshal([]byte(text), &d); err == nil || !strings.Contains(err.Error(), "is not a duration: write it like") {
+		if err := json.Unmarshal([]byte(text), &d); err == nil ||
+			!strings.Contains(err.Error(), "is not a duration: write it like") {
 			t.Errorf("%s: got %v, %v", text, time.Duration(d), err)
 		}
 	}

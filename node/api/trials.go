@@ -167,7 +167,9 @@ func (t Trials) List(ctx context.Context, id grid.SweepID, q TrialQuery) iter.Se
 
 // ListFields is like List, for trials of which only these fields are set: fields of the API's
 // tables, p[KEY] for a parameter and m[NAME] for a metric, at most MaxFieldsQuery.
-func (t Trials) ListFields(ctx context.Context, id grid.SweepID, q TrialQuery, fields []string) iter.Seq2[Trial, error] {
+func (t Trials) ListFields(
+	ctx context.Context, id grid.SweepID, q TrialQuery, fields []string,
+) iter.Seq2[Trial, error] {
 	return func(yield func(Trial, error) bool) {
 		v := q.values()
 		v["field"] = fields

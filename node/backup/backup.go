@@ -161,7 +161,8 @@ func (b *writer) writeFile(name string, f *os.File) error {
 }
 
 func (b *writer) writeHeader(name string, size int64) error {
-	return b.tar.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Mode: 0o600, Size: size, ModTime: b.modTime, Format: tar.FormatPAX})
+	return b.tar.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Mode: 0o600, Size: size, ModTime: b.modTime,
+		Format: tar.FormatPAX})
 }
 
 // maxStreamEntry bounds an entry of a stream, because the length of the whole stream is not known

@@ -133,7 +133,8 @@ func checkEmpty(state string) error {
 	var there []string
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case slices.Contains([]string{"lock", "token", "examples", "lost+found", stagingName}, name), strings.HasPrefix(name, "."):
+		case slices.Contains([]string{"lock", "token", "examples", "lost+found", stagingName},
+			name), strings.HasPrefix(name, "."):
 		default:
 			there = append(there, name)
 		}
@@ -174,7 +175,8 @@ func (in *reader) readAll(ctx context.Context) error {
 		return errNoHeader
 	}
 	if in.about.V > formatVersion {
-		return fmt.Errorf("the backup was made by mlfnode %s, which is newer than this one; install that version", in.about.Version)
+		return fmt.Errorf("the backup was made by mlfnode %s, which is newer than this one; install that version",
+			in.about.Version)
 	}
 	if err := os.MkdirAll(in.dir, 0o700); err != nil {
 		return fmt.Errorf("restore: %w", err)

@@ -89,7 +89,8 @@ func TestFilesOfV2(t *testing.T) {
 	if !HoldsOnlySelf(dir) {
 		t.Error("this process is not alone in its cgroup")
 	}
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strings.Repeat(fmt.Sprintln(os.Getpid()), 2)+"0\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"),
+		[]byte(strings.Repeat(fmt.Sprintln(os.Getpid()), 2)+"0\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if none := filepath.Join(dir, "none"); HoldsOnlySelf(dir) || HoldsOnlySelf(none) || Has(none, "memory") {

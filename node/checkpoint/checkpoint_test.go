@@ -147,8 +147,9 @@ func TestSnapshotTravels(t *testing.T) {
 		t.Errorf("the store opened again has snapshot %d, bad %d, want %d, 0", number, bad, n)
 	}
 	for name, before := range map[string]map[string]string{
-		"empty":                      nil,
-		"older":                      {"step": "3", "model.npz": strings.Repeat("weights", 50_000), "gone": "x", "deep/er/more": "x"},
+		"empty": nil,
+		"older": {"step": "3", "model.npz": strings.Repeat("weights", 50_000), "gone": "x",
+			"deep/er/more": "x"},
 		"a link in a folder's place": {"deep": "->/etc"},
 	} {
 		to := filepath.Join(t.TempDir(), "live")

@@ -86,7 +86,8 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 	set("patience", "MLF_PATIENCE", s.Patience, func(v string) (err error) { c.Patience, err = duration(v); return })
 	set("lost_after", "MLF_LOST_AFTER", s.LostAfter, func(v string) (err error) {
 		if c.LostAfter, err = duration(v); err == nil && c.LostAfter < leastLostAfter {
-			err = fmt.Errorf("%q is too short to distinguish silence from a busy network; write at least %v", v, leastLostAfter)
+			err = fmt.Errorf("%q is too short to distinguish silence from a busy network; write at least %v", v,
+				leastLostAfter)
 		}
 		return err
 	})
@@ -95,7 +96,8 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 		case master.LongestRunning, master.KeepOriginal, master.KeepReplacement:
 			return nil
 		}
-		return fmt.Errorf("%q is not a value of reconcile; write %s, %s or %s", v, master.LongestRunning, master.KeepOriginal, master.KeepReplacement)
+		return fmt.Errorf("%q is not a value of reconcile; write %s, %s or %s", v, master.LongestRunning,
+			master.KeepOriginal, master.KeepReplacement)
 	})
 }
 

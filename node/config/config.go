@@ -144,7 +144,8 @@ func Load(file string) (Config, error) {
 	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
 	set("gpus.use", "MLF_GPUS_USE", strings.Join(s.GPUs.Use, ","), devices(&c.Devices))
 	set("gpus.foreign", "MLF_GPUS_FOREIGN", s.GPUs.Foreign, func(v string) error {
-		if c.Devices.Foreign = gpuwatch.Foreign(v); c.Devices.Foreign != gpuwatch.Avoid && c.Devices.Foreign != gpuwatch.Ignore {
+		if c.Devices.Foreign = gpuwatch.Foreign(v); c.Devices.Foreign != gpuwatch.Avoid &&
+			c.Devices.Foreign != gpuwatch.Ignore {
 			return fmt.Errorf("%q is neither avoid nor ignore", v)
 		}
 		return nil
@@ -214,7 +215,8 @@ func (c *Config) SetNode(text string) error {
 
 // DefaultRetention returns what a node keeps by default.
 func DefaultRetention() Retention {
-	return Retention{Sweeps: 1000, Logs: 10 << 30, Events: 20 << 30, Artifacts: 50 << 30, Bundles: 10 << 30, Checkpoints: 100 << 30}
+	return Retention{Sweeps: 1000, Logs: 10 << 30, Events: 20 << 30, Artifacts: 50 << 30, Bundles: 10 << 30,
+		Checkpoints: 100 << 30}
 }
 
 // defaultCheckpointRate is about half of what a network of 1 Gbit/s carries.

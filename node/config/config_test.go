@@ -13,7 +13,8 @@ func TestSettingsTouchNoHardware(t *testing.T) {
 	dir := t.TempDir()
 	asked := filepath.Join(dir, "asked")
 	for _, program := range []string{"nvidia-smi", "rocm-smi", "nvidia-debugdump"} {
-		if err := os.WriteFile(filepath.Join(dir, program), []byte("#!/bin/sh\n: > "+asked+"\nexec sleep 1000\n"), 0o700); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, program), []byte("#!/bin/sh\n: > "+asked+"\nexec sleep 1000\n"),
+			0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -36,7 +37,8 @@ func TestStatePath(t *testing.T) {
 	t.Chdir(dir)
 	t.Setenv("HOME", home)
 	for text, want := range map[string]string{
-		"st": dir + "/st", "./st": dir + "/st", "../st": filepath.Dir(dir) + "/st", "/srv/st/": "/srv/st", "a//b/": dir + "/a/b",
+		"st": dir + "/st", "./st": dir + "/st", "../st": filepath.Dir(dir) +
+			"/st", "/srv/st/": "/srv/st", "a//b/": dir + "/a/b",
 		"~/mlf": home + "/mlf", "~": home, "~ada/mlf": "", "x~": dir + "/x~",
 	} {
 		if got, err := StatePath(text); got != want || (err == nil) != (want != "") {

@@ -19,11 +19,13 @@ func TestGPUSettings(t *testing.T) {
 		return Load(file)
 	}
 	c, err := load("")
-	if err != nil || c.Devices.Foreign != gpuwatch.Avoid || c.Devices.Reserve != 512<<20 || c.Devices.Share != 8 || c.Devices.None || len(c.Devices.Use) != 0 {
+	if err != nil || c.Devices.Foreign != gpuwatch.Avoid || c.Devices.Reserve != 512<<20 || c.Devices.Share != 8 ||
+		c.Devices.None || len(c.Devices.Use) != 0 {
 		t.Errorf("defaults: got %+v, %v", c.Devices, err)
 	}
 	c, err = load("use: [0, GPU-ab], foreign: ignore, reserve: 1GiB, share: 2")
-	if err != nil || c.Devices.Foreign != gpuwatch.Ignore || c.Devices.Reserve != 1<<30 || c.Devices.Share != 2 || strings.Join(c.Devices.Use, " ") != "0 GPU-ab" {
+	if err != nil || c.Devices.Foreign != gpuwatch.Ignore || c.Devices.Reserve != 1<<30 || c.Devices.Share != 2 ||
+		strings.Join(c.Devices.Use, " ") != "0 GPU-ab" {
 		t.Errorf("got %+v, %v", c.Devices, err)
 	}
 	t.Setenv("MLF_GPUS_FOREIGN", "avoid")

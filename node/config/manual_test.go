@@ -36,7 +36,8 @@ func TestSettingsAreInTheManual(t *testing.T) {
 				if !strings.Contains(page, "| `"+prefix+name+"` | `"+variable+"` |") {
 					t.Errorf("docs/settings.md does not explain %s with its variable %s", prefix+name, variable)
 				}
-				if prefix != "ports." && !strings.Contains(file, variable+"\n") && !strings.Contains(file, variable+",") {
+				if prefix != "ports." && !strings.Contains(file, variable+"\n") &&
+					!strings.Contains(file, variable+",") {
 					t.Errorf("node.yaml does not name %s", variable)
 				}
 			}

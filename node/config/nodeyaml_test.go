@@ -97,13 +97,15 @@ func TestOutageSettings(t *testing.T) {
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
 		}
-		if o := got.Cluster.Outage(); err == nil && (!strings.Contains(c.text, string(o.Reconcile)) || o.LostAfter < leastLostAfter) {
+		if o := got.Cluster.Outage(); err == nil &&
+			(!strings.Contains(c.text, string(o.Reconcile)) || o.LostAfter < leastLostAfter) {
 			t.Errorf("%q: got %+v", c.text, o)
 		}
 	}
 	t.Setenv("MLF_LOST_AFTER", "1m")
 	t.Setenv("MLF_RECONCILE", "keep_original")
-	if c, err := Load("/dev/null"); err != nil || c.Cluster.LostAfter != time.Minute || c.Cluster.Reconcile != master.KeepOriginal {
+	if c, err := Load("/dev/null"); err != nil || c.Cluster.LostAfter != time.Minute ||
+		c.Cluster.Reconcile != master.KeepOriginal {
 		t.Errorf("environment: got %+v, %v", c.Cluster, err)
 	}
 }

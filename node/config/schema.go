@@ -24,15 +24,19 @@ func JSONSchema(explain func(path string) string) ([]byte, error) {
 // to choose from.
 func settingForms() map[string]jsonschema.Form {
 	return map[string]jsonschema.Form{
-		"text":     jsonschema.Text,
-		"texts":    jsonschema.Any(jsonschema.Text, jsonschema.Texts),
-		"bool":     jsonschema.Any(jsonschema.Bool, jsonschema.Pattern("^([01]|t|T|f|F|true|True|TRUE|false|False|FALSE)$")),
+		"text":  jsonschema.Text,
+		"texts": jsonschema.Any(jsonschema.Text, jsonschema.Texts),
+		"bool": jsonschema.Any(jsonschema.Bool,
+			jsonschema.Pattern("^([01]|t|T|f|F|true|True|TRUE|false|False|FALSE)$")),
 		"count":    jsonschema.Count,
 		"positive": jsonschema.Positive,
-		"port":     jsonschema.Any(jsonschema.Form{"type": "integer", "minimum": 1, "maximum": 65535}, jsonschema.Pattern("^[0-9]+$")),
-		"amount":   jsonschema.Any(jsonschema.Above(0), jsonschema.Pattern(`^[0-9.eE+-]+$`)),
-		"duration": jsonschema.Any(jsonschema.Form{"enum": []any{0, ""}}, jsonschema.Pattern(`^\+?([0-9.]+(ns|us|µs|ms|s|m|h|d))+$`)),
-		"size":     jsonschema.Any(jsonschema.Form{"type": "integer", "minimum": 0}, jsonschema.Pattern(`^[0-9][0-9.,]* *[kKmMgGtTpPeE]?[iI]?[bB]?$`)),
+		"port": jsonschema.Any(jsonschema.Form{"type": "integer", "minimum": 1, "maximum": 65535},
+			jsonschema.Pattern("^[0-9]+$")),
+		"amount": jsonschema.Any(jsonschema.Above(0), jsonschema.Pattern(`^[0-9.eE+-]+$`)),
+		"duration": jsonschema.Any(jsonschema.Form{"enum": []any{0, ""}},
+			jsonschema.Pattern(`^\+?([0-9.]+(ns|us|µs|ms|s|m|h|d))+$`)),
+		"size": jsonschema.Any(jsonschema.Form{"type": "integer", "minimum": 0},
+			jsonschema.Pattern(`^[0-9][0-9.,]* *[kKmMgGtTpPeE]?[iI]?[bB]?$`)),
 	}
 }
 

@@ -44,8 +44,10 @@ func TestSchemaOfSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := regexp.MustCompile(`(?m)^( *)# ([a-z]+: [^ ].*)$`).ReplaceAllString(string(file), "$1$2") // with what is off by default
-	taken := []string{string(file), shown, "gpus: {use: [0, GPU-1]}", "labels: a", "cpus: 0.5", "retention: {age: 90d, logs: 1.5 gb}", "lost_after: 1m30s", "worker: false", "ports: {api: \"1\"}"}
-	refused := []string{"cpu: 3", "gpus: {uses: all}", "gpus: {foreign: kill}", "memory: much", "ports: {api: 0}", "ports: [1]", "patience: long", "crash_limit: 0", "worker: maybe", "reconcile: both", "retention: {sweeps: -1}"}
+	taken := []string{string(file), shown, "gpus: {use: [0, GPU-1]}", "labels: a", "cpus: 0.5",
+		"retention: {age: 90d, logs: 1.5 gb}", "lost_after: 1m30s", "worker: false", "ports: {api: \"1\"}"}
+	refused := []string{"cpu: 3", "gpus: {uses: all}", "gpus: {foreign: kill}", "memory: much", "ports: {api: 0}",
+		"ports: [1]", "patience: long", "crash_limit: 0", "worker: maybe", "reconcile: both", "retention: {sweeps: -1}"}
 	for i, text := range append(taken, refused...) {
 		name := filepath.Join(t.TempDir(), "node.yaml")
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

@@ -80,7 +80,8 @@ func devices(to *worker.Policy) func(string) error {
 		}
 		for name := range strings.SplitSeq(v, ",") {
 			name = strings.TrimSpace(name)
-			if _, err := strconv.ParseUint(name, 10, 16); err != nil && !strings.HasPrefix(name, "GPU-") && !strings.HasPrefix(name, "MIG-") {
+			if _, err := strconv.ParseUint(name, 10, 16); err != nil && !strings.HasPrefix(name, "GPU-") &&
+				!strings.HasPrefix(name, "MIG-") {
 				return fmt.Errorf("%q is not a GPU; write all, none, or indexes and UUIDs as in [0, 2]", name)
 			}
 			to.Use = append(to.Use, name)

@@ -5,7 +5,8 @@ import (
 )
 
 func TestContainers(t *testing.T) {
-	good := Containers{Engine: "Docker 28.2.2 at unix:///run/docker.sock", Version: "28.2.2", Limits: true, Seccomp: true, CgroupDriver: "systemd", GPUs: "cdi", SpecDirs: []string{"/etc/cdi"}, SpecDriver: "550.54"}
+	good := Containers{Engine: "Docker 28.2.2 at unix:///run/docker.sock", Version: "28.2.2", Limits: true,
+		Seccomp: true, CgroupDriver: "systemd", GPUs: "cdi", SpecDirs: []string{"/etc/cdi"}, SpecDriver: "550.54"}
 	gpu := GPUs{Driver: "550.54", Devices: []GPU{{Name: "A100"}}}
 	with := func(change func(*Containers)) Containers {
 		c := good
@@ -20,10 +21,12 @@ func TestContainers(t *testing.T) {
 		cause string
 		cure  string
 	}{
-		"good":          {good, gpu, "", OK, "Docker 28.2.2", ""},
-		"gpus":          {good, gpu, "container gpus", OK, "by CDI", ""},
-		"none":          {Containers{Problem: "no container engine answers: unix:///run/docker.sock: nothing listens there"}, gpu, "", OK, "other nodes", ""},
-		"denied":        {Containers{Problem: "unix:///run/docker.sock: permission denied"}, gpu, "", Warn, "permission denied", "usermod -aG docker"},
+		"good": {good, gpu, "", OK, "Docker 28.2.2", ""},
+		"gpus": {good, gpu, "container gpus", OK, "by CDI", ""},
+		"none": {Containers{Problem: "no container engine answers: unix:///run/docker.sock: nothing listens there"},
+			gpu, "", OK, "other nodes", ""},
+		"denied": {Containers{Problem: "unix:///run/docker.sock: permission denied"}, gpu, "", Warn,
+			"permission denied", "usermod -aG docker"},
 		"no limits":     {with(func(c *Containers) { c.Limits = false }), gpu, "container limits", Warn, "does not bound", "unified_cgroup"},
 		"rootless":      {with(func(c *Containers) { c.Limits, c.Rootless = false, true }), gpu, "container limits", Warn, "does not bound", "Delegate"},
 		"old seccomp":   {with(func(c *Containers) { c.Version = "20.10.5+dfsg1" }), gpu, "container seccomp", Warn, "clone3", "20.10.10"},
@@ -60,7 +63,8 @@ func TestContainers(t *testing.T) {
 }
 
 func TestOlder(t *testing.T) {
-	for version, want := range map[string]bool{"20.10.9": true, "20.10.10": false, "20.10.24+dfsg1": false, "19.3": true, "28.2.2": false, "": false, "master": false, "20.10": false, "20.9": true} {
+	for version, want := range map[string]bool{"20.10.9": true, "20.10.10": false, "20.10.24+dfsg1": false,
+		"19.3": true, "28.2.2": false, "": false, "master": false, "20.10": false, "20.9": true} {
 		if got := isOlder(version, 20, 10, 10); got != want {
 			t.Errorf("%q: got %v, want %v", version, got, want)
 		}

@@ -19,7 +19,8 @@ import (
 func want(t *testing.T, got Finding, state State, cause, cure string) {
 	t.Helper()
 	if got.State != state || !strings.Contains(got.Cause, cause) || !strings.Contains(got.Cure, cure) {
-		t.Errorf("got %s: %s: %s; try %s\nwant %s, %q, %q", got.Name, got.State, got.Cause, got.Cure, state, cause, cure)
+		t.Errorf("got %s: %s: %s; try %s\nwant %s, %q, %q", got.Name, got.State, got.Cause, got.Cure, state, cause,
+			cure)
 	}
 	if (got.State == OK) != (got.Cure == "") {
 		t.Errorf("%s is %s, with the cure %q", got.Name, got.State, got.Cure)
@@ -54,16 +55,20 @@ func TestJudgements(t *testing.T) {
 		{"no limits", judgeLimits(""), Warn, "no limit of memory", "--run-as USER"},
 		{"no systemd", judgeService(Service{}), Warn, "not run by systemd", "says what to do instead"},
 		{"no service", judgeService(Service{Systemd: true}), Warn, "is not a service", "mlfnode service install"},
-		{"no linger", judgeService(Service{Systemd: true, Installed: true, Active: true, User: true}), Warn, "does not linger", "enable-linger"},
+		{"no linger", judgeService(Service{Systemd: true, Installed: true, Active: true, User: true}), Warn,
+			"does not linger", "enable-linger"},
 		{"dead service", judgeService(Service{Systemd: true, Installed: true}), Bad, "not active", "journalctl"},
 		{"service", judgeService(Service{Systemd: true, Installed: true, Active: true}), OK, "active", ""},
 		{"name", judgeOwnName("a", []string{"10.0.0.1"}, nil, ""), OK, "a is 10.0.0.1", ""},
-		{"loopback name", judgeOwnName("a", []string{"127.0.1.1", "::1"}, nil, ""), Warn, "no other host can reach", "advertise"},
+		{"loopback name", judgeOwnName("a", []string{"127.0.1.1", "::1"}, nil, ""), Warn, "no other host can reach",
+			"advertise"},
 		{"nameless", judgeOwnName("a", nil, errors.New("no such host"), ""), Warn, "has no address", "/etc/hosts"},
 		{"advertised", judgeOwnName("a", []string{"127.0.1.1"}, nil, "10.0.0.9"), OK, "10.0.0.9", ""},
 		{"seed", judgeSeedName("m", []string{"10.0.0.1"}, nil), OK, "m is 10.0.0.1", ""},
-		{"no such seed", judgeSeedName("m", nil, &net.DNSError{Err: "no such host", Name: "m", IsNotFound: true}), Bad, "has no address", "/etc/hosts"},
-		{"silent name server", judgeSeedName("m", nil, &net.DNSError{Err: "i/o timeout", Name: "m", IsTimeout: true}), Bad, "could not be looked up: i/o timeout", "/etc/resolv.conf"},
+		{"no such seed", judgeSeedName("m", nil, &net.DNSError{Err: "no such host", Name: "m", IsNotFound: true}), Bad,
+			"has no address", "/etc/hosts"},
+		{"silent name server", judgeSeedName("m", nil, &net.DNSError{Err: "i/o timeout", Name: "m", IsTimeout: true}),
+			Bad, "could not be looked up: i/o timeout", "/etc/resolv.conf"},
 		{"clock", judgeClock(-900 * time.Millisecond), OK, "agrees", ""},
 		{"clock ahead", judgeClock(5 * time.Second), Warn, "5s ahead of the master's", "timedatectl"},
 		{"clock behind", judgeClock(-time.Hour), Bad, "1h0m0s behind the master's", "chronyd"},
@@ -76,8 +81,10 @@ func TestJudgements(t *testing.T) {
 		{"not tried", judgeDialBack("udp", "7422", ErrSameHost), OK, "not tried", ""},
 		{"not reached back", judgeDialBack("tcp", "7422", syscall.ETIMEDOUT), Bad, "timed out", "ufw allow 7422/tcp"},
 		{"no datagram back", judgeDialBack("udp", "7422", syscall.ETIMEDOUT), Warn, "does not reach", "--dport 7422"},
-		{"no right to listen", Host{}.judgePort(port{"api port", "tcp", 99, "ports.api"}, syscall.EACCES), Bad, "may not listen", "from 1024 on"},
-		{"foreign address", Host{Bind: "10.1.1.1"}.judgePort(port{}, syscall.EADDRNOTAVAIL), Bad, "10.1.1.1 is not an address", "bind:"},
+		{"no right to listen", Host{}.judgePort(port{"api port", "tcp", 99, "ports.api"}, syscall.EACCES), Bad,
+			"may not listen", "from 1024 on"},
+		{"foreign address", Host{Bind: "10.1.1.1"}.judgePort(port{}, syscall.EADDRNOTAVAIL), Bad,
+			"10.1.1.1 is not an address", "bind:"},
 		{"free again", Host{Bind: "127.0.0.1"}.judgePort(port{network: "udp"}, syscall.EADDRINUSE), OK, "free", ""},
 		{"not listening", Host{Running: true}.judgePort(port{}, nil), Bad, "does not listen", "log"},
 	}
@@ -166,7 +173,8 @@ func TestCheckLeavesPortsFree(t *testing.T) {
 	defer l.Close()
 	for _, bind := range []string{"", "0.0.0.0", "::", "127.0.0.1"} {
 		h := Host{Bind: bind}
-		for _, p := range []port{{network: "udp", number: u.LocalAddr().(*net.UDPAddr).Port}, {network: "tcp", number: l.Addr().(*net.TCPAddr).Port}} {
+		for _, p := range []port{{network: "udp", number: u.LocalAddr().(*net.UDPAddr).Port},
+			{network: "tcp", number: l.Addr().(*net.TCPAddr).Port}} {
 			if err := h.tryPort(p); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%s port that is held, of the address %q: got %v", p.network, bind, err)
 			}
@@ -214,7 +222,8 @@ func TestLimitsUnder(t *testing.T) {
 		"shell/cgroup.type": "domain\n", "shell/cgroup.controllers": "memory\n", "shell/cgroup.procs": fmt.Sprintf("1\n%d\n", os.Getpid()),
 		"alone/cgroup.type": "domain\n", "alone/cgroup.controllers": "cpu memory\n", "alone/cgroup.procs": fmt.Sprintf("%d\n", os.Getpid()),
 		"passed/cgroup.type": "domain\n", "passed/cgroup.controllers": "memory\n", "passed/cgroup.subtree_control": "pids memory\n",
-		"none/cgroup.type": "domain\n", "none/cgroup.controllers": "pids\n", "none/cgroup.procs": fmt.Sprintf("%d\n", os.Getpid()),
+		"none/cgroup.type": "domain\n", "none/cgroup.controllers": "pids\n", "none/cgroup.procs": fmt.Sprintf("%d\n",
+			os.Getpid()),
 	} {
 		path := filepath.Join(dir, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -226,7 +235,8 @@ func TestLimitsUnder(t *testing.T) {
 	}
 	for _, c := range []struct{ cgroups, scopes, want string }{
 		{"0::/\n", "", "memory"}, {"0::/alone\n", "", "memory"}, {"0::/passed\n", "", "memory"}, {"0::/none\n", "", ""},
-		{"0::/shell\n", "", ""}, {"0::/shell\n", "/", "memory"}, {"0::/shell\n", "/none", ""}, {"0::/missing\n", "", ""},
+		{"0::/shell\n", "", ""}, {"0::/shell\n", "/", "memory"}, {"0::/shell\n", "/none", ""}, {"0::/missing\n", "",
+			""},
 		{"5:memory:/c\n0::/none\n", "", "memory"}, {"3:cpu:/c\n", "", ""}, {"", "", ""},
 	} {
 		if got := limitsUnder(dir, c.cgroups, c.scopes); got != c.want {
@@ -239,7 +249,8 @@ func TestLimitsUnder(t *testing.T) {
 // each kind.
 func TestCheck(t *testing.T) {
 	h := serving(t)
-	h.StateDir, h.Version, h.Limits, h.Service = t.TempDir(), "v1.2.3", "memory", &Service{Systemd: true, Installed: true, Active: true}
+	h.StateDir, h.Version, h.Limits, h.Service = t.TempDir(), "v1.2.3", "memory", &Service{Systemd: true,
+		Installed: true, Active: true}
 	h.AskMaster = func(context.Context) (MasterInfo, error) {
 		return MasterInfo{Time: time.Now().Add(-time.Hour), Version: "v1.2.9"}, nil
 	}

@@ -59,7 +59,8 @@ func judgeFileSystem(dir string, m mount) Finding {
 	}
 	switch {
 	case lock != "":
-		return bad(name, cause+"; locks there hold on this machine alone ("+lock+"), so that a second node in the folder would not be noticed and would destroy what the first one keeps", cure)
+		return bad(name, cause+"; locks there hold on this machine alone ("+lock+
+			"), so that a second node in the folder would not be noticed and would destroy what the first one keeps", cure)
 	case slices.Contains(locklessTypes, m.kind):
 		return bad(name, cause+"; it has no locks, so that a second node in the folder would not be noticed and would destroy what the first one keeps", cure)
 	}

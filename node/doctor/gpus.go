@@ -35,20 +35,24 @@ func checkGPUs(g *GPUs, root string) []Finding {
 		return []Finding{bad("gpu driver", g.Problem, cure)}
 	case g.Driver == "" && len(g.Devices) == 0:
 		if n := pciGPUs(root); n > 0 {
-			return []Finding{warn("gpu driver", fmt.Sprintf("no NVIDIA driver answers, though %d of its GPUs are in this machine: trials can't use them", n), cure)}
+			return []Finding{warn("gpu driver",
+				fmt.Sprintf("no NVIDIA driver answers, though %d of its GPUs are in this machine: trials can't use them", n), cure)}
 		}
 		return []Finding{fine("gpu driver", "there is no NVIDIA driver, so this node has no GPUs")}
 	case len(g.Devices) == 0:
 		return []Finding{fine("gpu driver", "version "+g.Driver+", with no GPU")}
 	}
-	found := []Finding{fine("gpu driver", fmt.Sprintf("version %s, CUDA %s, %d GPUs", g.Driver, g.CUDA, len(g.Devices)))}
+	found := []Finding{fine("gpu driver", fmt.Sprintf("version %s, CUDA %s, %d GPUs", g.Driver, g.CUDA,
+		len(g.Devices)))}
 	found = append(found, g.unusable()...)
 	if on := g.list(func(d *GPU) bool { return !d.Persistent && d.Problem == "" }); on != "" {
-		found = append(found, warn("gpu persistence", "persistence mode is off for "+on+": each program waits seconds for the driver to load",
+		found = append(found, warn("gpu persistence", "persistence mode is off for "+on+
+			": each program waits seconds for the driver to load",
 			"systemctl enable --now nvidia-persistenced, or as root: nvidia-smi -pm 1"))
 	}
 	if on := g.list(func(d *GPU) bool { return d.Mode == "exclusive" }); on != "" {
-		found = append(found, warn("gpu mode", on+" is in exclusive mode: trials that ask for a share can't use it", "as root: nvidia-smi -c DEFAULT"))
+		found = append(found, warn("gpu mode", on+" is in exclusive mode: trials that ask for a share can't use it",
+			"as root: nvidia-smi -c DEFAULT"))
 	}
 	if on := g.list(func(d *GPU) bool { return d.Mode == "prohibited" }); on != "" {
 		found = append(found, bad("gpu mode", on+" lets no program compute", "as root: nvidia-smi -c DEFAULT"))
@@ -60,7 +64,8 @@ func checkGPUs(g *GPUs, root string) []Finding {
 		found = append(found, fine("gpu mig", on+" is divided into instances; trials ask for one with gpu_profile"))
 	}
 	if isRunning(root, "nvidia-cuda-mps") {
-		found = append(found, warn("gpu mps", "an MPS daemon runs: a trial that fails may take down others on its GPU, and one user at a time can use it",
+		found = append(found, warn("gpu mps",
+			"an MPS daemon runs: a trial that fails may take down others on its GPU, and one user at a time can use it",
 			"echo quit | nvidia-cuda-mps-control, unless you want it"))
 	}
 	return found
@@ -73,9 +78,11 @@ func (g *GPUs) unusable() []Finding {
 		d := &g.Devices[i]
 		switch {
 		case d.Problem != "":
-			found = append(found, bad("gpu health", d.Problem, "look at the kernel's log (dmesg | grep -i xid), and restart the machine"))
+			found = append(found, bad("gpu health", d.Problem,
+				"look at the kernel's log (dmesg | grep -i xid), and restart the machine"))
 		case d.Recovery != "":
-			found = append(found, bad("gpu health", fmt.Sprintf("the driver says that GPU %d %s", i, d.Recovery), "do so; until then no trial starts on it"))
+			found = append(found, bad("gpu health", fmt.Sprintf("the driver says that GPU %d %s", i, d.Recovery),
+				"do so; until then no trial starts on it"))
 		}
 	}
 	return found
@@ -103,7 +110,8 @@ func pciGPUs(root string) int {
 	for _, path := range vendors {
 		vendor, err := os.ReadFile(path)
 		class, err2 := os.ReadFile(filepath.Join(filepath.Dir(path), "class"))
-		if err == nil && err2 == nil && strings.TrimSpace(string(vendor)) == "0x10de" && bytes.HasPrefix(class, []byte("0x03")) {
+		if err == nil && err2 == nil && strings.TrimSpace(string(vendor)) == "0x10de" &&
+			bytes.HasPrefix(class, []byte("0x03")) {
 			n++
 		}
 	}

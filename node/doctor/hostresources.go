@@ -39,8 +39,10 @@ func checkStateFolder(stateDir string) []Finding {
 	case errors.Is(err, fs.ErrNotExist):
 		parent := existingParent(stateDir)
 		if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
-			return []Finding{bad("state folder", fmt.Sprintf("%s is missing and can't be made in %s: %v", stateDir, parent, err),
-				fmt.Sprintf("sudo install -d -m 700 -o %d %s, or choose another with --state-dir", os.Geteuid(), stateDir))}
+			return []Finding{bad("state folder", fmt.Sprintf("%s is missing and can't be made in %s: %v", stateDir,
+				parent, err),
+				fmt.Sprintf("sudo install -d -m 700 -o %d %s, or choose another with --state-dir", os.Geteuid(),
+					stateDir))}
 		}
 		return []Finding{fine("state folder", stateDir+" will be made")}
 	case err != nil:
@@ -61,7 +63,8 @@ func checkStateFolder(stateDir string) []Finding {
 		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		found = append(found, bad("secrets", "they can't be looked at: "+err.Error(), "ls -lR "+filepath.Join(stateDir, "trust")))
+		found = append(found, bad("secrets", "they can't be looked at: "+err.Error(),
+			"ls -lR "+filepath.Join(stateDir, "trust")))
 	}
 	return found
 }
@@ -78,10 +81,12 @@ func existingParent(dir string) string {
 
 func private(name, path string, info fs.FileInfo, mode fs.FileMode) Finding {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
-		return bad(name, fmt.Sprintf("%s: "+ownedByOther, path, s.Uid), fmt.Sprintf("run mlfnode as that user, or: sudo chown -R %d %s", os.Geteuid(), path))
+		return bad(name, fmt.Sprintf("%s: "+ownedByOther, path, s.Uid),
+			fmt.Sprintf("run mlfnode as that user, or: sudo chown -R %d %s", os.Geteuid(), path))
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return bad(name, fmt.Sprintf("%s has mode %04o, and %s", path, info.Mode().Perm(), secretsHold), fmt.Sprintf("chmod %04o %s", mode, path))
+		return bad(name, fmt.Sprintf("%s has mode %04o, and %s", path, info.Mode().Perm(), secretsHold),
+			fmt.Sprintf("chmod %04o %s", mode, path))
 	}
 	return fine(name, path)
 }
@@ -93,10 +98,12 @@ func checkDisk(stateDir string) []Finding {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return []Finding{bad("disk", "its room can't be found out: "+err.Error(), "df -h "+dir)}
 	}
-	found := []Finding{checkFileSystem(dir), judgeRoom(dir, s.Bavail*uint64(s.Bsize)), judgeInodes(dir, s.Files, s.Ffree)}
+	found := []Finding{checkFileSystem(dir), judgeRoom(dir, s.Bavail*uint64(s.Bsize)),
+		judgeInodes(dir, s.Files, s.Ffree)}
 	took, err := syncTime(dir)
 	if err != nil {
-		return append(found, bad("disk speed", "a file can't be written and synced: "+err.Error(), "choose another folder with --state-dir"))
+		return append(found, bad("disk speed", "a file can't be written and synced: "+err.Error(),
+			"choose another folder with --state-dir"))
 	}
 	return append(found, judgeSync(dir, took))
 }
@@ -181,7 +188,8 @@ func judgeMemory(meminfo string) Finding {
 	}
 	cause := humanize.IBytes(kib<<10) + " available"
 	if kib<<10 < lowMemory {
-		return warn("memory", cause, "end programs that need much (ps -eo rss,comm --sort -rss | head), or trials will be killed for want of it")
+		return warn("memory", cause,
+			"end programs that need much (ps -eo rss,comm --sort -rss | head), or trials will be killed for want of it")
 	}
 	return fine("memory", cause)
 }
@@ -201,7 +209,8 @@ func judgeOpenFiles(limit uint64, master bool) Finding {
 	}
 	if limit < least {
 		return warn("open files", fmt.Sprintf("at most %d, and %d may be needed", limit, least),
-			"mlfnode service install, whose unit has a limit of its own; by hand: ulimit -Hn "+fmt.Sprint(least)+" as root")
+			"mlfnode service install, whose unit has a limit of its own; by hand: ulimit -Hn "+fmt.Sprint(least)+
+				" as root")
 	}
 	if limit > 1<<40 {
 		return fine("open files", "no limit")
@@ -220,13 +229,17 @@ func judgeLimits(limits string) Finding {
 func judgeService(s Service) Finding {
 	switch {
 	case !s.Systemd:
-		return warn("service", "this host is not run by systemd, so nothing restarts the node", "mlfnode service install says what to do instead")
+		return warn("service", "this host is not run by systemd, so nothing restarts the node",
+			"mlfnode service install says what to do instead")
 	case !s.Installed:
-		return warn("service", "the node is not a service, so it does not start again after a reboot", "mlfnode service install")
+		return warn("service", "the node is not a service, so it does not start again after a reboot",
+			"mlfnode service install")
 	case s.User && !s.Linger:
-		return warn("service", "the node is a service of a user who does not linger, so it ends at logout", "sudo loginctl enable-linger $USER")
+		return warn("service", "the node is a service of a user who does not linger, so it ends at logout",
+			"sudo loginctl enable-linger $USER")
 	case !s.Active:
-		return bad("service", "the service is installed and not active", "mlfnode service status, and: journalctl -u mlfnode -n 50")
+		return bad("service", "the service is installed and not active",
+			"mlfnode service status, and: journalctl -u mlfnode -n 50")
 	}
 	return fine("service", "active")
 }

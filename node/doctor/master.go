@@ -26,7 +26,8 @@ func (h Host) checkMaster(ctx context.Context) []Finding {
 	began := time.Now()
 	a, err := ask(ctx)
 	if err != nil {
-		return []Finding{warn("clock", "the master does not tell its time: "+err.Error(), "look at the findings about reaching it")}
+		return []Finding{warn("clock", "the master does not tell its time: "+err.Error(),
+			"look at the findings about reaching it")}
 	}
 	took := time.Since(began)
 	found := []Finding{judgeClock(began.Add(took / 2).Sub(a.Time))}
@@ -42,7 +43,8 @@ func (h Host) askDate(ctx context.Context) (MasterInfo, error) {
 	if err != nil {
 		return MasterInfo{}, err
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, VerifyConnection: h.verify}}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+		VerifyConnection: h.verify}}
 	defer transport.CloseIdleConnections()
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
@@ -57,7 +59,8 @@ func (h Host) askDate(ctx context.Context) (MasterInfo, error) {
 }
 
 func judgeClock(ahead time.Duration) Finding {
-	cause := fmt.Sprintf("this host's clock is %v %s the master's", ahead.Abs().Round(100*time.Millisecond), map[bool]string{true: "ahead of", false: "behind"}[ahead > 0])
+	cause := fmt.Sprintf("this host's clock is %v %s the master's", ahead.Abs().Round(100*time.Millisecond),
+		map[bool]string{true: "ahead of", false: "behind"}[ahead > 0])
 	cure := "sudo timedatectl set-ntp true (or start chronyd) on both hosts"
 	switch {
 	case ahead.Abs() > harmfulSkew:

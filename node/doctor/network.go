@@ -31,9 +31,11 @@ func judgeOwnName(name string, addresses []string, err error, advertise string) 
 	case advertise != "":
 		return fine("own name", fmt.Sprintf("others are told %s", advertise))
 	case err != nil:
-		return warn("own name", fmt.Sprintf("the host name %s has no address", name), cure+", or put the name into /etc/hosts")
+		return warn("own name", fmt.Sprintf("the host name %s has no address", name),
+			cure+", or put the name into /etc/hosts")
 	case allLoopback(addresses):
-		return warn("own name", fmt.Sprintf("the host name %s means %s, which no other host can reach", name, strings.Join(addresses, ", ")), cure)
+		return warn("own name", fmt.Sprintf("the host name %s means %s, which no other host can reach", name,
+			strings.Join(addresses, ", ")), cure)
 	}
 	return fine("own name", fmt.Sprintf("%s is %s", name, strings.Join(addresses, ", ")))
 }
@@ -63,7 +65,8 @@ func judgeSeedName(name string, addresses []string, err error) Finding {
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &dns) && !dns.IsNotFound:
-		return bad("seed name", fmt.Sprintf("the master's name %s could not be looked up: %s", name, dns.Err), "see this host's name server (/etc/resolv.conf), or "+cure)
+		return bad("seed name", fmt.Sprintf("the master's name %s could not be looked up: %s", name, dns.Err),
+			"see this host's name server (/etc/resolv.conf), or "+cure)
 	case err != nil:
 		return bad("seed name", fmt.Sprintf("the master's name %s has no address: %v", name, err), cure)
 	}
@@ -74,10 +77,12 @@ func judgeSeedName(name string, addresses []string, err error) Finding {
 func (h Host) checkMasterPorts(ctx context.Context) []Finding {
 	checks := []func() Finding{
 		func() Finding {
-			return judgePortOfMaster("master's api", h.seedAddress(h.Ports.API), h.handshake(ctx, h.seedAddress(h.Ports.API)))
+			return judgePortOfMaster("master's api", h.seedAddress(h.Ports.API),
+				h.handshake(ctx, h.seedAddress(h.Ports.API)))
 		},
 		func() Finding {
-			return judgePortOfMaster("master's nats", h.seedAddress(h.Ports.NATS), h.handshake(ctx, h.seedAddress(h.Ports.NATS)))
+			return judgePortOfMaster("master's nats", h.seedAddress(h.Ports.NATS),
+				h.handshake(ctx, h.seedAddress(h.Ports.NATS)))
 		},
 		func() Finding {
 			c, err := dial(ctx, "tcp", h.seedAddress(h.Ports.Gossip))
@@ -121,7 +126,8 @@ func (h Host) handshake(ctx context.Context, address string) error {
 	}
 	// Names are not verified, because certificates contain the names of nodes, not of hosts. The
 	// chain is verified if this host has the cluster's CA.
-	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, VerifyConnection: h.verify})
+	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+		VerifyConnection: h.verify})
 	err = c.HandshakeContext(ctx)
 	var alert *net.OpError
 	switch timeout := net.Error(nil); {
@@ -141,7 +147,8 @@ func (h Host) verify(s tls.ConnectionState) error {
 	for _, c := range s.PeerCertificates[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: h.Roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: h.Roots, Intermediates: intermediates,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	return err
 }
 
@@ -155,20 +162,26 @@ func judgePortOfMaster(name, address string, err error) Finding {
 	case err == nil:
 		return fine(name, address+" answers")
 	case errors.Is(err, errSilent):
-		return bad(name, address+" takes connections and says nothing", "on "+host+" the master may hang (mlfnode service status), or a proxy stands before it: give the master's own address")
+		return bad(name, address+" takes connections and says nothing", "on "+host+
+			" the master may hang (mlfnode service status), or a proxy stands before it: give the master's own address")
 	case errors.As(err, &plain), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return bad(name, address+" answers, and not with TLS: another program has that port, or a proxy stands in between",
+		return bad(name, address+
+			" answers, and not with TLS: another program has that port, or a proxy stands in between",
 			"on "+host+": ss -ltnp 'sport = :"+port+"'; and compare `ports:` in node.yaml on both hosts")
 	case errors.As(err, &authority):
-		return bad(name, address+" shows the certificate of another cluster", "if the master was set up again, join again with a token that it prints: mlfnode token")
+		return bad(name, address+" shows the certificate of another cluster",
+			"if the master was set up again, join again with a token that it prints: mlfnode token")
 	case errors.As(err, &invalid):
 		return bad(name, address+": "+invalid.Error(), "compare the clocks of both hosts: timedatectl")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return bad(name, address+" refuses connections: nothing listens there, or a firewall rejects", "on "+host+": mlfnode service status; then compare `ports:` and `bind:` in node.yaml; then "+openPort(port, "tcp"))
+		return bad(name, address+" refuses connections: nothing listens there, or a firewall rejects", "on "+host+
+			": mlfnode service status; then compare `ports:` and `bind:` in node.yaml; then "+openPort(port, "tcp"))
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return bad(name, "no way leads to "+address+": "+err.Error(), "ip route get "+host+"; a network or VPN may be down, or the address wrong")
+		return bad(name, "no way leads to "+address+": "+err.Error(), "ip route get "+host+
+			"; a network or VPN may be down, or the address wrong")
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return bad(name, address+" does not answer: a firewall drops what is sent, or the host is down", "ping "+host+"; if that answers, on "+host+": "+openPort(port, "tcp"))
+		return bad(name, address+" does not answer: a firewall drops what is sent, or the host is down",
+			"ping "+host+"; if that answers, on "+host+": "+openPort(port, "tcp"))
 	}
 	return bad(name, address+": "+err.Error(), "try: curl -kv https://"+address)
 }
@@ -205,7 +218,8 @@ func sendDatagram(ctx context.Context, address string) error {
 func judgeDatagram(address string, err error) Finding {
 	host, port, _ := net.SplitHostPort(address)
 	if err != nil {
-		return warn("master's gossip, udp", address+" refuses datagrams: "+err.Error(), "deaths are then noticed by TCP alone, later; on "+host+": "+openPort(port, "udp"))
+		return warn("master's gossip, udp", address+" refuses datagrams: "+err.Error(),
+			"deaths are then noticed by TCP alone, later; on "+host+": "+openPort(port, "udp"))
 	}
 	return fine("master's gossip, udp", address+" does not refuse datagrams")
 }

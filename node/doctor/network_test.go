@@ -86,7 +86,8 @@ func TestReachNoTLS(t *testing.T) {
 	t.Cleanup(plain.Close)
 	silent := listenPort(t, func(c net.Conn) { io.Copy(io.Discard, c) })
 	closing := listenPort(t, func(c net.Conn) { c.Close() })
-	h := Host{Seed: "127.0.0.1", Ports: Ports{API: plain.Listener.Addr().(*net.TCPAddr).Port, NATS: silent, Gossip: closing}}
+	h := Host{Seed: "127.0.0.1", Ports: Ports{API: plain.Listener.Addr().(*net.TCPAddr).Port, NATS: silent,
+		Gossip: closing}}
 	found := h.checkMasterPorts(t.Context())
 	want(t, found[0], Bad, "not with TLS", "ss -ltnp")
 	want(t, found[1], Bad, "says nothing", "may hang")
@@ -116,7 +117,8 @@ func TestReachSilence(t *testing.T) {
 		outside(t)
 		return
 	}
-	for _, line := range []string{"link set lo up", "link add void type veth peer name end", "addr add 10.9.9.1/24 dev void",
+	for _, line := range []string{"link set lo up", "link add void type veth peer name end",
+		"addr add 10.9.9.1/24 dev void",
 		"link set void up", "link set end up", "neigh add 10.9.9.2 lladdr 02:00:00:00:00:02 dev void nud permanent"} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v %s", line, err, out)

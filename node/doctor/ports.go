@@ -49,9 +49,11 @@ func TakenPorts(h Host) []TakenPort {
 
 // checkPorts checks whether the node can listen on its ports.
 func (h Host) checkPorts() []Finding {
-	wanted := []port{{"gossip port", "tcp", h.Ports.Gossip, "ports.gossip"}, {"gossip port", "udp", h.Ports.Gossip, "ports.gossip"}}
+	wanted := []port{{"gossip port", "tcp", h.Ports.Gossip, "ports.gossip"},
+		{"gossip port", "udp", h.Ports.Gossip, "ports.gossip"}}
 	if h.Master {
-		wanted = append(wanted, port{"api port", "tcp", h.Ports.API, "ports.api"}, port{"nats port", "tcp", h.Ports.NATS, "ports.nats"})
+		wanted = append(wanted, port{"api port", "tcp", h.Ports.API, "ports.api"},
+			port{"nats port", "tcp", h.Ports.NATS, "ports.nats"})
 	}
 	found := make([]Finding, len(wanted))
 	for i, p := range wanted {
@@ -111,7 +113,8 @@ func (h Host) judgePort(p port, err error) Finding {
 	label := fmt.Sprintf("%s %d/%s", p.name, p.number, p.network)
 	switch {
 	case err == nil && h.Running:
-		return bad(label, "the node runs and does not listen on it", "look into the node's log; its settings may name another port")
+		return bad(label, "the node runs and does not listen on it",
+			"look into the node's log; its settings may name another port")
 	case err == nil:
 		return fine(label, "free")
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -127,9 +130,11 @@ func (h Host) judgePort(p port, err error) Finding {
 		}
 		return bad(label, "held by "+holder, fmt.Sprintf("end that program, or set %s in node.yaml", p.setting))
 	case errors.Is(err, syscall.EACCES):
-		return bad(label, "this user may not listen on it", fmt.Sprintf("choose a port from 1024 on with %s in node.yaml", p.setting))
+		return bad(label, "this user may not listen on it",
+			fmt.Sprintf("choose a port from 1024 on with %s in node.yaml", p.setting))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return bad(label, h.Bind+" is not an address of this host", "correct `bind:` in node.yaml; `ip addr` lists the addresses")
+		return bad(label, h.Bind+" is not an address of this host",
+			"correct `bind:` in node.yaml; `ip addr` lists the addresses")
 	}
 	return bad(label, err.Error(), fmt.Sprintf("choose another port with %s in node.yaml", p.setting))
 }
@@ -165,7 +170,8 @@ var listenState = map[string]string{"tcp": "0A", "udp": "07"}
 func socketInode(table, network, bind string, number int) string {
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
-		if len(f) > 9 && f[3] == listenState[network] && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) && conflicts(f[1], bind) {
+		if len(f) > 9 && f[3] == listenState[network] && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) &&
+			conflicts(f[1], bind) {
 			return f[9]
 		}
 	}

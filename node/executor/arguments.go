@@ -17,7 +17,8 @@ func ArgumentsTooLong(a *Attempt) string {
 			n += uint64(len(s)) + 1
 		}
 	}
-	return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(n))
+	return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file",
+		humanize.IBytes(n))
 }
 
 // maxString is the longest argument or variable that the kernel accepts, with its final zero

@@ -83,7 +83,8 @@ func OutOfMemory(limit, peak int64) string {
 	if limit <= 0 {
 		return fmt.Sprintf("ran out of memory: the kernel killed it when it used %s", humanize.IBytes(uint64(peak)))
 	}
-	return fmt.Sprintf("ran out of memory: its limit is %s and it used %s", humanize.IBytes(uint64(limit)), humanize.IBytes(uint64(peak)))
+	return fmt.Sprintf("ran out of memory: its limit is %s and it used %s", humanize.IBytes(uint64(limit)),
+		humanize.IBytes(uint64(peak)))
 }
 
 // brief formats 2h as "2h" instead of "2h0m0s".

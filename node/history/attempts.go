@@ -73,7 +73,9 @@ func (f *fold) readFirst(g *sweepFold, r *trialInFold) error {
 
 // recordAttempt stores an attempt that the trial's row no longer describes: one that another has
 // replaced, or one that came second.
-func (g *sweepFold) recordAttempt(before *grid.Trial, r *trialInFold, change grid.Change, node grid.NodeID, e *grid.Event) error {
+func (g *sweepFold) recordAttempt(
+	before *grid.Trial, r *trialInFold, change grid.Change, node grid.NodeID, e *grid.Event,
+) error {
 	id := rowID(g.sweep.Number, before.Index)
 	if change == grid.Superseded {
 		a := Attempt{Number: e.Attempt, Run: e.Run, Node: node, Outcome: IsSuperseded, Ended: e.Time, Result: *e.Result}
@@ -142,7 +144,8 @@ func (f *fold) storeAttempt(trial int64, a *Attempt) error {
 	if err != nil {
 		return fmt.Errorf("pack attempt %d: %w", a.Number, err)
 	}
-	f.attempts = append(f.attempts, trial, a.Run, int64(a.Number), f.d.numbers[a.Node], string(a.Outcome), a.Ended, string(result))
+	f.attempts = append(f.attempts, trial, a.Run, int64(a.Number), f.d.numbers[a.Node], string(a.Outcome), a.Ended,
+		string(result))
 	if len(f.attempts) < attemptRows*attemptColumns {
 		return nil
 	}
@@ -164,7 +167,8 @@ func (f *fold) flushAttempts() error {
 
 // currentAttempt returns the attempt that a trial's row describes.
 func currentAttempt(t *grid.Trial) Attempt {
-	a := Attempt{Number: t.Attempt, Run: t.Run, Node: t.Node, Started: t.Result.Started, Ended: t.Ended, Result: t.Result}
+	a := Attempt{Number: t.Attempt, Run: t.Run, Node: t.Node, Started: t.Result.Started, Ended: t.Ended,
+		Result: t.Result}
 	switch {
 	case t.State == grid.Running:
 		a.Outcome = IsRunning
@@ -215,7 +219,8 @@ func (d *reader) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt
 		return nil, err
 	}
 	all = slices.DeleteFunc(all, func(a Attempt) bool { return a.Number == 0 && a.Run == "" })
-	rows, err := d.read.QueryContext(ctx, "SELECT run, number, node, outcome, ended, result FROM attempt WHERE trial = ?",
+	rows, err := d.read.QueryContext(ctx,
+		"SELECT run, number, node, outcome, ended, result FROM attempt WHERE trial = ?",
 		rowID(s.Number, id.Index))
 	if err != nil {
 		return nil, err

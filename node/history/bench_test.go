@@ -27,7 +27,8 @@ func benchStream(r *rand.Rand, index int64) []Stored {
 		b := &grid.Batch{Sweep: "s-1", Node: grid.NodeID("node-" + strconv.Itoa(r.IntN(8)))}
 		for range benchBatch {
 			wall := int64(r.ExpFloat64() * 1e6)
-			e := grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: fmt.Sprintf("%s.3.%d", b.Node, index), Time: 2e15 + index*100 + wall}
+			e := grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: fmt.Sprintf("%s.3.%d", b.Node, index),
+				Time: 2e15 + index*100 + wall}
 			e.Result = &grid.Result{
 				Started: e.Time - wall, Usage: grid.Usage{Wall: wall, CPU: wall * 9 / 10, Memory: 1e7 + r.Int64N(1e6)},
 				Metrics: grid.Metric{"accuracy": float(r.Float64()), "loss": float(r.ExpFloat64())},
@@ -115,7 +116,8 @@ func BenchmarkList(b *testing.B) {
 		{"cpu/offset", Query{Sort: SortCPU, Limit: 50, Offset: benchTrials / 2}, 50},
 		{"metric/offset", Query{Sort: "accuracy", Limit: 50, Offset: benchTrials / 2}, 50},
 		{"metric/after", Query{Sort: "accuracy", Limit: 50, After: &Cursor{Index: benchTrials / 2, Value: 0.5}}, 50},
-		{"attempts/after", Query{Sort: SortAttempts, Limit: 50, After: &Cursor{Index: benchTrials / 2, Value: int64(1)}}, 50},
+		{"attempts/after", Query{Sort: SortAttempts, Limit: 50,
+			After: &Cursor{Index: benchTrials / 2, Value: int64(1)}}, 50},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
@@ -141,7 +143,8 @@ func BenchmarkList(b *testing.B) {
 	})
 	b.Run("ranges", func(b *testing.B) {
 		for b.Loop() {
-			if left, err := d.Remaining(b.Context(), "s-1"); err != nil || len(left.Open) > 0 || left.Terminal.Count() != benchTrials {
+			if left, err := d.Remaining(b.Context(), "s-1"); err != nil || len(left.Open) > 0 ||
+				left.Terminal.Count() != benchTrials {
 				b.Fatalf("got %d open, %v, want none", len(left.Open), err)
 			}
 		}
@@ -174,7 +177,8 @@ func BenchmarkRestart(b *testing.B) {
 				" INSERT INTO trial SELECT id + n * %d, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail"+
 				" FROM n, trial WHERE id BETWEEN %d AND %d ORDER BY n, id",
 				block, to-1, 2*blockTrials, rowID(number, 0), rowID(number, blockTrials-1)))
-			for at := block * 2 * blockTrials / bitmapTrials; err == nil && at <= (to-1)*2*blockTrials/bitmapTrials; at++ {
+			for at := block * 2 * blockTrials / bitmapTrials; err == nil &&
+				at <= (to-1)*2*blockTrials/bitmapTrials; at++ {
 				err = d.w.run(putKnown, rowID(number, at*bitmapTrials)>>bitmapBits, bits)
 			}
 			return err
@@ -228,8 +232,10 @@ func BenchmarkFoldRetry(b *testing.B) {
 			all := &grid.Batch{Sweep: "s-1", Node: "node-1"}
 			for i := lo; i < lo+benchBatch; i++ {
 				at := 2e15 + i*100 + int64(attempt)*1e10
-				e := grid.Event{Kind: grid.Finished, Index: i, Attempt: attempt, Run: fmt.Sprintf("node-1.%d.%d", attempt, i), Time: at}
-				e.Result = &grid.Result{Class: class, Started: at - 1000, Usage: grid.Usage{Wall: 1000, CPU: 900, Memory: 1 << 20}}
+				e := grid.Event{Kind: grid.Finished, Index: i, Attempt: attempt,
+					Run: fmt.Sprintf("node-1.%d.%d", attempt, i), Time: at}
+				e.Result = &grid.Result{Class: class, Started: at - 1000,
+					Usage: grid.Usage{Wall: 1000, CPU: 900, Memory: 1 << 20}}
 				if class != grid.ClassNone {
 					e.Result.ExitCode, e.Result.Reason = 1, "exit code 1"
 				}
@@ -241,7 +247,9 @@ func BenchmarkFoldRetry(b *testing.B) {
 	for range b.N {
 		fold("first", ended(1, grid.ClassExit), benchBatch)
 		fold("reopened", func(lo int64) *grid.Batch {
-			return &grid.Batch{Sweep: "s-1", Events: []grid.Event{{Kind: grid.ReopenedRange, Index: lo, End: min(lo+20_000, benchTrials), Time: 3e15}}}
+			return &grid.Batch{Sweep: "s-1",
+				Events: []grid.Event{{Kind: grid.ReopenedRange, Index: lo, End: min(lo+20_000, benchTrials),
+					Time: 3e15}}}
 		}, 20_000)
 		fold("second", ended(2, grid.ClassNone), benchBatch)
 	}

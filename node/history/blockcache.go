@@ -219,7 +219,8 @@ func (c *blockCache) readBlock(b *trialBlock) error {
 			if !ok || col == columnSmall || !fits {
 				return fmt.Errorf("piece of block %d: %w", b.id, errDamaged)
 			}
-			b.floats[col-ColumnStarted], b.lossy[col-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials), data), !whole
+			b.floats[col-ColumnStarted], b.lossy[col-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials),
+				data), !whole
 			return nil
 		})
 		if err != nil || col == columnSmall && !found {
@@ -363,7 +364,8 @@ func (x *index) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 			continue // it is being removed
 		}
 		b := &trialBlock{id: id}
-		text := fmt.Sprintf("SELECT %s FROM trial WHERE id BETWEEN %d AND %d", readColumns, id<<blockBits, id<<blockBits+blockTrials-1)
+		text := fmt.Sprintf("SELECT %s FROM trial WHERE id BETWEEN %d AND %d", readColumns, id<<blockBits,
+			id<<blockBits+blockTrials-1)
 		err := x.w.each(text, func(v []driver.Value) error {
 			t, err := x.decodeTrial(v, &s.overlay)
 			if err != nil {

@@ -78,7 +78,8 @@ func (d *reader) readColumns(
 	n := len(c.Blocks) * blockTrials
 	for _, w := range missing {
 		if w == columnSmall {
-			c.State, c.Attempts, c.Class, c.Cause = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n)
+			c.State, c.Attempts, c.Class, c.Cause = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8,
+				n)
 			c.Node = make([]uint16, n)
 			continue
 		}

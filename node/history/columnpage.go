@@ -64,7 +64,8 @@ func (l *listing) hasTexts(ctx context.Context) (bool, error) {
 	}
 	lo, hi := rowID(l.sweep.Number, 0)>>blockBits, rowID(l.sweep.Number, maxIndex)>>blockBits
 	found, err := queryAll(ctx, l.d.read, nil, scanInt,
-		fmt.Sprintf("SELECT id FROM block WHERE id BETWEEN %d AND %d AND value = %d AND typeof(hi) = 'blob' LIMIT 1", lo, hi, value))
+		fmt.Sprintf("SELECT id FROM block WHERE id BETWEEN %d AND %d AND value = %d AND typeof(hi) = 'blob' LIMIT 1",
+			lo, hi, value))
 	return len(found) > 0, err
 }
 
@@ -132,7 +133,9 @@ func (p *columnPage) sortRows() {
 }
 
 // collectKeys reads some rows into keys and rows, and returns how many it has written.
-func (p *columnPage) collectKeys(span parallel.Span, wanted *[math.MaxUint8 + 1]bool, keys []uint32, rows []int32) (n int, missing []int32) {
+func (p *columnPage) collectKeys(
+	span parallel.Span, wanted *[math.MaxUint8 + 1]bool, keys []uint32, rows []int32,
+) (n int, missing []int32) {
 	zero := p.column == ColumnWall || p.column == ColumnCPU // where 0 is none
 	for i := span.Lo; i < span.Hi; i++ {
 		s := p.c.State[i]
@@ -227,7 +230,9 @@ func (p *columnPage) rounded(value any) float32 {
 
 // rowsAmongTies returns the ids of up to limit of some rows in their order, without those before
 // the page: before place from among all, or before the cursor.
-func (p *columnPage) rowsAmongTies(ctx context.Context, span parallel.Span, from, limit int) (ids []int64, ok bool, err error) {
+func (p *columnPage) rowsAmongTies(
+	ctx context.Context, span parallel.Span, from, limit int,
+) (ids []int64, ok bool, err error) {
 	after, among := p.l.q.After, p.order.rows[span.Lo:span.Hi]
 	unknown := p.inexactRows(among)
 	if len(unknown) > maxTies {

@@ -23,7 +23,8 @@ const folderEnv = "MLF_TEST_FOLDER"
 // every process.
 func streamBatch(seq uint64) Stored {
 	r := rand.New(rand.NewPCG(seq, 1))
-	b := &grid.Batch{Sweep: grid.SweepID("a-" + strconv.Itoa(1+r.IntN(2))), Node: grid.NodeID("n" + strconv.Itoa(r.IntN(4)))}
+	b := &grid.Batch{Sweep: grid.SweepID("a-" + strconv.Itoa(1+r.IntN(2))),
+		Node: grid.NodeID("n" + strconv.Itoa(r.IntN(4)))}
 	for i := range 20 {
 		e := finished(int64(seq)+r.Int64N(30), fmt.Sprintf(`{"loss": %d}`, r.IntN(100)))
 		e.Run, e.Attempt, e.Time = fmt.Sprintf("%d-%d", seq, i), 1+r.IntN(3), int64(seq)*100+int64(i)

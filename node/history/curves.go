@@ -73,7 +73,8 @@ func (f *fold) storeCurves(g *sweepFold, index int64, run string, curves grid.Cu
 		if _, err := curves[name].Points(); err != nil || !known || n >= grid.MaxCurves {
 			continue
 		}
-		if err := f.d.w.run(putCurve, rowID(g.sweep.Number, index), int64(place), run, []byte(curves[name])); err != nil {
+		if err := f.d.w.run(putCurve, rowID(g.sweep.Number, index), int64(place), run,
+			[]byte(curves[name])); err != nil {
 			return err
 		}
 		g.sweep.Curved = true
@@ -127,7 +128,9 @@ func (d *reader) TrialCurves(ctx context.Context, id grid.TrialID) ([]Curve, err
 
 // Curves returns the curves of a metric of those of these trials that have one, of the attempts
 // that give them their states.
-func (d *reader) Curves(ctx context.Context, id grid.SweepID, metric string, trials []int64) (map[int64][]grid.Point, error) {
+func (d *reader) Curves(
+	ctx context.Context, id grid.SweepID, metric string, trials []int64,
+) (map[int64][]grid.Point, error) {
 	s := d.sweep(id)
 	if s == nil || !s.Curved {
 		return nil, nil
@@ -153,7 +156,9 @@ func (d *reader) Curves(ctx context.Context, id grid.SweepID, metric string, tri
 	return all, nil
 }
 
-func (d *reader) eachCurve(ctx context.Context, fn func(trial int64, metric int, run string, points []grid.Point), text string, args ...any) error {
+func (d *reader) eachCurve(
+	ctx context.Context, fn func(trial int64, metric int, run string, points []grid.Point), text string, args ...any,
+) error {
 	rows, err := d.read.QueryContext(ctx, text, args...)
 	if err != nil {
 		return err

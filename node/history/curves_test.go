@@ -68,20 +68,23 @@ func TestCurves(t *testing.T) {
 	}
 	fold := func(d *DB, events ...grid.Event) {
 		t.Helper()
-		if _, err := d.Fold(t.Context(), []Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: "s-1", Node: "n", Events: events}}}, retried); err != nil {
+		if _, err := d.Fold(t.Context(),
+			[]Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: "s-1", Node: "n", Events: events}}}, retried); err != nil {
 			t.Fatal(err)
 		}
 	}
 	point := func(v float32) []grid.Point { return []grid.Point{{Step: 1, Value: v}, {Step: 2, Value: v}} }
 	events := []grid.Event{
 		event(grid.Started, "a", 1, 10), curved(told, "loss", point(1)...), curved(failed, "loss", point(2)...), second,
-		curved(told2, "loss", point(3)...), lost, third, back, curved(won, "loss", point(4)...), curved(late, "loss", point(5)...),
+		curved(told2, "loss", point(3)...), lost, third, back, curved(won, "loss", point(4)...), curved(late, "loss",
+			point(5)...),
 	}
 	wants := [][]string{
 		{}, {"a loss [{1 1} {2 1}]"}, {"a loss [{1 2} {2 2}]"}, {"a loss [{1 2} {2 2}]"},
 		{"b loss [{1 3} {2 3}]", "a loss [{1 2} {2 2}]"}, {"b loss [{1 3} {2 3}]", "a loss [{1 2} {2 2}]"},
 		{"a loss [{1 2} {2 2}]", "b loss [{1 3} {2 3}]"}, {"b loss [{1 3} {2 3}]", "a loss [{1 2} {2 2}]"},
-		{"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]"}, {"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]", "c loss [{1 5} {2 5}]"},
+		{"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]"}, {"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]",
+			"c loss [{1 5} {2 5}]"},
 	}
 	for i, e := range events {
 		fold(d, e)
@@ -114,7 +117,8 @@ func TestCurves(t *testing.T) {
 func TestStrangeCurves(t *testing.T) {
 	d := open(t)
 	e := finished(1, `{"loss": 1, "acc": 2}`)
-	e.Result.Curves = grid.Curves{"acc": []byte("nonsense"), "loss": grid.PackCurve([]grid.Point{{Step: 1, Value: 1}}), "": nil, "unknown": grid.PackCurve(nil)}
+	e.Result.Curves = grid.Curves{"acc": []byte("nonsense"), "loss": grid.PackCurve([]grid.Point{{Step: 1, Value: 1}}),
+		"": nil, "unknown": grid.PackCurve(nil)}
 	for i := range 100 {
 		e.Result.Curves[fmt.Sprint("x", i)] = grid.PackCurve([]grid.Point{{Step: 1, Value: 1}})
 	}
@@ -183,7 +187,8 @@ func TestHistoryOfEarlierVersions(t *testing.T) {
 		"UPDATE sweep SET summary = json_set(summary, '$.known', json('[[0, %[1]d], [%[1]d, %[2]d]]')) WHERE id = 'a-1';", blockTrials, 2*blockTrials)
 	ended := known + fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", chunkIDBits, ColumnEnded)
 	for version, drop := range map[int]string{
-		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended + "DROP TABLE sample;", withoutEnded: ended,
+		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended +
+			"DROP TABLE sample;", withoutEnded: ended,
 		withoutKnown: known, withoutStream: stream, withoutReopened: reopened, withoutOverlay: overlay,
 	} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) { checkEarlier(t, version, drop) })

@@ -124,7 +124,8 @@ func TestDamageFoundLater(t *testing.T) {
 			d = openAt(t, path)
 			defer mustClose(t, d)
 			if d.Applied() != 0 || !exists(path+asideSuffix) {
-				t.Errorf("opened again: got sequence %d and old file kept %t, want 0 and true", d.Applied(), exists(path+asideSuffix))
+				t.Errorf("opened again: got sequence %d and old file kept %t, want 0 and true", d.Applied(),
+					exists(path+asideSuffix))
 			}
 		})
 	}
@@ -226,7 +227,8 @@ func TestFullDisk(t *testing.T) {
 		t.Error("a full disk was taken for damage")
 	}
 	for range 3 {
-		if _, err := d.Fold(t.Context(), []Stored{streamBatch(d.Applied() + 1)}, retryPolicy); err != nil && err.Error() != want {
+		if _, err := d.Fold(t.Context(), []Stored{streamBatch(d.Applied() + 1)}, retryPolicy); err != nil &&
+			err.Error() != want {
 			t.Errorf("again: got %v, want %s", err, want)
 		}
 	}
@@ -260,7 +262,8 @@ func TestRemovedSweepStaysAway(t *testing.T) {
 	if got := listSweep(t, d, "a-1"); len(got.Trials) > 0 || got.Counts != (Counts{}) || len(got.Terminal) > 0 {
 		t.Errorf("a removed sweep came back: %+v", got)
 	}
-	for _, rows := range []string{"trial WHERE id >> 42", "attempt WHERE trial >> 42", "block WHERE id >> 33", "stale WHERE block >> 33",
+	for _, rows := range []string{"trial WHERE id >> 42", "attempt WHERE trial >> 42", "block WHERE id >> 33",
+		"stale WHERE block >> 33",
 		"cause WHERE id >> 8", "piece WHERE (id & ((1 << 54) - 1)) >> 33"} {
 		left, err := d.w.integer("SELECT count(*) FROM " + rows + " NOT IN (SELECT number FROM sweep)")
 		if left != 0 || err != nil {

@@ -156,7 +156,8 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	}
 	if parts&partAway != 0 {
 		for range p.readLength() {
-			t.Away = append(t.Away, grid.AwayRun{Run: p.readText(), Attempt: int(p.readNumber()), Class: grid.Class(p.readText())})
+			t.Away = append(t.Away, grid.AwayRun{Run: p.readText(), Attempt: int(p.readNumber()),
+				Class: grid.Class(p.readText())})
 		}
 	}
 	if parts&partCause != 0 {
@@ -165,7 +166,8 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 			r.Devices = append(r.Devices, p.readText())
 		}
 		for range p.readLength() {
-			r.Usage.GPU = append(r.Usage.GPU, grid.DeviceUse{UUID: p.readText(), Peak: p.readNumber(), Busy: int(p.readNumber())})
+			r.Usage.GPU = append(r.Usage.GPU,
+				grid.DeviceUse{UUID: p.readText(), Peak: p.readNumber(), Busy: int(p.readNumber())})
 		}
 	}
 	if !p.bad && len(p.rest) > 0 {

@@ -105,7 +105,8 @@ func (c *causeTable) record(t *grid.Trial) {
 func (c *causeTable) store(w *writer, sweep int64) error {
 	for _, id := range c.dirty {
 		k := &c.list[id-1]
-		if err := w.run(putCause, sweep<<8|int64(id), string(k.Class), k.Signature, k.Count, k.First, k.Last, k.Trial); err != nil {
+		if err := w.run(putCause, sweep<<8|int64(id), string(k.Class), k.Signature, k.Count, k.First, k.Last,
+			k.Trial); err != nil {
 			return err
 		}
 	}
@@ -138,7 +139,8 @@ func loadCauses(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
 		if !ok1 || !ok2 || int(id) != len(s.causes.list)+1 {
 			return errDamaged
 		}
-		s.causes.add(Cause{ID: id, Class: grid.Class(class), Signature: signature, Count: n[1], First: n[2], Last: n[3], Trial: n[4]})
+		s.causes.add(Cause{ID: id, Class: grid.Class(class), Signature: signature, Count: n[1], First: n[2], Last: n[3],
+			Trial: n[4]})
 		return nil
 	})
 }

@@ -16,7 +16,9 @@ import (
 // returns what changed. It skips batches that have been applied already, and those of a sweep
 // without a policy: it has been removed. After an error nothing is applied, and the same batches
 // may be folded again.
-func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID) (Policy, bool)) ([]Transition, error) {
+func (d *DB) Fold(
+	ctx context.Context, stored []Stored, policy func(grid.SweepID) (Policy, bool),
+) ([]Transition, error) {
 	d.writeMu.Lock()
 	defer d.writeMu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -33,7 +35,8 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 			events += len(s.Batch.Events)
 		}
 	}
-	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}, changed: make([]Transition, 0, events)}
+	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{},
+		changed: make([]Transition, 0, events)}
 	err := d.w.transaction(func() error { return f.foldAll(stored) })
 	d.blocks.transactionEnded(func() {
 		if err == nil {
@@ -195,7 +198,8 @@ func (g *sweepFold) foldEvent(node grid.NodeID, e *grid.Event) error {
 	}
 	if e.Index < 0 || e.Index > maxIndex || (g.policy.Count > 0 && e.Index >= g.policy.Count) {
 		if g.f.d.isFirstStranger(g.sweep.ID) {
-			g.f.d.log.Warn("skipping events of trials that the sweep does not have", "sweep", g.sweep.ID, "trial", e.Index,
+			g.f.d.log.Warn("skipping events of trials that the sweep does not have", "sweep", g.sweep.ID, "trial",
+				e.Index,
 				"trials", g.policy.Count, "node", node)
 		}
 		return nil
@@ -230,7 +234,8 @@ func (g *sweepFold) foldEvent(node grid.NodeID, e *grid.Event) error {
 		}
 	}
 	if change == grid.Reopen {
-		if err := g.sweep.overlay.remove(g.f.d.w, g.sweep.Number, ranges.Range{Lo: t.Index, Hi: t.Index + 1}); err != nil {
+		if err := g.sweep.overlay.remove(g.f.d.w, g.sweep.Number,
+			ranges.Range{Lo: t.Index, Hi: t.Index + 1}); err != nil {
 			return err
 		}
 	}
@@ -370,7 +375,8 @@ const maxReadGap = 3
 func (g *sweepFold) readKnownTrials(events []grid.Event) error {
 	var known []int64
 	for i := range events {
-		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil && !g.isAgain(e) {
+		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil &&
+			!g.isAgain(e) {
 			known = append(known, e.Index)
 		}
 	}
@@ -431,7 +437,8 @@ func (g *sweepFold) storeTrials() error {
 		return err
 	}
 	for _, r := range g.dirty {
-		if err := g.f.storeCurves(g, r.trial.Index, "", r.trial.Result.Curves, r.trial.State != grid.Running); err != nil {
+		if err := g.f.storeCurves(g, r.trial.Index, "", r.trial.Result.Curves,
+			r.trial.State != grid.Running); err != nil {
 			return err
 		}
 	}

@@ -67,7 +67,8 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 		}
 		c.Ended = max(c.Ended, t.Ended)
 	case grid.Reopen:
-		m.changed = append(m.changed, Transition{Sweep: id, Index: t.Index, End: t.Index + 1, Change: change, State: grid.Pending, Attempts: t.Attempts})
+		m.changed = append(m.changed, Transition{Sweep: id, Index: t.Index, End: t.Index + 1, Change: change,
+			State: grid.Pending, Attempts: t.Attempts})
 		return
 	default:
 		return
@@ -94,15 +95,18 @@ func (m *model) listing(id grid.SweepID) (trials []grid.Trial, counts Counts) {
 }
 
 func newModel(t *rapid.T) *model {
-	m := &model{policies: map[grid.SweepID]Policy{}, trials: map[grid.SweepID]map[int64]*grid.Trial{}, counts: map[grid.SweepID]*Counts{}}
+	m := &model{policies: map[grid.SweepID]Policy{}, trials: map[grid.SweepID]map[int64]*grid.Trial{},
+		counts: map[grid.SweepID]*Counts{}}
 	for _, id := range []grid.SweepID{"a-1", "b-1"} { // gone-1 is unknown
-		m.policies[id] = Policy{Retries: rapid.MapOf(rapid.SampledFrom(classes()), rapid.IntRange(0, 2)).Draw(t, "policy"), Metric: "loss"}
+		m.policies[id] = Policy{Retries: rapid.MapOf(rapid.SampledFrom(classes()), rapid.IntRange(0, 2)).Draw(t,
+			"policy"), Metric: "loss"}
 	}
 	return m
 }
 
 func classes() []grid.Class {
-	return []grid.Class{grid.ClassNone, grid.ClassExit, grid.ClassExit, grid.ClassMemory, grid.ClassLost, grid.ClassCancel, grid.ClassHalt}
+	return []grid.Class{grid.ClassNone, grid.ClassExit, grid.ClassExit, grid.ClassMemory, grid.ClassLost,
+		grid.ClassCancel, grid.ClassHalt}
 }
 
 // from is an event with its place in the stream.
@@ -148,7 +152,8 @@ func anyRun(t *rapid.T, run string) []from {
 
 func anyMetrics(t *rapid.T) grid.Metric {
 	value := rapid.Custom(func(t *rapid.T) json.RawMessage {
-		return json.RawMessage(rapid.SampledFrom([]string{"0.5", "1e-3", "-2", "12345678901234567890", `"nan"`, "true", "null", `[1, 2]`}).Draw(t, "value"))
+		return json.RawMessage(rapid.SampledFrom([]string{"0.5", "1e-3", "-2", "12345678901234567890", `"nan"`, "true",
+			"null", `[1, 2]`}).Draw(t, "value"))
 	})
 	return rapid.MapOfN(rapid.SampledFrom([]string{"loss", "a/b", `q"<\`, "ä"}), value, 0, 3).Draw(t, "metrics")
 }
@@ -156,16 +161,20 @@ func anyMetrics(t *rapid.T) grid.Metric {
 func anyResult(t *rapid.T, started int64) *grid.Result {
 	r := &grid.Result{Class: rapid.SampledFrom(classes()).Draw(t, "class"), Started: started, Metrics: anyMetrics(t)}
 	if r.Class != grid.ClassNone {
-		r.Rule, r.Device = rapid.SampledFrom([]string{"", "cuda_oom/2"}).Draw(t, "rule"), rapid.SampledFrom([]string{"", "GPU-1"}).Draw(t, "device")
+		r.Rule, r.Device = rapid.SampledFrom([]string{"", "cuda_oom/2"}).Draw(t,
+			"rule"), rapid.SampledFrom([]string{"", "GPU-1"}).Draw(t, "device")
 		r.ExitCode, r.Reason = rapid.IntRange(0, 255).Draw(t, "code"), rapid.String().Draw(t, "reason")
 	}
-	r.Usage = grid.Usage{Wall: rapid.Int64Min(0).Draw(t, "wall") >> 20, CPU: rapid.Int64Range(0, 9).Draw(t, "cpu"), Memory: rapid.Int64Min(0).Draw(t, "memory")}
+	r.Usage = grid.Usage{Wall: rapid.Int64Min(0).Draw(t, "wall") >> 20, CPU: rapid.Int64Range(0, 9).Draw(t, "cpu"),
+		Memory: rapid.Int64Min(0).Draw(t, "memory")}
 	if rapid.Bool().Draw(t, "gpus") {
 		r.Devices = []string{"GPU-1", "GPU-2"}
-		r.Usage.GPU = []grid.DeviceUse{{UUID: "GPU-1", Peak: rapid.Int64Range(0, 1<<40).Draw(t, "peak"), Busy: 100}, {UUID: "GPU-2"}}
+		r.Usage.GPU = []grid.DeviceUse{{UUID: "GPU-1", Peak: rapid.Int64Range(0, 1<<40).Draw(t, "peak"), Busy: 100},
+			{UUID: "GPU-2"}}
 	}
 	if rapid.Bool().Draw(t, "output") {
-		r.Log = grid.LogRef{First: 3, Last: 3 + rapid.Uint64Range(0, 9).Draw(t, "log"), Bytes: 100, Cut: rapid.Int64Range(0, 1).Draw(t, "cut")}
+		r.Log = grid.LogRef{First: 3, Last: 3 + rapid.Uint64Range(0, 9).Draw(t, "log"), Bytes: 100,
+			Cut: rapid.Int64Range(0, 1).Draw(t, "cut")}
 		r.Files = grid.FilesRef{Count: 2, Bytes: rapid.Int64Min(0).Draw(t, "files")}
 	}
 	r.Left = rapid.IntRange(0, 3).Draw(t, "left")
@@ -181,9 +190,11 @@ func anyStream(t *rapid.T) []Stored {
 		lists = append(lists, run)
 		if rapid.IntRange(0, 2).Draw(t, "reopen") == 0 {
 			again := run[0]
-			again.event = grid.Event{Kind: grid.Reopened, Index: run[0].event.Index, Time: rapid.Int64Range(60, 63).Draw(t, "reopened")}
+			again.event = grid.Event{Kind: grid.Reopened, Index: run[0].event.Index,
+				Time: rapid.Int64Range(60, 63).Draw(t, "reopened")}
 			if rapid.Bool().Draw(t, "neighbours") {
-				again.event.Kind, again.event.End = grid.ReopenedRange, again.event.Index+rapid.Int64Range(0, 70).Draw(t, "range")
+				again.event.Kind, again.event.End = grid.ReopenedRange, again.event.Index+
+					rapid.Int64Range(0, 70).Draw(t, "range")
 			}
 			lists = append(lists, []from{again})
 		}
@@ -200,12 +211,14 @@ func anyStream(t *rapid.T) []Stored {
 			lists = slices.Delete(lists, k, k+1)
 		}
 		sent = append(sent, next)
-		if n := len(stored); n > 0 && stored[n-1].Batch.Sweep == next.sweep && stored[n-1].Batch.Node == next.node && rapid.Bool().Draw(t, "join") {
+		if n := len(stored); n > 0 && stored[n-1].Batch.Sweep == next.sweep && stored[n-1].Batch.Node == next.node &&
+			rapid.Bool().Draw(t, "join") {
 			stored[n-1].Batch.Events = append(stored[n-1].Batch.Events, next.event)
 			continue
 		}
 		seq += rapid.Uint64Range(1, 3).Draw(t, "gap") // other messages have sequences in between
-		stored = append(stored, Stored{seq, &grid.Batch{Sweep: next.sweep, Node: next.node, Events: []grid.Event{next.event}}})
+		stored = append(stored, Stored{seq,
+			&grid.Batch{Sweep: next.sweep, Node: next.node, Events: []grid.Event{next.event}}})
 	}
 	return stored
 }
@@ -301,7 +314,8 @@ func checkSweep(t *rapid.T, m *model, got testListing, id grid.SweepID) {
 			open = append(open, trial.Index)
 		}
 		if inside := slices.ContainsFunc(got.Terminal, func(r ranges.Range) bool { return r.Lo <= trial.Index && trial.Index < r.Hi }); inside != trial.State.Terminal() {
-			t.Fatalf("%s/%d in state %s: in the terminal ranges %v: got %t", id, trial.Index, trial.State, got.Terminal, inside)
+			t.Fatalf("%s/%d in state %s: in the terminal ranges %v: got %t", id, trial.Index, trial.State, got.Terminal,
+				inside)
 		}
 		checkAttempts(t, &trial, got.Attempts[i])
 	}
@@ -335,7 +349,8 @@ func checkAttempts(t *rapid.T, trial *grid.Trial, attempts []Attempt) {
 		want[IsRunning] = 1
 	}
 	if outcomes[IsResult] != want[IsResult] || outcomes[IsRunning] != want[IsRunning] {
-		t.Fatalf("trial %d in state %s: got outcomes %v, want %v of results and running", trial.Index, trial.State, outcomes, want)
+		t.Fatalf("trial %d in state %s: got outcomes %v, want %v of results and running", trial.Index, trial.State,
+			outcomes, want)
 	}
 }
 
@@ -344,10 +359,13 @@ func checkAttempts(t *rapid.T, trial *grid.Trial, attempts []Attempt) {
 func TestTimesAreStored(t *testing.T) {
 	d := open(t)
 	started := grid.Event{Kind: grid.Started, Index: 4, Attempt: 1, Run: "r", Time: 10}
-	metrics := grid.Event{Kind: grid.Metrics, Index: 4, Attempt: 1, Run: "r", Time: 20, Metrics: grid.Metric{"loss": json.RawMessage("2")}}
-	older := grid.Event{Kind: grid.Metrics, Index: 4, Attempt: 1, Run: "r", Time: 15, Metrics: grid.Metric{"loss": json.RawMessage("9")}}
+	metrics := grid.Event{Kind: grid.Metrics, Index: 4, Attempt: 1, Run: "r", Time: 20,
+		Metrics: grid.Metric{"loss": json.RawMessage("2")}}
+	older := grid.Event{Kind: grid.Metrics, Index: 4, Attempt: 1, Run: "r", Time: 15,
+		Metrics: grid.Metric{"loss": json.RawMessage("9")}}
 	end := func(run string, number int) grid.Event {
-		return grid.Event{Kind: grid.Finished, Index: 4, Attempt: number, Run: run, Time: 30, Result: &grid.Result{Class: grid.ClassExit}}
+		return grid.Event{Kind: grid.Finished, Index: 4, Attempt: number, Run: run, Time: 30,
+			Result: &grid.Result{Class: grid.ClassExit}}
 	}
 	reopened := grid.Event{Kind: grid.Reopened, Index: 4, Time: 40}
 	for i, e := range []grid.Event{started, metrics, older, end("r", 1), reopened, end("s", 2), reopened} {
@@ -377,7 +395,8 @@ func TestTimesAreStored(t *testing.T) {
 func TestDeepMetrics(t *testing.T) {
 	d := open(t)
 	deep := strings.Repeat(`{"a":[`, 2000) + "1" + strings.Repeat("]}", 2000)
-	foldEvents(t, d, "a-1", finished(0, `{"loss":`+deep+`,"acc":1}`), finished(1, `{"loss":1,"acc":2}`), finished(2, `{"loss":[["[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\""]]}`))
+	foldEvents(t, d, "a-1", finished(0, `{"loss":`+deep+`,"acc":1}`), finished(1, `{"loss":1,"acc":2}`),
+		finished(2, `{"loss":[["[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\""]]}`))
 	for _, by := range []Sort{"loss", "acc"} {
 		var got []int64
 		var err error

@@ -62,7 +62,8 @@ func objectivePolicy(grid.SweepID) (Policy, bool) {
 // foldEvents folds one batch of one node.
 func foldEvents(t tester, d *DB, id grid.SweepID, events ...grid.Event) []Transition {
 	t.Helper()
-	changed, err := d.Fold(t.Context(), []Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: id, Node: "n", Events: events}}}, objectivePolicy)
+	changed, err := d.Fold(t.Context(),
+		[]Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: id, Node: "n", Events: events}}}, objectivePolicy)
 	if err != nil {
 		t.Fatalf("fold: %v", err)
 	}

@@ -25,7 +25,8 @@ func TestKnownIsWhatHasRows(t *testing.T) {
 			var events []grid.Event
 			for range rapid.IntRange(1, 3).Draw(t, "runs of trials") {
 				lo := rapid.Int64Range(0, 3).Draw(t, "chunk")*bitmapTrials + rapid.Int64Range(-3, 66).Draw(t, "offset")
-				for i := max(lo, 0); i < lo+rapid.SampledFrom([]int64{1, 2, 63, 70, bitmapTrials}).Draw(t, "trials"); i++ {
+				for i := max(lo, 0); i < lo+rapid.SampledFrom([]int64{1, 2, 63, 70, bitmapTrials}).Draw(t,
+					"trials"); i++ {
 					events = append(events, finished(i, "{}"))
 					want.Add(i, i+1)
 				}
@@ -69,7 +70,8 @@ func TestFoldWritesWhatItTellsOf(t *testing.T) {
 	if got := written("many-1", 10_001); got > want {
 		t.Errorf("a fold of one trial changes %d rows, and only %d in a new sweep", got, want)
 	}
-	for what, most := range map[string]int64{"max(length(summary)) FROM sweep": 1000, "max(length(bits)) FROM known": bitmapBytes} {
+	for what, most := range map[string]int64{"max(length(summary)) FROM sweep": 1000,
+		"max(length(bits)) FROM known": bitmapBytes} {
 		if got, err := d.w.integer("SELECT " + what); err != nil || got > most {
 			t.Errorf("%s: got %d bytes, %v; want at most %d", what, got, err, most)
 		}

@@ -16,7 +16,8 @@ import (
 func TestLargePages(t *testing.T) {
 	const rows = 4*minPartRows + 3*blockTrials
 	random := rand.New(rand.NewPCG(1, 2))
-	c := &Columns{Stride: 1, State: make([]uint8, rows), Attempts: make([]uint8, rows), Values: map[Column][]float32{}, exact: map[Column][]bool{}}
+	c := &Columns{Stride: 1, State: make([]uint8, rows), Attempts: make([]uint8, rows), Values: map[Column][]float32{},
+		exact: map[Column][]bool{}}
 	values := func() []float32 { return make([]float32, rows) }
 	c.Values[ColumnMemory], c.Values[ColumnMetric(0)], c.Values[ColumnMetric(1)] = values(), values(), values()
 	for w := range c.Values {
@@ -36,7 +37,8 @@ func TestLargePages(t *testing.T) {
 	}
 	s := &sweepSummary{Number: 3}
 	for _, column := range []Column{ColumnMemory, ColumnMetric(0), ColumnMetric(1), columnSmall} {
-		for _, q := range []Query{{}, {Desc: true}, {States: []grid.State{grid.Failed, grid.Running}}, {From: rows / 3, Desc: true}} {
+		for _, q := range []Query{{}, {Desc: true}, {States: []grid.State{grid.Failed, grid.Running}},
+			{From: rows / 3, Desc: true}} {
 			q.Sort, q.Limit = SortAttempts, 50
 			value := func(r int32) float64 {
 				if column == columnSmall {
@@ -109,7 +111,8 @@ func TestKeptColumns(t *testing.T) {
 	if &both.State[0] != &first.State[0] || &both.Values[ColumnMetric(0)][0] != &first.Values[ColumnMetric(0)][0] {
 		t.Error("columns of a sweep without events were read again")
 	}
-	if len(first.Values) != 1 || len(both.Values) != 2 || both.Values[ColumnWall][1] != read(ColumnWall).Values[ColumnWall][1] {
+	if len(first.Values) != 1 || len(both.Values) != 2 ||
+		both.Values[ColumnWall][1] != read(ColumnWall).Values[ColumnWall][1] {
 		t.Errorf("columns: got %d and %d, want 1 and 2", len(first.Values), len(both.Values))
 	}
 	again := finished(0, `{"loss": 5}`)

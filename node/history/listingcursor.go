@@ -125,7 +125,8 @@ func (p Cursor) String() string {
 func ParseCursor(text string) (p Cursor, ok bool) {
 	index, value, found := strings.Cut(text, ".")
 	var err, err2 error
-	if p.Index, err = strconv.ParseInt(index, 10, 64); err != nil || !found || value == "" || p.Index < 0 || p.Index > maxIndex {
+	if p.Index, err = strconv.ParseInt(index, 10, 64); err != nil || !found || value == "" || p.Index < 0 ||
+		p.Index > maxIndex {
 		return p, false
 	}
 	kind, value := value[0], value[1:]

@@ -25,8 +25,10 @@ const fastBlockPage = 128
 func (l *listing) orderedIDs(ctx context.Context) ([]int64, error) {
 	value, ok := l.sweep.boundsNumber(l.q.Sort)
 	offset := max(l.q.Offset, 0)
-	ok = ok && l.q.After == nil && l.q.Limit > 0 && l.q.Limit <= maxBlockPage && offset <= maxBlockPage && !l.selectsFew()
-	if ok && (value < int64(len(boundedColumns)) && l.q.Limit+offset <= fastBlockPage || l.q.Sort == SortStarted || l.q.Sort == SortEnded) {
+	ok = ok && l.q.After == nil && l.q.Limit > 0 && l.q.Limit <= maxBlockPage && offset <= maxBlockPage &&
+		!l.selectsFew()
+	if ok && (value < int64(len(boundedColumns)) && l.q.Limit+offset <= fastBlockPage || l.q.Sort == SortStarted ||
+		l.q.Sort == SortEnded) {
 		return l.firstByBlocks(ctx, value)
 	}
 	if l.d.sortLimit != nil && l.q.After == nil { // many rows may look alike in the column
@@ -53,7 +55,8 @@ func (sel *selection) selectsFew() bool {
 		return false
 	}
 	c := &sel.sweep.Counts
-	n := map[grid.State]int64{grid.Pending: c.Retrying, grid.Running: c.Running, grid.Failed: c.Failed, grid.Cancelled: c.Cancelled}
+	n := map[grid.State]int64{grid.Pending: c.Retrying, grid.Running: c.Running, grid.Failed: c.Failed,
+		grid.Cancelled: c.Cancelled}
 	wanted := int64(0)
 	for _, s := range sel.q.States {
 		wanted += n[s]
@@ -124,8 +127,9 @@ func (l *listing) blocks(ctx context.Context, value int64) ([]candidate, error) 
 	if l.q.Desc {
 		side = "hi"
 	}
-	return queryAll(ctx, l.d.read, nil, scanCandidate, fmt.Sprintf("SELECT id, %s FROM block WHERE id BETWEEN %d AND %d AND value = %d ORDER BY %s%s, id",
-		side, lo>>blockBits, hi>>blockBits, value, side, l.direction()))
+	return queryAll(ctx, l.d.read, nil, scanCandidate,
+		fmt.Sprintf("SELECT id, %s FROM block WHERE id BETWEEN %d AND %d AND value = %d ORDER BY %s%s, id",
+			side, lo>>blockBits, hi>>blockBits, value, side, l.direction()))
 }
 
 // rowsOfBlocks returns the first n rows of some blocks. The plus signs keep SQLite from finding
@@ -147,7 +151,8 @@ func (l *listing) rowsOfBlocks(ctx context.Context, blocks []candidate, n int) (
 	if len(l.q.States) > 0 {
 		text += " AND +(" + l.sweep.overlay.stateSQL() + ") IN (" + l.stateCodes() + ")"
 	}
-	found, err := queryAll(ctx, l.d.read, nil, scanCandidate, text+fmt.Sprintf(" ORDER BY %s, trial.id LIMIT %d", l.orderBy("v"), n),
+	found, err := queryAll(ctx, l.d.read, nil, scanCandidate,
+		text+fmt.Sprintf(" ORDER BY %s, trial.id LIMIT %d", l.orderBy("v"), n),
 		append(args, string(list))...)
 	missing := slices.IndexFunc(found, func(c candidate) bool { return c.value == nil })
 	if missing >= 0 {
@@ -210,7 +215,8 @@ func scanCandidate(rows *sql.Rows) (c candidate, err error) {
 // orderBy orders by an expression: numbers first, then texts, then missing values, in both
 // directions. A value that is not a number has no place in an order of numbers.
 func (sel *selection) orderBy(expr string) string {
-	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr, sel.direction())
+	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr,
+		sel.direction())
 }
 
 func (sel *selection) direction() string {
@@ -236,7 +242,8 @@ func (sel *selection) expression() (string, []any) {
 	if strings.ContainsFunc(string(sel.q.Sort), func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r > '~' }) {
 		return fmt.Sprintf(specialNumberSQL, "atom", "json_each(metrics) WHERE key = ?"), []any{string(sel.q.Sort)}
 	}
-	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` + string(sel.q.Sort) + `"`}
+	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` +
+		string(sel.q.Sort) + `"`}
 }
 
 // specialNumberSQL reads the words of grid.Special: infinity is a number, and NaN counts as
@@ -250,7 +257,8 @@ func (l *listing) ids(ctx context.Context, where, order string, limit, offset in
 	if limit <= 0 {
 		limit = math.MaxInt64
 	}
-	text := fmt.Sprintf("SELECT id FROM trial WHERE %s ORDER BY %s LIMIT %d OFFSET %d", where, order, limit, max(offset, 0))
+	text := fmt.Sprintf("SELECT id FROM trial WHERE %s ORDER BY %s LIMIT %d OFFSET %d", where, order, limit,
+		max(offset, 0))
 	return queryAll(ctx, l.d.read, nil, scanInt, text, args...)
 }
 

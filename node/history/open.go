@@ -109,7 +109,8 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{reader{index: &index{
-		path: path, log: log, w: w, blocks: blockCache{w: w, limit: maxCachedBytes}, minColumnRows: minColumnRows, maxCurveBytes: maxCurveBytes,
+		path: path, log: log, w: w, blocks: blockCache{w: w,
+			limit: maxCachedBytes}, minColumnRows: minColumnRows, maxCurveBytes: maxCurveBytes,
 		sortSlots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}}}
 	if err := d.prepare(); err != nil {
@@ -160,7 +161,8 @@ func (x *index) prepare() error {
 	}
 	if version != schemaVersion {
 		err := x.w.transaction(func() error {
-			if err := x.w.script(missing + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil || !older {
+			if err := x.w.script(missing + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil ||
+				!older {
 				return err
 			}
 			if err := x.w.prepare(); err != nil {

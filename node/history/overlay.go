@@ -143,7 +143,9 @@ type eachQuery func(text string, fn func([]driver.Value) error, args ...driver.V
 
 // eachCovered calls fn with the ranges of overlays in [first,last], row ids, and with the trials of
 // each whose rows are covered, by index.
-func eachCovered(query eachQuery, first, last int64, fn func(sweep int64, r overlayRange, covered []ranges.Range)) error {
+func eachCovered(
+	query eachQuery, first, last int64, fn func(sweep int64, r overlayRange, covered []ranges.Range),
+) error {
 	var all []overlayRange
 	var numbers []int64
 	err := query("SELECT first, last, time, attempts FROM overlay WHERE first BETWEEN ? AND ? ORDER BY first", func(v []driver.Value) error {

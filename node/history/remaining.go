@@ -92,8 +92,9 @@ func (l *Remaining) readKnown(ctx context.Context, tx *sql.Tx, number int64) err
 
 // readState adds the trials in a state that is not terminal.
 func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *catalog, number int64, state grid.State) error {
-	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM trial WHERE state = %d%s AND id BETWEEN %d AND %d ORDER BY id",
-		readColumns, stateCode(state), openSQL, rowID(number, 0), rowID(number, maxIndex)))
+	rows, err := tx.QueryContext(ctx,
+		fmt.Sprintf("SELECT %s FROM trial WHERE state = %d%s AND id BETWEEN %d AND %d ORDER BY id",
+			readColumns, stateCode(state), openSQL, rowID(number, 0), rowID(number, maxIndex)))
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,8 @@ func (d *DB) removeBatch() (more bool, err error) {
 		for _, table := range []struct {
 			name, key string
 			bits      int
-		}{{"trial", "id", 0}, {"attempt", "trial", 0}, {"curve", "trial", 0}, {"overlay", "first", 0}, {"block", "id", blockBits}, {"known", "id", bitmapBits}} {
+		}{{"trial", "id", 0}, {"attempt", "trial", 0}, {"curve", "trial", 0}, {"overlay", "first", 0}, {"block", "id",
+			blockBits}, {"known", "id", bitmapBits}} {
 			n, err := d.w.remove(table.name, table.key, lo>>table.bits, hi>>table.bits)
 			if err != nil || n > 0 {
 				return err

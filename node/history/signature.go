@@ -32,7 +32,8 @@ func nextToken(line string, start bool) (n int, with string) {
 		if end := strings.IndexByte(line[1:], c); end >= 0 {
 			return end + 2, "'…'"
 		}
-	case start && (c == '/' || strings.HasPrefix(line, "./") || strings.HasPrefix(line, "../") || strings.HasPrefix(line, "~/")):
+	case start && (c == '/' || strings.HasPrefix(line, "./") || strings.HasPrefix(line, "../") ||
+		strings.HasPrefix(line, "~/")):
 		if end := strings.IndexAny(line, " ,;:)>]"); end >= 0 {
 			return end, "/…"
 		}
@@ -66,7 +67,8 @@ func wordToken(line string) (n int, with string) {
 	case !isDigit(line[0]): // a name with a number, like conv2d
 		return n, strings.TrimRight(line[:n], "0123456789") + "N"
 	}
-	for n+1 < len(line) && (line[n] == '.' || (line[n] == '-' || line[n] == '+') && line[n-1] == 'e') && isDigit(line[n+1]) {
+	for n+1 < len(line) && (line[n] == '.' || (line[n] == '-' || line[n] == '+') && line[n-1] == 'e') &&
+		isDigit(line[n+1]) {
 		for n++; n < len(line) && isWord(line[n]); n++ { // a fraction or an exponent
 		}
 	}

@@ -8,7 +8,8 @@ func TestShape(t *testing.T) {
 	for _, same := range [][2]string{
 		{"KeyError: 'loss'", "KeyError: 'val_acc'"},
 		{"ValueError: loss is nan at step 12", "ValueError: loss is nan at step 12000"},
-		{"FileNotFoundError: [Errno 2] No such file or directory: '/a/b'", "FileNotFoundError: [Errno 2] No such file or directory: 'c d'"},
+		{"FileNotFoundError: [Errno 2] No such file or directory: '/a/b'",
+			"FileNotFoundError: [Errno 2] No such file or directory: 'c d'"},
 		{"cannot open /data/x/1.jpg: bad header", "cannot open ../y.jpg: bad header"},
 		{"RuntimeError: shape [64, 512, 7] at 0x7f00ab", "RuntimeError: shape [1, 2] at 0x55"},
 		{"AssertionError: 1e-3 > -2.5", "AssertionError: 7 > 8"},
@@ -19,7 +20,8 @@ func TestShape(t *testing.T) {
 			t.Errorf("%q and %q: got shapes %q and %q, want one", same[0], same[1], a, b)
 		}
 	}
-	for _, other := range [][2]string{{"KeyError: 'a'", "IndexError: 'a'"}, {"it can't be", "it can't do"}, {"no CUDA device", "no disk device"}} {
+	for _, other := range [][2]string{{"KeyError: 'a'", "IndexError: 'a'"}, {"it can't be", "it can't do"},
+		{"no CUDA device", "no disk device"}} {
 		if a, b := signatureOf(other[0]), signatureOf(other[1]); a == b {
 			t.Errorf("%q and %q have one shape %q", other[0], other[1], a)
 		}

@@ -185,7 +185,8 @@ func (l *listing) byIndex(ctx context.Context, yield func(grid.Trial, error) boo
 			n = min(n, left)
 		}
 		var err error
-		page, err = l.d.readTrials(ctx, l.sweep, page[:0], l.condition(lo, hi)+order+fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
+		page, err = l.d.readTrials(ctx, l.sweep, page[:0], l.condition(lo, hi)+order+
+			fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
 		if err != nil {
 			return err
 		}
@@ -291,7 +292,9 @@ func joinIDs(ids []int64) string {
 }
 
 // readTrials reads whole trials of a sweep.
-func (d *reader) readTrials(ctx context.Context, s *sweepSummary, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
+func (d *reader) readTrials(
+	ctx context.Context, s *sweepSummary, dest []grid.Trial, where string, args ...any,
+) ([]grid.Trial, error) {
 	o := d.overlayOf(s)
 	scan := func(rows *sql.Rows) (grid.Trial, error) {
 		v, err := scanValues(rows)
@@ -329,7 +332,9 @@ type querier interface {
 }
 
 // queryAll appends what scan makes of each row.
-func queryAll[T any](ctx context.Context, q querier, dest []T, scan func(*sql.Rows) (T, error), text string, args ...any) ([]T, error) {
+func queryAll[T any](
+	ctx context.Context, q querier, dest []T, scan func(*sql.Rows) (T, error), text string, args ...any,
+) ([]T, error) {
 	rows, err := q.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err

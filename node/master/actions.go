@@ -45,7 +45,8 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 		}
 	}
 	defer m.holdOpen(id)()
-	o := &reopening{m: m, sweep: id, at: now.UnixMicro(), revive: r.Sweep.State == grid.SweepCancelled, whole: r.Sweep.Task.StopAfter > 0}
+	o := &reopening{m: m, sweep: id, at: now.UnixMicro(), revive: r.Sweep.State == grid.SweepCancelled,
+		whole: r.Sweep.Task.StopAfter > 0}
 	if err := o.reopen(ctx, trials); err != nil {
 		return r, 0, err
 	}
@@ -84,7 +85,8 @@ func (m *Master) countRevived(ctx context.Context, s *grid.Sweep, q api.Retry, r
 // storeUpdate records that trials get newer files.
 func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update) error {
 	if len(u.Trials) > grid.MaxUpdateRanges {
-		return conflict(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials), id, grid.MaxUpdateRanges),
+		return conflict(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials),
+			id, grid.MaxUpdateRanges),
 			"start a new sweep with the changed files")
 	}
 	unlock, err := m.lockSubmissions(ctx) // a bundle must not be removed between the check for it and the record that names it
@@ -97,7 +99,8 @@ func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update
 	}
 	_, err = m.editSweep(ctx, id, func(s *grid.Sweep) error {
 		if len(s.Updates) >= grid.MaxUpdates {
-			return conflict(fmt.Sprintf("%s has been updated %d times, and that is the most", id, len(s.Updates)), "start a new sweep with the changed files")
+			return conflict(fmt.Sprintf("%s has been updated %d times, and that is the most", id, len(s.Updates)),
+				"start a new sweep with the changed files")
 		}
 		s.Updates = append(slices.Clone(s.Updates), u)
 		return nil

@@ -32,13 +32,15 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
 	titan := &inventory.Machine{GPUs: []inventory.GPU{{Name: "TITAN V"}}}
-	w.machines = map[grid.NodeID]*inventory.Machine{"a": titan, "b": titan, "c": {GPUs: []inventory.GPU{{Name: "TITAN V"}, {Name: "A100"}}}}
+	w.machines = map[grid.NodeID]*inventory.Machine{"a": titan, "b": titan,
+		"c": {GPUs: []inventory.GPU{{Name: "TITAN V"}, {Name: "A100"}}}}
 	for _, node := range []grid.NodeID{"a", "b", "c"} {
 		w.setState(node, cluster.Alive)
 	}
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, func(s *api.Submit) {
-		s.Task.Retries = grid.Retries{grid.ClassStorage: 9, grid.ClassGPUModel: 9, grid.ClassImage: 9, grid.ClassPort: 9}
+		s.Task.Retries = grid.Retries{grid.ClassStorage: 9, grid.ClassGPUModel: 9, grid.ClassImage: 9,
+			grid.ClassPort: 9}
 	})
 	for i, step := range []struct {
 		node  grid.NodeID
@@ -64,7 +66,8 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 		}
 	}
 	c.inLoop(func(s *scheduler) {
-		if got := s.feeder.failedNodes([]failedPlace{{"a", grid.ScopeModel, time.Now()}}, &laneFeeds{}); !slices.Equal(slices.Sorted(slices.Values(got)), []grid.NodeID{"a", "b"}) {
+		if got := s.feeder.failedNodes([]failedPlace{{"a", grid.ScopeModel, time.Now()}},
+			&laneFeeds{}); !slices.Equal(slices.Sorted(slices.Values(got)), []grid.NodeID{"a", "b"}) {
 			t.Errorf("a model to avoid: got %v, want all nodes that have no other", got)
 		}
 		w.setState("b", cluster.Dead)
@@ -120,8 +123,10 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 			gpus int
 			want bool
 		}{
-			{"a node", failedPlace{"a", grid.ScopeNode, now}, 0, true}, {"long ago", failedPlace{"a", grid.ScopeNode, now.Add(-2 * avoidFor)}, 0, false},
-			{"the only device", failedPlace{"a", grid.ScopeDevice, now}, 1, true}, {"one of two devices", failedPlace{"a", grid.ScopeDevice, now}, 2, false},
+			{"a node", failedPlace{"a", grid.ScopeNode, now}, 0, true}, {"long ago",
+				failedPlace{"a", grid.ScopeNode, now.Add(-2 * avoidFor)}, 0, false},
+			{"the only device", failedPlace{"a", grid.ScopeDevice, now}, 1, true}, {"one of two devices",
+				failedPlace{"a", grid.ScopeDevice, now}, 2, false},
 		} {
 			w.mu.Lock()
 			w.machines = map[grid.NodeID]*inventory.Machine{"a": gpus(tt.gpus), "b": gpus(1)}
@@ -146,7 +151,8 @@ func TestAvoidedNodesAreRemembered(t *testing.T) {
 	h := c.waitForLease(id)
 	c.inLoop(func(s *scheduler) {
 		f := s.feeds[id]
-		gone := s.reconciler.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(holderTimeout+time.Second)) || s.reconciler.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(3*holderTimeout))
+		gone := s.reconciler.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(holderTimeout+time.Second)) ||
+			s.reconciler.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(3*holderTimeout))
 		if !gone || len(f.failedOn[0]) != 1 {
 			t.Errorf("taken back: %t; the trial avoids %+v, want a", gone, f.failedOn[0])
 		}
@@ -168,18 +174,32 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 		seen []*history.Transition
 		want bool
 	}{
-		"the same trials end elsewhere":     {[]*history.Transition{full(1), full(2), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
-		"or fail there of their own":        {[]*history.Transition{full(1), full(2), full(3), see("a", 1, grid.Done, grid.ClassExit), good("a", 2), good("a", 3)}, true},
-		"they only began elsewhere":         {[]*history.Transition{full(1), full(2), full(3), see("a", 1, grid.Began, ""), see("a", 2, grid.Began, ""), see("a", 3, grid.Began, "")}, false},
-		"other trials end elsewhere":        {[]*history.Transition{full(1), full(2), full(3), good("a", 4), good("a", 5), good("a", 6)}, false},
-		"they fail so elsewhere, too":       {[]*history.Transition{full(1), full(2), full(3), see("a", 1, grid.Retry, grid.ClassDisk), good("a", 2), good("a", 3)}, false},
-		"a trial ended here in between":     {[]*history.Transition{full(1), full(2), good("b", 9), full(3), good("a", 1), good("a", 2), good("a", 3)}, false},
-		"trials begin here all the time":    {[]*history.Transition{full(1), see("b", 2, grid.Began, ""), full(2), see("b", 3, grid.Began, ""), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
-		"hours lie between":                 {[]*history.Transition{full(1), full(2), later(full(3)), good("a", 1), good("a", 2), good("a", 3)}, false},
-		"in another way each time":          {[]*history.Transition{full(1), see("b", 2, grid.Retry, grid.ClassStorage), full(3), good("a", 1), good("a", 2), good("a", 3)}, false},
-		"other failures lie between":        {[]*history.Transition{full(1), see("b", 4, grid.Retry, grid.ClassStorage), full(2), see("b", 5, grid.Retry, grid.ClassStart), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
-		"ports are nobody's fault":          {[]*history.Transition{see("b", 1, grid.Retry, grid.ClassPort), see("b", 2, grid.Retry, grid.ClassPort), see("b", 3, grid.Retry, grid.ClassPort), good("a", 1), good("a", 2), good("a", 3)}, false},
-		"only nodes that are gone are good": {[]*history.Transition{full(1), full(2), full(3), good("gone", 1), good("gone", 2), good("gone", 3)}, false},
+		"the same trials end elsewhere": {[]*history.Transition{full(1), full(2), full(3), good("a", 1),
+			good("a", 2), good("a", 3)}, true},
+		"or fail there of their own": {[]*history.Transition{full(1), full(2), full(3),
+			see("a", 1, grid.Done, grid.ClassExit), good("a", 2), good("a", 3)}, true},
+		"they only began elsewhere": {[]*history.Transition{full(1), full(2), full(3),
+			see("a", 1, grid.Began, ""), see("a", 2, grid.Began, ""), see("a", 3, grid.Began, "")}, false},
+		"other trials end elsewhere": {[]*history.Transition{full(1), full(2), full(3), good("a", 4),
+			good("a", 5), good("a", 6)}, false},
+		"they fail so elsewhere, too": {[]*history.Transition{full(1), full(2), full(3),
+			see("a", 1, grid.Retry, grid.ClassDisk), good("a", 2), good("a", 3)}, false},
+		"a trial ended here in between": {[]*history.Transition{full(1), full(2), good("b", 9), full(3),
+			good("a", 1), good("a", 2), good("a", 3)}, false},
+		"trials begin here all the time": {[]*history.Transition{full(1), see("b", 2, grid.Began, ""), full(2),
+			see("b", 3, grid.Began, ""), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
+		"hours lie between": {[]*history.Transition{full(1), full(2), later(full(3)), good("a", 1),
+			good("a", 2), good("a", 3)}, false},
+		"in another way each time": {[]*history.Transition{full(1), see("b", 2, grid.Retry, grid.ClassStorage),
+			full(3), good("a", 1), good("a", 2), good("a", 3)}, false},
+		"other failures lie between": {[]*history.Transition{full(1), see("b", 4, grid.Retry, grid.ClassStorage),
+			full(2), see("b", 5, grid.Retry, grid.ClassStart), full(3), good("a", 1), good("a", 2), good("a",
+				3)}, true},
+		"ports are nobody's fault": {[]*history.Transition{see("b", 1, grid.Retry, grid.ClassPort),
+			see("b", 2, grid.Retry, grid.ClassPort), see("b", 3, grid.Retry, grid.ClassPort), good("a", 1), good("a",
+				2), good("a", 3)}, false},
+		"only nodes that are gone are good": {[]*history.Transition{full(1), full(2), full(3), good("gone", 1),
+			good("gone", 2), good("gone", 3)}, false},
 	} {
 		h := newScheduler(&Master{}).health
 		h.takesTrials = func(node grid.NodeID) bool { return node != "gone" }
@@ -195,7 +215,8 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 		if (got["b"] != "") != c.want || len(got) > 1 {
 			t.Errorf("%s: got %v, want b: %v", name, got, c.want)
 		}
-		if c.want && !strings.Contains(got["b"], "a disk or a quota is full (disk): 3 attempts of s in a row failed so here, and their trials did not on a; ") {
+		if c.want && !strings.Contains(got["b"],
+			"a disk or a quota is full (disk): 3 attempts of s in a row failed so here, and their trials did not on a; ") {
 			t.Errorf("%s: got reason %q", name, got["b"])
 		}
 	}
@@ -215,7 +236,8 @@ func TestPartsOfANodeAreWithheld(t *testing.T) {
 	} {
 		c.inLoop(func(s *scheduler) {
 			for i := range int64(3) {
-				s.health.record(&history.Transition{Sweep: id, Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
+				s.health.record(&history.Transition{Sweep: id, Index: i, Node: "b", Change: grid.Retry, Class: class,
+					Ended: i})
 			}
 			for i := range int64(3) {
 				s.health.record(&history.Transition{Sweep: id, Index: i, Node: "a", Change: grid.Done, Ended: 10 + i})

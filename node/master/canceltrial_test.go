@@ -41,7 +41,8 @@ func TestCancelOneTrial(t *testing.T) {
 	}
 	c.waitFor("the other is out of the record", func(*scheduler) bool { return slices.Equal(cancelling(), []int64{runs.Lo}) })
 	now := time.Now().UnixMicro()
-	lost := grid.Event{Kind: grid.Finished, Index: runs.Lo, Attempt: runs.Attempt, Run: run, Time: now, Result: &grid.Result{Class: grid.ClassHalt, Started: now}}
+	lost := grid.Event{Kind: grid.Finished, Index: runs.Lo, Attempt: runs.Attempt, Run: run, Time: now,
+		Result: &grid.Result{Class: grid.ClassHalt, Started: now}}
 	c.closeLease(runs, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{lost}})
 	ended(2)
 	if _, err := c.CancelTrial(t.Context(), grid.TrialID{Sweep: id, Index: 4}); err == nil {

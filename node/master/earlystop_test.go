@@ -28,7 +28,8 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 	ends := func(h *jetstream.GrantedLease, run string, class grid.Class, value float32) {
 		t.Helper()
 		now := time.Now()
-		r := &grid.Result{Class: class, Started: now.Add(-time.Minute).UnixMicro(), Usage: grid.Usage{Wall: time.Minute.Microseconds()}}
+		r := &grid.Result{Class: class, Started: now.Add(-time.Minute).UnixMicro(),
+			Usage: grid.Usage{Wall: time.Minute.Microseconds()}}
 		r.Metrics, r.Curves = curve(value)
 		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
 			{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: now.UnixMicro(), Result: r},
@@ -38,7 +39,8 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 		t.Helper()
 		e := grid.Event{Kind: grid.Metrics, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: time.Now().UnixMicro()}
 		e.Metrics, e.Curves = curve(value)
-		if err := c.store.Calls.LocalClient("n").SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{e}}); err != nil {
+		if err := c.store.Calls.LocalClient("n").SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n",
+			Events: []grid.Event{e}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +65,8 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 	reports(bad, badRun, 7)
 	c.waitFor("the worse trial is to be stopped", func(*scheduler) bool { return len(stopping()) > 0 })
 	all := stopping()
-	if len(all) != 1 || all[0].Run != badRun || all[0].Index != bad.Lo || !strings.Contains(all[0].Reason, "loss is at 7, and the median of") {
+	if len(all) != 1 || all[0].Run != badRun || all[0].Index != bad.Lo ||
+		!strings.Contains(all[0].Reason, "loss is at 7, and the median of") {
 		t.Fatalf("got %+v, want run %s alone", all, badRun)
 	}
 	ends(bad, badRun, grid.ClassStopped, 7)
@@ -76,7 +79,8 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 	if _, again, err := c.Retry(t.Context(), id, api.Retry{Index: -1}); again != 0 || err != nil {
 		t.Errorf("a retry of all: got %d, %v; want that the stopped one is left alone", again, err)
 	}
-	if _, again, err := c.Retry(t.Context(), id, api.Retry{Index: -1, Class: grid.ClassStopped}); again != 1 || err != nil {
+	if _, again, err := c.Retry(t.Context(), id, api.Retry{Index: -1, Class: grid.ClassStopped}); again != 1 ||
+		err != nil {
 		t.Errorf("a retry of the class: got %d, %v; want 1", again, err)
 	}
 }

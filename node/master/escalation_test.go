@@ -101,7 +101,8 @@ func TestLanesMakeRoom(t *testing.T) {
 		f := s.feeds[id]
 		for i := range jetstream.MaxLanes {
 			need := grid.Resources{CPUs: grid.One, Memory: int64(i+50) * gib}
-			if ok, err := s.feeder.recordLane(t.Context(), f, &laneFeeds{name: f.laneFor(need), need: need}); !ok || err != nil {
+			if ok, err := s.feeder.recordLane(t.Context(), f, &laneFeeds{name: f.laneFor(need), need: need}); !ok ||
+				err != nil {
 				t.Errorf("lane %d that is in use: got %v, %v", i, ok, err)
 			}
 			f.leasesInLane[f.laneFor(need)]++

@@ -134,7 +134,8 @@ func TestPauseActsAtOnce(t *testing.T) {
 	}
 	c.waitForLeases(id, queueDepth*2)
 	if h := c.takeLease(id); h.Lo != running.Hi || h.Attempt != 1 {
-		t.Errorf("after resume: got [%d,%d), attempt %d, want to go on at %d with attempt 1", h.Lo, h.Hi, h.Attempt, running.Hi)
+		t.Errorf("after resume: got [%d,%d), attempt %d, want to go on at %d with attempt 1", h.Lo, h.Hi, h.Attempt,
+			running.Hi)
 	}
 }
 
@@ -205,7 +206,8 @@ func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 			kept := func(s *scheduler) bool {
 				held := c.heldLease(h, "n.1.0", time.Second)
 				held.Hi = h.Lo + 1
-				c.recordMark("n", c.handleHeartbeat("n", &jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{held}, Mark: c.marks["n"]}))
+				c.recordMark("n", c.handleHeartbeat("n",
+					&jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{held}, Mark: c.marks["n"]}))
 				l := s.feeds[id].leases[h.ID]
 				return l.lo == h.Lo && l.hi == h.Lo+1
 			}
@@ -373,7 +375,8 @@ func TestLongestTrialsFirst(t *testing.T) {
 					left--
 				}
 				if ran[h.Lo]++; n >= 3 && h.Lo != left || ran[h.Lo] > 1 {
-					t.Fatalf("trial number %d is %d, run for time %d; want %d, the longest that is left", n, h.Lo, ran[h.Lo], left)
+					t.Fatalf("trial number %d is %d, run for time %d; want %d, the longest that is left", n, h.Lo,
+						ran[h.Lo], left)
 				}
 				c.finishLease(h, grid.ClassNone, time.Duration(h.Lo+1)*time.Minute)
 			}

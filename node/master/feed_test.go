@@ -104,12 +104,14 @@ func TestFeedLosesNothing(t *testing.T) {
 			}
 			tr := trials[i]
 			if c := tr.Apply(grid.Retries{grid.ClassExit: 1}, "n", &e); c != grid.Ignored && c != grid.Superseded {
-				f.apply(&history.Transition{Index: i, Change: c, State: tr.State, Attempts: tr.Attempts, Class: class}, now)
+				f.apply(&history.Transition{Index: i, Change: c, State: tr.State, Attempts: tr.Attempts, Class: class},
+					now)
 			}
 		}
 		for step := 0; !f.complete(); step++ {
 			if step > 5000 {
-				rt.Fatalf("not complete: %d of %d done, leases %v, %d wait", f.done.Count(), f.count, f.leases, f.retries.len())
+				rt.Fatalf("not complete: %d of %d done, leases %v, %d wait", f.done.Count(), f.count, f.leases,
+					f.retries.len())
 			}
 			now = now.Add(time.Second)
 			l, ok := f.nextLease(f.baseNeed(), now, 2)
@@ -299,7 +301,8 @@ func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 	}
 	for i, l := range got[:maxUnreported] {
 		if l.lo != 10+int64(i) || l.hi != l.lo+1 || l.attempt != 2 {
-			t.Errorf("lease %d: got [%d,%d) attempt %d, want trial %d for the second time", i, l.lo, l.hi, l.attempt, 10+i)
+			t.Errorf("lease %d: got [%d,%d) attempt %d, want trial %d for the second time", i, l.lo, l.hi, l.attempt,
+				10+i)
 		}
 	}
 	next := int64(10 + maxUnreported)

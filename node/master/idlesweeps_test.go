@@ -19,8 +19,9 @@ func TestRetryBesideTheEnd(t *testing.T) {
 		retry   api.Retry
 		again   int64
 	}{
-		"one of two":           {[]grid.Class{grid.ClassExit, grid.ClassNone}, api.Retry{Index: 0}, 1},
-		"all that failed":      {[]grid.Class{grid.ClassExit, grid.ClassSignal, grid.ClassNone}, api.Retry{Index: -1, FailedOnly: true}, 2},
+		"one of two": {[]grid.Class{grid.ClassExit, grid.ClassNone}, api.Retry{Index: 0}, 1},
+		"all that failed": {[]grid.Class{grid.ClassExit, grid.ClassSignal, grid.ClassNone},
+			api.Retry{Index: -1, FailedOnly: true}, 2},
 		"the last one itself":  {[]grid.Class{grid.ClassNone, grid.ClassExit}, api.Retry{Index: 1}, 1},
 		"one that was stopped": {[]grid.Class{grid.ClassCancel, grid.ClassNone}, api.Retry{Index: -1}, 1},
 	} {
@@ -43,7 +44,8 @@ func TestRetryBesideTheEnd(t *testing.T) {
 			<-busy
 			now := time.Now().UnixMicro()
 			seq, err := m.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
-				{Kind: grid.Finished, Index: held.Lo, Attempt: 1, Run: "n.1.99", Time: now, Result: &grid.Result{Class: c.classes[last], Started: now}},
+				{Kind: grid.Finished, Index: held.Lo, Attempt: 1, Run: "n.1.99", Time: now,
+					Result: &grid.Result{Class: c.classes[last], Started: now}},
 				{Kind: grid.Released, Lease: held.Seq, LeaseID: held.ID, Time: now},
 			}})
 			if err != nil {
@@ -104,9 +106,11 @@ func TestFinishAfterARestart(t *testing.T) {
 	c.waitForLeases(id, 1)
 	h := c.takeLease(id)
 	now := time.Now().UnixMicro()
-	if _, err := c.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
-		{Kind: grid.Finished, Index: 0, Attempt: h.Attempt, Run: "n.1.77", Time: now, Result: &grid.Result{Started: now}},
-	}}); err != nil {
+	if _, err := c.store.Events.Publish(t.Context(),
+		&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+			{Kind: grid.Finished, Index: 0, Attempt: h.Attempt, Run: "n.1.77", Time: now,
+				Result: &grid.Result{Started: now}},
+		}}); err != nil {
 		t.Fatal(err)
 	}
 	c.stopMaster() // whether it has followed the end or not

@@ -46,7 +46,8 @@ func TestSequenceOfTwoLeases(t *testing.T) {
 	t.Run("new holder first", func(t *testing.T) {
 		l := known("after.1")
 		heartbeatStops(l, "b", fresh)
-		if stop := heartbeatStops(l, "a", old); !slices.Equal(stop, []grid.LeaseID{old.ID}) || l.holderOf("after.1") != "b" {
+		if stop := heartbeatStops(l, "a", old); !slices.Equal(stop, []grid.LeaseID{old.ID}) ||
+			l.holderOf("after.1") != "b" {
 			t.Errorf("old holder: got %v lost, holder of the new one %q", stop, l.holderOf("after.1"))
 		}
 	})
@@ -92,7 +93,8 @@ func TestFirstWordOfAHolder(t *testing.T) {
 	}
 	l.loaded.Store(true)
 	for name, held := range map[string]jetstream.HeldLease{
-		"an attempt runs":      {Seq: 7, Deliveries: 1, ID: "before.1", Attempts: []jetstream.RunningAttempt{{Run: "b.1.1", Attempt: 1}}},
+		"an attempt runs": {Seq: 7, Deliveries: 1, ID: "before.1",
+			Attempts: []jetstream.RunningAttempt{{Run: "b.1.1", Attempt: 1}}},
 		"all are at their end": {Seq: 7, Deliveries: 1, ID: "before.1"},
 	} {
 		if void := l.staleLeases("b", []jetstream.HeldLease{held}); len(void) > 0 {
@@ -100,7 +102,8 @@ func TestFirstWordOfAHolder(t *testing.T) {
 		}
 	}
 	void := l.staleLeases("b", nil)
-	if slices.Sort(void); !slices.Equal(void, []grid.LeaseID{grid.LeaseID(placeholderPrefix + "b.1.1"), grid.LeaseID(placeholderPrefix + "b.1.2")}) {
+	if slices.Sort(void); !slices.Equal(void,
+		[]grid.LeaseID{grid.LeaseID(placeholderPrefix + "b.1.1"), grid.LeaseID(placeholderPrefix + "b.1.2")}) {
 		t.Errorf("a node that holds nothing: got %v void, want both", void)
 	}
 }
@@ -117,7 +120,8 @@ func TestBeatThatClaimsTooMuch(t *testing.T) {
 	s := newScheduler(m)
 	b := &jetstream.Heartbeat{}
 	for i := range said {
-		b.Leases = append(b.Leases, jetstream.HeldLease{ID: grid.LeaseID(fmt.Sprint("x.", i)), Sweep: "t-1", Attempts: []jetstream.RunningAttempt{{Run: fmt.Sprint("b.1.", i), Attempt: 1}}})
+		b.Leases = append(b.Leases, jetstream.HeldLease{ID: grid.LeaseID(fmt.Sprint("x.", i)), Sweep: "t-1",
+			Attempts: []jetstream.RunningAttempt{{Run: fmt.Sprint("b.1.", i), Attempt: 1}}})
 	}
 	b.Leases[0].Attempts = slices.Repeat(b.Leases[0].Attempts, said)
 	var o jetstream.Directives

@@ -56,7 +56,8 @@ func TestExtendMakesNoLongSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s := r.Sweep; s.Space.Count() != points || s.Long != long || s.Level() != level {
-			t.Errorf("%s: got %d points, long: %v, level %d; want %d, %v, %d", id, s.Space.Count(), s.Long, s.Level(), points, long, level)
+			t.Errorf("%s: got %d points, long: %v, level %d; want %d, %v, %d", id, s.Space.Count(), s.Long, s.Level(),
+				points, long, level)
 		}
 	}
 	if err := add(t.Context(), id, 300, 100); err != nil {
@@ -64,7 +65,8 @@ func TestExtendMakesNoLongSweep(t *testing.T) {
 	}
 	for _, ctx := range []context.Context{t.Context(), DryRun(t.Context())} {
 		err := add(ctx, id, 400, 200)
-		if e := (*api.Error)(nil); !errors.As(err, &e) || e.Status != http.StatusRequestEntityTooLarge || !strings.Contains(e.Hint, "submit a new sweep") || !strings.Contains(e.Hint, "sweep over its lines") {
+		if e := (*api.Error)(nil); !errors.As(err, &e) || e.Status != http.StatusRequestEntityTooLarge ||
+			!strings.Contains(e.Hint, "submit a new sweep") || !strings.Contains(e.Hint, "sweep over its lines") {
 			t.Errorf("got %v, want it refused as too large with what to do", err)
 		}
 	}
@@ -127,7 +129,8 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 					t.Fatal(err)
 				}
 				if got := c.cfg.History.Applied(); (got == 0) != (n == 600) {
-					t.Errorf("history has come to %d of %d, and is to be folded again beside a long sweep only", got, last)
+					t.Errorf("history has come to %d of %d, and is to be folded again beside a long sweep only", got,
+						last)
 				}
 			}
 			c.run()
@@ -135,8 +138,10 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 				t.Errorf("history knows %d trials that have ended, want %d", got, done)
 			}
 			at = c.cfg.History.Applied()
-			if err := c.checkHistory(t.Context(), first, at, grid.RecordVersion); err != nil || c.cfg.History.Applied() != at {
-				t.Errorf("the next start: history has come to %d, %v; want it to stay at %d", c.cfg.History.Applied(), err, at)
+			if err := c.checkHistory(t.Context(), first, at, grid.RecordVersion); err != nil ||
+				c.cfg.History.Applied() != at {
+				t.Errorf("the next start: history has come to %d, %v; want it to stay at %d", c.cfg.History.Applied(),
+					err, at)
 			}
 		})
 	}

@@ -29,7 +29,8 @@ func TestSamples(t *testing.T) {
 		load, power := map[int64]int{}, map[int64]int{} // by interval
 		now := time.Unix(1_700_000_000, 0)
 		for range rapid.IntRange(1, 60).Draw(t, "samples") {
-			now = now.Add(time.Duration(rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, 5000)).Draw(t, "pause")) * time.Second)
+			now = now.Add(time.Duration(rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, 5000)).Draw(t,
+				"pause")) * time.Second)
 			said := jetstream.Sample{Load: rapid.IntRange(-1, 254).Draw(t, "load"), CPU: 7}
 			load[intervalOf(now)] = said.Load
 			delete(power, intervalOf(now))
@@ -41,7 +42,8 @@ func TestSamples(t *testing.T) {
 		}
 		now = now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "later")) * time.Second)
 		got, ok := s.latest("n", resolutions[0], sampleSlots, now)
-		if !ok || len(got.Load) != sampleSlots || got.Until.Before(now) || got.Until.Sub(now) > jetstream.SampleInterval {
+		if !ok || len(got.Load) != sampleSlots || got.Until.Before(now) ||
+			got.Until.Sub(now) > jetstream.SampleInterval {
 			t.Fatalf("at %v got %+v", now, got)
 		}
 		check := func(what string, got []byte, at map[int64]int, scale int) {
@@ -77,7 +79,8 @@ func TestLongerSamples(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, now, told := newSamples(), time.Unix(1_700_000_000, 0), map[int64]int{}
 		for range rapid.IntRange(1, 300).Draw(t, "samples") {
-			now = now.Add(time.Duration(rapid.OneOf(rapid.IntRange(5, 30), rapid.IntRange(5, 200_000)).Draw(t, "pause")) * time.Second)
+			now = now.Add(time.Duration(rapid.OneOf(rapid.IntRange(5, 30), rapid.IntRange(5, 200_000)).Draw(t,
+				"pause")) * time.Second)
 			load := rapid.IntRange(-1, 254).Draw(t, "load")
 			s.add("n", &jetstream.Sample{Load: load}, now)
 			told[intervalOf(now)] = load
@@ -89,13 +92,15 @@ func TestLongerSamples(t *testing.T) {
 		}
 		for _, r := range resolutions {
 			got, ok := s.latest("n", r, r.slots, now)
-			if !ok || int64(len(got.Load)) != r.slots || got.Step != r.step().Seconds() || got.Until.Before(now) || got.Until.Sub(now) > r.step() {
+			if !ok || int64(len(got.Load)) != r.slots || got.Step != r.step().Seconds() || got.Until.Before(now) ||
+				got.Until.Sub(now) > r.step() {
 				t.Fatalf("every %v: got %d samples every %v s until %v", r.step(), len(got.Load), got.Step, got.Until)
 			}
 			sums, counts := map[int64]int{}, map[int64]int{}
 			for interval, load := range told {
 				if load >= 0 {
-					sums[interval/r.intervals], counts[interval/r.intervals] = sums[interval/r.intervals]+load, counts[interval/r.intervals]+1
+					sums[interval/r.intervals], counts[interval/r.intervals] = sums[interval/r.intervals]+
+						load, counts[interval/r.intervals]+1
 				}
 			}
 			for i, b := range got.Load {
@@ -160,7 +165,8 @@ func TestSamplesOfEarlierMasters(t *testing.T) {
 func TestClockSetBack(t *testing.T) {
 	const minutes = 2 * 24 * 60
 	begin := time.Unix(1_700_000_100, 0).Truncate(15 * time.Minute)
-	for _, back := range []time.Duration{30 * time.Second, 10 * time.Minute, 5 * time.Hour, 30 * time.Hour, 30 * 24 * time.Hour} {
+	for _, back := range []time.Duration{30 * time.Second, 10 * time.Minute, 5 * time.Hour, 30 * time.Hour,
+		30 * 24 * time.Hour} {
 		s, now := newSamples(), begin
 		for i := range minutes {
 			now = begin.Add(time.Duration(i) * time.Minute)
@@ -180,12 +186,14 @@ func TestClockSetBack(t *testing.T) {
 				want = byte(at.Sub(begin) / time.Minute % 200)
 			}
 			if got.Load[i] != want || got.GPUs[0].Utilization[i] != want {
-				t.Fatalf("back by %v: %v has %d and %d, want %d", back, at, got.Load[i], got.GPUs[0].Utilization[i], want)
+				t.Fatalf("back by %v: %v has %d and %d, want %d", back, at, got.Load[i], got.GPUs[0].Utilization[i],
+					want)
 			}
 		}
 		later, _ := s.latest("n", resolutions[1], minuteSlots, newest)
 		for i, b := range later.Load {
-			if at := newest.Truncate(time.Minute).Add(time.Duration(i-minuteSlots+1) * time.Minute); at.After(now) && b != noSample {
+			if at := newest.Truncate(time.Minute).Add(time.Duration(i-minuteSlots+1) * time.Minute); at.After(now) &&
+				b != noSample {
 				t.Fatalf("back by %v: %v has %d, which is of a time that has not come yet", back, at, b)
 			}
 		}
@@ -199,7 +207,9 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 	for round := range 20 {
 		said := &jetstream.Sample{Load: 1 << 40, CPU: -5, Memory: 1000, Disk: -1 << 40}
 		for i := range 200 {
-			said.GPUs = append(said.GPUs, jetstream.GPUSample{UUID: fmt.Sprint(round, "\x1b[2J", i, strings.Repeat("x", 1000)), Busy: -7, Power: 1 << 40, Memory: 300})
+			said.GPUs = append(said.GPUs,
+				jetstream.GPUSample{UUID: fmt.Sprint(round, "\x1b[2J", i, strings.Repeat("x", 1000)), Busy: -7,
+					Power: 1 << 40, Memory: 300})
 		}
 		s.add("n", said, now.Add(time.Duration(round)*jetstream.SampleInterval))
 	}
@@ -210,7 +220,8 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 	if text, err := json.Marshal(got); err != nil || bytes.Contains(text, []byte("\\u001b")) || len(text) > 400<<10 {
 		t.Errorf("got %d bytes, %v", len(text), err)
 	}
-	if got.Load[sampleSlots-2] != noSample-1 || got.CPU[sampleSlots-2] != noSample || got.Disk[sampleSlots-2] != noSample {
+	if got.Load[sampleSlots-2] != noSample-1 || got.CPU[sampleSlots-2] != noSample ||
+		got.Disk[sampleSlots-2] != noSample {
 		t.Errorf("got %d, %d, %d", got.Load[sampleSlots-2], got.CPU[sampleSlots-2], got.Disk[sampleSlots-2])
 	}
 	s.add("n", &jetstream.Sample{Load: 7}, now.Add(-24*time.Hour))
@@ -240,18 +251,22 @@ func TestSamplesOfTheNextMaster(t *testing.T) {
 
 // TestSamplesOfManyNodes returns those of all nodes in one answer that stays small.
 func TestSamplesOfManyNodes(t *testing.T) {
-	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, maxOverviewSlots}, {8, 8, maxOverviewSlots}, {100, 8, 11}, {2000, 8, 1}} {
+	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, maxOverviewSlots}, {8, 8, maxOverviewSlots},
+		{100, 8, 11}, {2000, 8, 1}} {
 		m := &Master{sampleStore: &sampleStore{byNode: map[grid.NodeID]*nodeSamples{}}}
 		for i := range c.nodes {
 			said := &jetstream.Sample{Load: 5}
 			for k := range c.gpus {
-				said.GPUs = append(said.GPUs, jetstream.GPUSample{UUID: fmt.Sprintf("GPU-%04d%04d-b6a5-2a1c-8c0e-0123456789ab", i, k), Busy: inventory.Unknown})
+				said.GPUs = append(said.GPUs,
+					jetstream.GPUSample{UUID: fmt.Sprintf("GPU-%04d%04d-b6a5-2a1c-8c0e-0123456789ab", i, k),
+						Busy: inventory.Unknown})
 			}
 			m.sampleStore.add(grid.NodeID(fmt.Sprint("node-", i)), said, time.Now())
 		}
 		got := m.NodeSamples()
 		if len(got) != c.nodes || len(got[0].Load) != c.slots {
-			t.Errorf("of %d nodes got %d with %d samples, want %d samples", c.nodes, len(got), len(got[0].Load), c.slots)
+			t.Errorf("of %d nodes got %d with %d samples, want %d samples", c.nodes, len(got), len(got[0].Load),
+				c.slots)
 		}
 	}
 }

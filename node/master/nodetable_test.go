@@ -38,22 +38,31 @@ func TestWhatIsLost(t *testing.T) {
 		{name: "beats", gossip: cluster.Dead},
 		{name: "silent, gossip hears of it", gossip: cluster.Alive, after: later},
 		{name: "silent, gossip suspects it", gossip: cluster.Suspect, after: later},
-		{name: "cut off from the master alone", gossip: cluster.Alive, after: disconnectedTimeout + ms, want: "cut off"},
+		{name: "cut off from the master alone", gossip: cluster.Alive, after: disconnectedTimeout + ms,
+			want: "cut off"},
 		{name: "silent and dead", gossip: cluster.Dead, after: later, want: "silent in gossip"},
 		{name: "silent and dead for a moment", gossip: cluster.Dead, after: testOutage.LostAfter - ms},
 		{name: "left", gossip: cluster.Left, after: later, want: "left"},
-		{name: "said goodbye", beat: jetstream.Heartbeat{Leaving: true}, gossip: cluster.Alive, after: later, want: "left"},
-		{name: "silent and dead, said that it restarts", beat: jetstream.Heartbeat{Restarting: true}, gossip: cluster.Dead, after: later},
-		{name: "did not restart", beat: jetstream.Heartbeat{Restarting: true}, gossip: cluster.Dead, after: restartLimit + later, want: "silent in gossip"},
+		{name: "said goodbye", beat: jetstream.Heartbeat{Leaving: true}, gossip: cluster.Alive, after: later,
+			want: "left"},
+		{name: "silent and dead, said that it restarts", beat: jetstream.Heartbeat{Restarting: true},
+			gossip: cluster.Dead, after: later},
+		{name: "did not restart", beat: jetstream.Heartbeat{Restarting: true}, gossip: cluster.Dead,
+			after: restartLimit + later, want: "silent in gossip"},
 		{name: "connection ended", gossip: cluster.Alive, before: func(p *nodeTable, now time.Time) { p.recordDisconnect("n", now) }, after: later},
 		{name: "agent died", gossip: cluster.Dead, before: agentDied(later), after: later},
-		{name: "agent died, and nobody comes", gossip: cluster.Dead, before: agentDied(5*time.Second + restartGrace + ms),
-			after: 5*time.Second + restartGrace + ms, want: "the agent of node n died"},
-		{name: "agent died, and its programs wait longer", beat: jetstream.Heartbeat{Outlive: time.Minute}, gossip: cluster.Dead,
+		{name: "agent died, and nobody comes", gossip: cluster.Dead,
+			before: agentDied(5*time.Second + restartGrace + ms),
+			after:  5*time.Second + restartGrace + ms, want: "the agent of node n died"},
+		{name: "agent died, and its programs wait longer", beat: jetstream.Heartbeat{Outlive: time.Minute},
+			gossip: cluster.Dead,
 			before: agentDied(30 * time.Second), after: 30 * time.Second},
-		{name: "agent died, and its programs wait no longer", beat: jetstream.Heartbeat{Outlive: time.Minute}, gossip: cluster.Dead,
-			before: agentDied(time.Minute + restartGrace + ms), after: time.Minute + restartGrace + ms, want: "within 1m0s"},
-		{name: "agent died, then its machine", gossip: cluster.Dead, before: agentDied(time.Second), after: later, want: "silent in gossip"},
+		{name: "agent died, and its programs wait no longer", beat: jetstream.Heartbeat{Outlive: time.Minute},
+			gossip: cluster.Dead,
+			before: agentDied(time.Minute + restartGrace + ms), after: time.Minute + restartGrace +
+				ms, want: "within 1m0s"},
+		{name: "agent died, then its machine", gossip: cluster.Dead, before: agentDied(time.Second), after: later,
+			want: "silent in gossip"},
 		{name: "another agent listens by now", gossip: cluster.Dead, before: func(p *nodeTable, now time.Time) {
 			agentDied(later)(p, now)
 			p.recordProbe("n", false, now.Add(later))
@@ -65,7 +74,8 @@ func TestWhatIsLost(t *testing.T) {
 				c.before(p, now)
 			}
 			states := map[grid.NodeID]cluster.State{"n": c.gossip}
-			if away := p.takeLost(now.Add(c.after), time.Time{}, true, states, &testOutage); len(away) > 0 && !away["n"].left {
+			if away := p.takeLost(now.Add(c.after), time.Time{}, true, states, &testOutage); len(away) > 0 &&
+				!away["n"].left {
 				t.Fatalf("while the master is away: got %v", away)
 			}
 			got := p.takeLost(now.Add(c.after), time.Time{}, false, states, &testOutage)["n"].reason
@@ -75,7 +85,8 @@ func TestWhatIsLost(t *testing.T) {
 			if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
-			if again := p.takeLost(now.Add(c.after), time.Time{}, false, states, &testOutage); got != "" && len(again) != 0 {
+			if again := p.takeLost(now.Add(c.after), time.Time{}, false, states, &testOutage); got != "" &&
+				len(again) != 0 {
 				t.Errorf("it died again: %v", again)
 			}
 		})
@@ -122,9 +133,11 @@ func TestMasterIsAway(t *testing.T) {
 		{name: "own link", looks: []time.Duration{0, nodeCheckInterval}, others: 1, silent: 1, want: "link"},
 		{name: "one of one", looks: []time.Duration{0, nodeCheckInterval}, linked: true, others: 1, silent: 1},
 		{name: "one of two", looks: []time.Duration{0, nodeCheckInterval}, linked: true, others: 2, silent: 1},
-		{name: "two of two", looks: []time.Duration{0, nodeCheckInterval}, linked: true, others: 2, silent: 2, want: "most nodes"},
+		{name: "two of two", looks: []time.Duration{0, nodeCheckInterval}, linked: true, others: 2, silent: 2,
+			want: "most nodes"},
 		{name: "two of four", looks: []time.Duration{0, nodeCheckInterval}, linked: true, others: 4, silent: 2},
-		{name: "three of four", looks: []time.Duration{0, nodeCheckInterval}, linked: true, others: 4, silent: 3, want: "most nodes"},
+		{name: "three of four", looks: []time.Duration{0, nodeCheckInterval}, linked: true, others: 4, silent: 3,
+			want: "most nodes"},
 		{name: "most for good", looks: checkTimes(majorityLimit + time.Second), linked: true, others: 4, silent: 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -174,7 +187,8 @@ func TestWaitsAreBounded(t *testing.T) {
 	said := map[grid.Lane]grid.Refusal{grid.Lane(strings.Repeat("p", 1<<16)): {}}
 	for i := range 10 * jetstream.MaxRefusals {
 		text := strings.Repeat(fmt.Sprint("\x1b[2J", i), 1<<10)
-		said[grid.Lane(fmt.Sprint("p0_", i))] = grid.Refusal{Code: grid.RefusedForeign, Device: text, By: text, What: text}
+		said[grid.Lane(fmt.Sprint("p0_", i))] = grid.Refusal{Code: grid.RefusedForeign, Device: text, By: text,
+			What: text}
 	}
 	p, _ := tableWithNode(jetstream.Heartbeat{Refusals: said})
 	for _, known := range p.byID {
@@ -202,7 +216,8 @@ func TestPace(t *testing.T) {
 	if busy := p.count(now, func(n *nodeState) bool { return n.busy }); busy != 2 {
 		t.Errorf("got %d at work; want 2", busy)
 	}
-	for busy, want := range map[int]time.Duration{0: 0, 1: reportCost, 10: 15 * time.Millisecond, 200: 300 * time.Millisecond, 4000: slowestPace} {
+	for busy, want := range map[int]time.Duration{0: 0, 1: reportCost, 10: 15 * time.Millisecond,
+		200: 300 * time.Millisecond, 4000: slowestPace} {
 		if got := reportIntervalFor(busy); got != want {
 			t.Errorf("pace of %d: got %v, want %v", busy, got, want)
 		}

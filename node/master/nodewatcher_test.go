@@ -30,7 +30,8 @@ type fakeCluster struct {
 }
 
 func newFakeCluster() *fakeCluster {
-	return &fakeCluster{outage: Outage{AgentTimeout: 100 * time.Millisecond, Reconcile: LongestRunning}, states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, removed: map[grid.NodeID]bool{}, withheld: map[grid.NodeID]map[grid.Scope]string{}}
+	return &fakeCluster{outage: Outage{AgentTimeout: 100 * time.Millisecond, Reconcile: LongestRunning},
+		states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, removed: map[grid.NodeID]bool{}, withheld: map[grid.NodeID]map[grid.Scope]string{}}
 }
 
 func (w *fakeCluster) setState(node grid.NodeID, s cluster.State) {
@@ -46,7 +47,8 @@ func (w *fakeCluster) nodes() *Nodes {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			for node, s := range w.states {
-				all = append(all, cluster.Member{Node: node, State: s, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}, Inventory: w.machines[node]}})
+				all = append(all, cluster.Member{Node: node, State: s,
+					Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}, Inventory: w.machines[node]}})
 			}
 			return all
 		},
@@ -124,7 +126,8 @@ func (c *testMaster) startTrial(node grid.NodeID, h *jetstream.GrantedLease) str
 	c.t.Helper()
 	c.runCount++
 	run := fmt.Sprintf("%s.1.%d", node, c.runCount)
-	c.publishEvent(node, h, grid.Event{Kind: grid.Started, Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run})
+	c.publishEvent(node, h, grid.Event{Kind: grid.Started, Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1,
+		Run: run})
 	return run
 }
 
@@ -222,12 +225,14 @@ func TestDeadNode(t *testing.T) {
 			}
 			c.waitFor("the attempt crashed with node b", func(*scheduler) bool {
 				all := c.attempts(id, 0)
-				return len(all) == 1 && all[0].Node == "b" && all[0].Result.Class == grid.ClassCrash && strings.Contains(all[0].Result.Reason, "node b")
+				return len(all) == 1 && all[0].Node == "b" && all[0].Result.Class == grid.ClassCrash &&
+					strings.Contains(all[0].Result.Reason, "node b")
 			})
 			if o := c.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
 				t.Errorf("the node is back: got lost leases %v, want %s", o.Stop, h.ID)
 			}
-			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+				Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			if n := c.counts(id); n.Succeeded+n.Failed != 0 {
 				t.Errorf("that it was lost ended the trial: %+v", n)
 			}
@@ -268,7 +273,8 @@ func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 	w.setState("b", cluster.Alive)
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	h := c.waitForLease(c.submit(1, nil))
-	c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Restarting: true, Leases: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
+	c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Restarting: true,
+		Leases: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
 	w.disconnect("b")
 	deadline := time.Now().Add(2 * time.Second)
 	c.waitFor("some time has passed", func(*scheduler) bool { return time.Now().After(deadline) })
@@ -307,7 +313,8 @@ func TestCrashLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"node d died", "as did a and b before", "will not be retried", "3 nodes", "mlfnode retry"} {
+	for _, want := range []string{"node d died", "as did a and b before", "will not be retried", "3 nodes",
+		"mlfnode retry"} {
 		if !strings.Contains(strings.ReplaceAll(trial.Result.Reason, "agent of node d died", "node d died"), want) {
 			t.Errorf("reason %q does not say %q", trial.Result.Reason, want)
 		}
@@ -335,7 +342,8 @@ func TestRestartedMaster(t *testing.T) {
 			continue
 		}
 		c.waitUntilStopped(l, func() jetstream.Directives { return c.heartbeat("n", "1", l) })
-		c.publishEvent("b", l, grid.Event{Kind: grid.Finished, Index: l.Lo, Attempt: 1, Run: fmt.Sprintf("b.1.%d", 100+l.Lo), Result: &grid.Result{Started: 1}})
+		c.publishEvent("b", l, grid.Event{Kind: grid.Finished, Index: l.Lo, Attempt: 1,
+			Run: fmt.Sprintf("b.1.%d", 100+l.Lo), Result: &grid.Result{Started: 1}})
 		c.publishEvent("b", l, grid.Event{Kind: grid.Released, Lease: l.Seq, LeaseID: l.ID})
 	}
 	c.waitFor("the sweep ends", func(*scheduler) bool {
@@ -369,18 +377,30 @@ func TestQuarantine(t *testing.T) {
 		seen []*history.Transition
 		want []grid.NodeID
 	}{
-		"broken node":                            {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, []grid.NodeID{"b"}},
-		"evidence that comes late":               {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), began("a", "s")}, []grid.NodeID{"b"}},
-		"broken program":                         {[]*history.Transition{failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s")}, nil},
-		"alone":                                  {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
-		"not in a row":                           {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), began("b", "s"), failed("b", "s")}, nil},
-		"of several sweeps":                      {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "r"), failed("b", "s")}, nil},
-		"other trials ran":                       {[]*history.Transition{begun("a", 1), begun("a", 2), failedAt("b", 3), failedAt("b", 4), failedAt("b", 5)}, nil},
-		"one trial that ran elsewhere":           {[]*history.Transition{failedAt("b", 3), begun("a", 3), failedAt("b", 4), failedAt("b", 5)}, nil},
-		"the same trials ran":                    {[]*history.Transition{failedAt("b", 3), failedAt("b", 4), begun("a", 3), failedAt("b", 5), begun("a", 4), begun("c", 9), begun("a", 5)}, []grid.NodeID{"b"}},
-		"ran here in between":                    {[]*history.Transition{failedAt("b", 3), begun("a", 3), failedAt("b", 4), begun("a", 4), begun("b", 6), failedAt("b", 5), begun("a", 5)}, nil},
-		"failed for good, and retried by a user": {[]*history.Transition{lastAt("b", 3), lastAt("b", 4), lastAt("b", 5), begun("a", 3), begun("a", 4), begun("a", 5)}, []grid.NodeID{"b"}},
-		"other sweep ran":                        {[]*history.Transition{began("a", "r"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
+		"broken node": {[]*history.Transition{began("a", "s"), failed("b", "s"),
+			failed("b", "s"), failed("b", "s")}, []grid.NodeID{"b"}},
+		"evidence that comes late": {[]*history.Transition{failed("b", "s"), failed("b", "s"),
+			failed("b", "s"), began("a", "s")}, []grid.NodeID{"b"}},
+		"broken program": {[]*history.Transition{failed("a", "s"), failed("b", "s"),
+			failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s")}, nil},
+		"alone": {[]*history.Transition{failed("b", "s"), failed("b", "s"),
+			failed("b", "s"), failed("b", "s")}, nil},
+		"not in a row": {[]*history.Transition{began("a", "s"), failed("b", "s"),
+			failed("b", "s"), began("b", "s"), failed("b", "s")}, nil},
+		"of several sweeps": {[]*history.Transition{began("a", "s"), failed("b", "s"),
+			failed("b", "r"), failed("b", "s")}, nil},
+		"other trials ran": {[]*history.Transition{begun("a", 1), begun("a", 2), failedAt("b", 3),
+			failedAt("b", 4), failedAt("b", 5)}, nil},
+		"one trial that ran elsewhere": {[]*history.Transition{failedAt("b", 3), begun("a", 3),
+			failedAt("b", 4), failedAt("b", 5)}, nil},
+		"the same trials ran": {[]*history.Transition{failedAt("b", 3), failedAt("b", 4),
+			begun("a", 3), failedAt("b", 5), begun("a", 4), begun("c", 9), begun("a", 5)}, []grid.NodeID{"b"}},
+		"ran here in between": {[]*history.Transition{failedAt("b", 3), begun("a", 3),
+			failedAt("b", 4), begun("a", 4), begun("b", 6), failedAt("b", 5), begun("a", 5)}, nil},
+		"failed for good, and retried by a user": {[]*history.Transition{lastAt("b", 3), lastAt("b", 4), lastAt("b", 5),
+			begun("a", 3), begun("a", 4), begun("a", 5)}, []grid.NodeID{"b"}},
+		"other sweep ran": {[]*history.Transition{began("a", "r"), failed("b", "s"),
+			failed("b", "s"), failed("b", "s")}, nil},
 	} {
 		h := newScheduler(&Master{}).health
 		got := map[grid.NodeID]string{}
@@ -404,7 +424,8 @@ func TestQuarantine(t *testing.T) {
 // TestQuarantineWithSweepsThatTakeTurns lets trials of two sweeps fail in turns on a node, at their
 // start or for lack of disk space, and end on another one.
 func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
-	for class, want := range map[grid.Class]string{grid.ClassStart: "3 trials of r, s in a row", grid.ClassDisk: "3 attempts of r, s in a row"} {
+	for class, want := range map[grid.Class]string{grid.ClassStart: "3 trials of r, s in a row",
+		grid.ClassDisk: "3 attempts of r, s in a row"} {
 		h := newScheduler(&Master{}).health
 		for i := range int64(3) {
 			sweep := []grid.SweepID{"r", "s"}[i%2]

@@ -20,12 +20,13 @@ func TestImagesUsed(t *testing.T) {
 		events []grid.Event
 		want   string
 	}{
-		"process":         {[]grid.Event{ended("", grid.ClassNone)}, ""},
-		"success":         {[]grid.Event{ended(pin, grid.ClassNone)}, pin},
-		"by ID":           {[]grid.Event{ended(id, grid.ClassNone)}, id},
-		"running":         {[]grid.Event{{Kind: grid.Started, Image: pin}}, pin},
-		"failure":         {[]grid.Event{ended(pin, grid.ClassExit)}, ""},
-		"first":           {[]grid.Event{ended(id, grid.ClassExit), ended(pin, grid.ClassNone), ended(id, grid.ClassNone)}, pin},
+		"process": {[]grid.Event{ended("", grid.ClassNone)}, ""},
+		"success": {[]grid.Event{ended(pin, grid.ClassNone)}, pin},
+		"by ID":   {[]grid.Event{ended(id, grid.ClassNone)}, id},
+		"running": {[]grid.Event{{Kind: grid.Started, Image: pin}}, pin},
+		"failure": {[]grid.Event{ended(pin, grid.ClassExit)}, ""},
+		"first": {[]grid.Event{ended(id, grid.ClassExit), ended(pin, grid.ClassNone),
+			ended(id, grid.ClassNone)}, pin},
 		"without digest":  {[]grid.Event{ended("reg.lab/a:1", grid.ClassNone)}, ""},
 		"no name at all":  {[]grid.Event{ended("--privileged sha256:", grid.ClassNone)}, ""},
 		"without result":  {[]grid.Event{{Kind: grid.Finished, Image: pin}}, ""},
@@ -46,7 +47,8 @@ func TestMissingImagePausesItsSweep(t *testing.T) {
 	c.finishLease(c.waitAndTakeLease(id), grid.ClassImage, time.Millisecond)
 	c.waitFor("the sweep is paused", func(*scheduler) bool { r, _ := c.Sweep(id); return r.Sweep.State == grid.SweepPaused })
 	r, _ := c.Sweep(id)
-	if why := r.Sweep.Problem; !strings.Contains(why, "its image could not be had (on n)") || !strings.Contains(why, "mlfnode resume "+string(id)) {
+	if why := r.Sweep.Problem; !strings.Contains(why, "its image could not be had (on n)") ||
+		!strings.Contains(why, "mlfnode resume "+string(id)) {
 		t.Errorf("got the reason %q", why)
 	}
 	if n := c.counts(id); n.Failed != 0 {
@@ -64,7 +66,8 @@ func TestFirstImageIsPinned(t *testing.T) {
 		h := c.waitAndTakeLease(id)
 		now := time.Now().UnixMicro()
 		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
-			Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: "n.1.image" + pin[len(pin)-2:], Time: now, Image: pin, Result: &grid.Result{Started: now},
+			Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: "n.1.image" +
+				pin[len(pin)-2:], Time: now, Image: pin, Result: &grid.Result{Started: now},
 		}}})
 		c.waitFor("the image is pinned", func(*scheduler) bool { r, _ := c.Sweep(id); return r.Sweep.Pinned != "" })
 		if r, _ := c.Sweep(id); r.Sweep.Pinned != pins[0] {

@@ -14,8 +14,11 @@ import (
 
 // heartbeatRunning sends a heartbeat of a node that holds a lease, with a run of its first trial
 // that is age old.
-func (c *testMaster) heartbeatRunning(node grid.NodeID, h *jetstream.GrantedLease, run string, age time.Duration) jetstream.Directives {
-	o := c.handleHeartbeat(node, &jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
+func (c *testMaster) heartbeatRunning(
+	node grid.NodeID, h *jetstream.GrantedLease, run string, age time.Duration,
+) jetstream.Directives {
+	o := c.handleHeartbeat(node,
+		&jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
 	c.recordMark(node, o)
 	return o
 }
@@ -32,13 +35,16 @@ func (c *testMaster) heldLease(h *jetstream.GrantedLease, run string, age time.D
 	return jetstream.HeldLease{
 		Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID, Sweep: h.Sweep,
 		Attempts: []jetstream.RunningAttempt{{
-			Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run, Started: time.Now().Add(-age).UnixMicro(), Age: age,
+			Index: h.Lo, Attempt: h.Attempt +
+				h.Deliveries - 1, Run: run, Started: time.Now().Add(-age).UnixMicro(), Age: age,
 		}},
 	}
 }
 
 // loseNode silences a node that works on a lease, until its trial waits to be leased again, or is.
-func (c *testMaster) loseNode(w *fakeCluster, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives) {
+func (c *testMaster) loseNode(
+	w *fakeCluster, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives,
+) {
 	c.t.Helper()
 	w.setState(node, cluster.Dead)
 	c.waitFor(fmt.Sprintf("node %s is lost", node), func(s *scheduler) bool {
@@ -96,9 +102,11 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 		original  bool // goes on
 	}{
 		{name: "nothing ran elsewhere", reconcile: LongestRunning, own: old, original: true},
-		{name: "nothing ran elsewhere, and replacements are kept", reconcile: KeepReplacement, own: old, original: true},
+		{name: "nothing ran elsewhere, and replacements are kept", reconcile: KeepReplacement, own: old,
+			original: true},
 		{name: "replacement was pulled", reconcile: LongestRunning, replaced: "pulled", own: old, original: true},
-		{name: "original ran longest", reconcile: LongestRunning, replaced: "running", age: young, own: old, original: true},
+		{name: "original ran longest", reconcile: LongestRunning, replaced: "running", age: young, own: old,
+			original: true},
 		{name: "replacement ran longest", reconcile: LongestRunning, replaced: "running", age: 2 * old, own: old},
 		{name: "original is kept", reconcile: KeepOriginal, replaced: "running", age: old, own: young, original: true},
 		{name: "replacement is kept", reconcile: KeepReplacement, replaced: "running", age: young, own: old},
@@ -112,7 +120,8 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			h := c.waitForLease(id)
 			c.heartbeatRunning("b", h, "", 0)
 			run := c.startTrial("b", h)
-			leftover := jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, 0)}, Mark: c.marks["b"]}
+			leftover := jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, 0)},
+				Mark: c.marks["b"]}
 			original := func() jetstream.Directives {
 				if o := c.handleHeartbeat("b", &leftover); test.original && len(o.Stop) > 0 {
 					t.Errorf("a beat from before the outage has the attempt stopped")
@@ -141,22 +150,26 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			if !test.original {
 				c.waitUntilStopped(h, original)
 				c.waitUntilContinues(id, other, replacement)
-				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+					Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 				c.waitUntilContinues(id, other, replacement)
-				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Started: 1}})
+				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
+					Result: &grid.Result{Started: 1}})
 			} else {
 				c.waitUntilContinues(id, run, original)
 				if again != nil {
 					c.waitUntilStopped(again, replacement)
 				}
 				if other != "" {
-					c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+					c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
+						Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 					c.waitUntilContinues(id, run, original)
 				}
 				if f := c.trial(id, 0).Failures; len(f) > 0 {
 					t.Errorf("on the trial's record: %v, want nothing", f)
 				}
-				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+					Result: &grid.Result{Started: 1}})
 			}
 			c.waitUntilFinished(id)
 			if n := c.counts(id); n.Succeeded != 1 || n.Failed != 0 {
@@ -207,10 +220,12 @@ func TestResultOfALostNode(t *testing.T) {
 				c.heartbeatRunning("d", again, "", 0)
 				other = c.startTrial("d", again)
 			}
-			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+				Result: &grid.Result{Started: 1}})
 			if running {
 				c.waitUntilStopped(again, func() jetstream.Directives { return c.heartbeatRunning("d", again, other, time.Second) })
-				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
+					Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			}
 			if next := c.waitForLease(id); next.Lo != 1 {
 				t.Errorf("got a lease of trial %d, want the other trial", next.Lo)
@@ -235,7 +250,8 @@ func TestHarmfulSecondRun(t *testing.T) {
 		h, o = o, h
 	}
 	both := func(run string) jetstream.Directives {
-		return c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Mark: c.marks["b"], Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
+		return c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Mark: c.marks["b"],
+			Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
 	}
 	both("b.1.7")
 	run := c.startTrial("b", h)
@@ -249,7 +265,8 @@ func TestHarmfulSecondRun(t *testing.T) {
 		t.Errorf("the node is back and was told to stop it")
 	}
 	c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "2"}) // its machine has restarted
-	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+		Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 	var again *jetstream.GrantedLease
 	c.waitFor("the trial is leased again", func(*scheduler) bool {
 		held, err := c.leaseClient().TakeLeases(t.Context(), "p0_c1_m0", 1)
@@ -290,7 +307,8 @@ func TestQueueLostLeases(t *testing.T) {
 	if held, err := c.leaseClient().TakeLeases(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
 		t.Errorf("got %v, %v from the queue, want nothing", held, err)
 	}
-	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+		Result: &grid.Result{Started: 1}})
 	c.waitUntilFinished(id)
 }
 
@@ -310,7 +328,8 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 				c = startWithNodes(t, dir, 1, newFakeCluster().nodes())
 			}
 			for range 20 {
-				if again, err := c.store.Calls.LocalClient("d").TakeLeases(t.Context(), h.Shape, 1); err != nil || len(again) > 0 {
+				if again, err := c.store.Calls.LocalClient("d").TakeLeases(t.Context(), h.Shape, 1); err != nil ||
+					len(again) > 0 {
 					t.Fatalf("taken by another node: got %+v, %v; want nothing", again, err)
 				}
 			}
@@ -330,7 +349,8 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 // TestAbandonedLease reclaims what was granted and that no node reports to hold, also when one held
 // it before, and when it can't be deleted.
 func TestAbandonedLease(t *testing.T) {
-	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
+	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false}, {false, true},
+		{false, false}} {
 		claimed, ctx := test.claimed, t.Context()
 		if !test.deletable {
 			ctx = cancelledContext(t)
@@ -360,7 +380,8 @@ func TestAbandonedLease(t *testing.T) {
 			}
 			c.inLoop(func(s *scheduler) {
 				for other, l := range s.feeds[id].leases {
-					if other != h.ID && s.reconciler.reclaimAbandoned(t.Context(), s.feeds[id], other, time.Now().Add(time.Hour)) {
+					if other != h.ID && s.reconciler.reclaimAbandoned(t.Context(), s.feeds[id], other,
+						time.Now().Add(time.Hour)) {
 						t.Errorf("lease of trial %d waits in the queue, and is taken for abandoned", l.lo)
 					}
 				}
@@ -374,7 +395,8 @@ func TestOrphanLeaseIsDeleted(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
 	h := c.waitForLease(id)
-	if _, err := c.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: id, Lo: 0, Hi: 1, Attempt: 1, Shape: h.Shape}); err != nil {
+	if _, err := c.store.Queue.Publish(t.Context(),
+		jetstream.Lease{Sweep: id, Lo: 0, Hi: 1, Attempt: 1, Shape: h.Shape}); err != nil {
 		t.Fatal(err)
 	}
 	c.runReconcile()

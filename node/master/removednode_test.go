@@ -56,7 +56,8 @@ func TestForgottenNode(t *testing.T) {
 					t.Errorf("on the trial's record: %v, want nothing that counts", f)
 				}
 				c.heartbeatRunning("d", again, c.startTrial("d", again), time.Second)
-				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: c.trial(id, 0).Run, Result: &grid.Result{Started: 1}})
+				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2,
+					Run: c.trial(id, 0).Run, Result: &grid.Result{Started: 1}})
 				c.waitUntilFinished(id)
 			})
 		}
@@ -73,7 +74,8 @@ func TestForgottenNodeLeavesNothing(t *testing.T) {
 	c.heartbeat("d", "x")
 	c.inLoop(func(s *scheduler) {
 		for _, node := range []grid.NodeID{"b", "d"} {
-			s.health.record(&history.Transition{Sweep: "t-1", Index: 1, Node: node, Change: grid.Retry, Class: grid.ClassStart, Ended: 1})
+			s.health.record(&history.Transition{Sweep: "t-1", Index: 1, Node: node, Change: grid.Retry,
+				Class: grid.ClassStart, Ended: 1})
 		}
 	})
 	w.remove("b")
@@ -90,7 +92,9 @@ func TestForgottenNodeBeats(t *testing.T) {
 	w := newFakeCluster()
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	w.remove("b")
-	if o := c.Master.handleHeartbeat("b", &jetstream.Heartbeat{Start: "x"}); !o.Drain || o.Keys != 0 || c.nodes.isResponsive("b", time.Now()) {
-		t.Errorf("got the orders %+v, heard of: %v; want it to take nothing, and nothing taken from it", o, c.nodes.isResponsive("b", time.Now()))
+	if o := c.Master.handleHeartbeat("b", &jetstream.Heartbeat{Start: "x"}); !o.Drain || o.Keys != 0 ||
+		c.nodes.isResponsive("b", time.Now()) {
+		t.Errorf("got the orders %+v, heard of: %v; want it to take nothing, and nothing taken from it", o,
+			c.nodes.isResponsive("b", time.Now()))
 	}
 }

@@ -84,7 +84,8 @@ func (o *reopening) publishAll(ctx context.Context, trials *ranges.Set) error {
 // trials that run already are folded in between.
 func (o *reopening) publishBatch(ctx context.Context) error {
 	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.resumed || !o.revive) {
-		return conflict(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
+		return conflict(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep),
+			fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
 	}
 	if err := o.m.uncancelReopened(ctx, o.sweep, &o.batch); err != nil {
 		return err

@@ -30,7 +30,9 @@ func endedEvents(id grid.SweepID, node grid.NodeID, bytes int) *grid.Batch {
 }
 
 // startWithLimits starts a master over a store with small limits, which prepare may change before.
-func startWithLimits(t *testing.T, limits jetstream.Limits, retention Retention, prepare func(*jetstream.Store)) *testMaster {
+func startWithLimits(
+	t *testing.T, limits jetstream.Limits, retention Retention, prepare func(*jetstream.Store),
+) *testMaster {
 	t.Helper()
 	dir := t.TempDir()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -110,7 +112,8 @@ func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
 	}{{ready, true}, {time.Now(), false}} {
 		c.removeOrphans(t.Context(), false, r.before)
 		if has, err := c.store.Bundles.Has(t.Context(), digest); err != nil || has != r.kept {
-			t.Errorf("a bundle stored at the start, after what is older than %v was removed: got %v, %v; want %v", time.Since(r.before), has, err, r.kept)
+			t.Errorf("a bundle stored at the start, after what is older than %v was removed: got %v, %v; want %v",
+				time.Since(r.before), has, err, r.kept)
 		}
 	}
 }
@@ -125,7 +128,8 @@ func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 		_, err := s.Records.Create(t.Context(), sweep)
 		for _, id := range []grid.SweepID{"kept-1", "ghost-1", "ghost/../2", "", "=zz.x*"} {
 			_, e := s.Events.Publish(t.Context(), endedEvents(id, "", 1000))
-			_, _, e2 := s.Logs.Publish(t.Context(), id, []jetstream.Chunk{{Run: "n.1.1", Stream: 1, Data: []byte("hello")}})
+			_, _, e2 := s.Logs.Publish(t.Context(), id,
+				[]jetstream.Chunk{{Run: "n.1.1", Stream: 1, Data: []byte("hello")}})
 			err = errors.Join(err, e, e2)
 		}
 		for _, name := range []string{"kept-1/0/n.1.1", "ghost-1/0/n.1.1", "other-9/5/n.1.2"} {
@@ -187,7 +191,8 @@ func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.freeSpace(t.Context())
-	if p := c.Problem(); !strings.Contains(p, "mlfnode remove") || !strings.Contains(p, "retention.events") || !strings.Contains(p, "new-1") {
+	if p := c.Problem(); !strings.Contains(p, "mlfnode remove") || !strings.Contains(p, "retention.events") ||
+		!strings.Contains(p, "new-1") {
 		t.Errorf("problem of a full store with nothing that may go by itself: %q", p)
 	}
 	if _, ok := c.Sweep("new-1"); !ok {
@@ -213,7 +218,8 @@ func TestFullStoreOfSweepsThatRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.freeSpace(t.Context())
-	if p := c.Problem(); !strings.Contains(p, "mlfnode cancel SWEEP") || !strings.Contains(p, "mlfnode remove SWEEP") || !strings.Contains(p, "retention.events") {
+	if p := c.Problem(); !strings.Contains(p, "mlfnode cancel SWEEP") || !strings.Contains(p, "mlfnode remove SWEEP") ||
+		!strings.Contains(p, "retention.events") {
 		t.Errorf("problem of a full store of sweeps that run: %q", p)
 	}
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -240,7 +246,8 @@ func TestFullStoreOfSweepsThatRun(t *testing.T) {
 
 func TestOutdated(t *testing.T) {
 	now := time.Now()
-	m := New(Config{Store: &jetstream.Store{}, Logger: slog.New(slog.DiscardHandler), Retention: Retention{Sweeps: 2, Age: time.Hour}})
+	m := New(Config{Store: &jetstream.Store{}, Logger: slog.New(slog.DiscardHandler),
+		Retention: Retention{Sweeps: 2, Age: time.Hour}})
 	for id, s := range map[grid.SweepID]*grid.Sweep{
 		"running-1":   {State: grid.SweepRunning, Submitted: now.Add(-time.Hour * 9)},
 		"paused-1":    {State: grid.SweepPaused, Paused: now.Add(-2 * time.Hour)},
@@ -275,7 +282,8 @@ func TestRemove(t *testing.T) {
 	id := c.submit(2, nil)
 	c.waitForLeases(id, 2)
 	var refusal *api.Error
-	if err := c.Remove(t.Context(), id); !errors.As(err, &refusal) || !strings.Contains(refusal.Hint, "mlfnode cancel") {
+	if err := c.Remove(t.Context(), id); !errors.As(err, &refusal) ||
+		!strings.Contains(refusal.Hint, "mlfnode cancel") {
 		t.Errorf("a running sweep: got %v", err)
 	}
 	if err := c.Remove(t.Context(), "none-1"); !errors.As(err, &refusal) || refusal.Status != 404 {

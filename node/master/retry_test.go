@@ -24,7 +24,8 @@ func (c *testMaster) failTrials(id grid.SweepID, lo, hi int64) {
 			now := time.Now().UnixMicro()
 			b.Events = append(b.Events, grid.Event{
 				Kind: grid.Finished, Index: lo, Attempt: 1, Run: fmt.Sprintf("n.0.%d", lo), Time: now,
-				Result: &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Started: now - 1000, Usage: grid.Usage{Wall: 1000}},
+				Result: &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Started: now - 1000,
+					Usage: grid.Usage{Wall: 1000}},
 			})
 		}
 		var err error
@@ -180,7 +181,8 @@ func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, err := c.cfg.History.Remaining(t.Context(), id)
-	if err != nil || len(left.Open) != 0 || len(left.Reopened) != 1 || left.Reopened[0] != (history.Reopened{Range: ranges.Range{Hi: count}, Attempts: 1}) {
+	if err != nil || len(left.Open) != 0 || len(left.Reopened) != 1 ||
+		left.Reopened[0] != (history.Reopened{Range: ranges.Range{Hi: count}, Attempts: 1}) {
 		t.Fatalf("history gives %+v, %v; want one range", left, err)
 	}
 	if left.Terminal.Count() != 0 {

@@ -95,8 +95,10 @@ func TestRetryPolicyByClass(t *testing.T) {
 		{"timeout with retries", grid.Retries{timeout: 3}, repeat(timeout, 9), 4, grid.Failed},
 		{"retries of another class", grid.Retries{signal: 5}, repeat(exit, 9), 1, grid.Failed},
 
-		{"classes are counted apart", grid.Retries{exit: 1, signal: 1, oom: 1}, []grid.Class{exit, signal, oom, exit, signal}, 4, grid.Failed},
-		{"lost nodes leave the program its retries", grid.Retries{exit: 1, lost: 3}, []grid.Class{lost, lost, exit, lost, exit}, 5, grid.Failed},
+		{"classes are counted apart", grid.Retries{exit: 1, signal: 1, oom: 1},
+			[]grid.Class{exit, signal, oom, exit, signal}, 4, grid.Failed},
+		{"lost nodes leave the program its retries", grid.Retries{exit: 1, lost: 3},
+			[]grid.Class{lost, lost, exit, lost, exit}, 5, grid.Failed},
 		{"a failure ends it whatever else is left", grid.Retries{lost: 9}, []grid.Class{lost, timeout}, 2, grid.Failed},
 
 		{"halted is never counted", nil, repeat(halt, 50), 51, grid.Succeeded},
@@ -146,7 +148,8 @@ func TestBackoff(t *testing.T) {
 		{grid.ClassIdle, []time.Duration{100 * ms, 200 * ms, 400 * ms}},
 		{grid.ClassMemory, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
 		{grid.ClassStart, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
-		{grid.ClassSetup, []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, grid.MaxBackoff}},
+		{grid.ClassSetup, []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second,
+			32 * time.Second, grid.MaxBackoff}},
 	} {
 		for i, want := range c.want {
 			if got := grid.FailureOf(c.class).Wait(i + 1); got != want {
@@ -169,7 +172,8 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 	for _, c := range []struct {
 		class grid.Class
 		wait  time.Duration
-	}{{grid.ClassExit, 100 * time.Millisecond}, {grid.ClassSetup, 2 * time.Second}, {grid.ClassLost, 0}, {grid.ClassHalt, 0}} {
+	}{{grid.ClassExit, 100 * time.Millisecond}, {grid.ClassSetup, 2 * time.Second}, {grid.ClassLost,
+		0}, {grid.ClassHalt, 0}} {
 		t.Run(string(c.class), func(t *testing.T) {
 			f := newFeed(newSweep(t, "t-1", 3))
 			now := time.UnixMicro(1_700_000_000_000_000)
@@ -271,7 +275,8 @@ func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 			f.assigned.Add(0, count)
 			switch how {
 			case "restarted":
-				f.loadHistory(&history.Remaining{Reopened: []history.Reopened{{Range: ranges.Range{Hi: count}, Attempts: 1}}}, now)
+				f.loadHistory(&history.Remaining{Reopened: []history.Reopened{{Range: ranges.Range{Hi: count},
+					Attempts: 1}}}, now)
 			case "as a range":
 				f.apply(&history.Transition{End: count, Change: grid.Reopen, Attempts: 1}, now)
 			default:
@@ -279,8 +284,10 @@ func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 					f.apply(&history.Transition{Index: i, End: i + 1, Change: grid.Reopen, Attempts: 1}, now)
 				}
 			}
-			if sets := f.retries.byNeed[f.baseNeed()].ready; len(sets) != 1 || sets[0].trials.Len() != 1 || len(f.retries.delayed) != 0 {
-				t.Fatalf("the trials that wait are kept in %d sets and %d apart, want one range", len(sets), len(f.retries.delayed))
+			if sets := f.retries.byNeed[f.baseNeed()].ready; len(sets) != 1 || sets[0].trials.Len() != 1 ||
+				len(f.retries.delayed) != 0 {
+				t.Fatalf("the trials that wait are kept in %d sets and %d apart, want one range", len(sets),
+					len(f.retries.delayed))
 			}
 			f.pace = trialPace{average: time.Millisecond, lastSize: 500}
 			leases := 0
@@ -303,7 +310,8 @@ func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 				}
 			}
 			if leases > count/100 || f.retries.len() != 0 || f.assigned.Count() != count {
-				t.Errorf("%d leases, %d trials wait, %d are taken; want at most %d leases of all", leases, f.retries.len(), f.assigned.Count(), count/100)
+				t.Errorf("%d leases, %d trials wait, %d are taken; want at most %d leases of all", leases,
+					f.retries.len(), f.assigned.Count(), count/100)
 			}
 		})
 	}
@@ -330,7 +338,8 @@ func TestMillionReopenedTrialsWeighNothing(t *testing.T) {
 		t.Fatalf("%d trials wait and %d are done, want all to wait", f.retries.len(), f.done.Count())
 	}
 	for i := int64(0); i < count; i += count / places {
-		f.apply(&history.Transition{Index: i, Change: grid.Done, State: grid.Failed, Attempts: 2, Class: grid.ClassExit, Started: 1, Ended: 2}, now)
+		f.apply(&history.Transition{Index: i, Change: grid.Done, State: grid.Failed, Attempts: 2, Class: grid.ClassExit,
+			Started: 1, Ended: 2}, now)
 		f.apply(&history.Transition{Index: i, End: i + 1, Change: grid.Reopen, Attempts: 2}, now)
 	}
 	if grown := heap() - before; grown > count {
@@ -341,7 +350,8 @@ func TestMillionReopenedTrialsWeighNothing(t *testing.T) {
 		pieces += set.trials.Len()
 	}
 	if pieces > 2*places+1 || len(f.retries.delayed) > 0 {
-		t.Errorf("the trials that wait are kept in %d pieces and %d apart, and lie in %d places", pieces, len(f.retries.delayed), 2*places)
+		t.Errorf("the trials that wait are kept in %d pieces and %d apart, and lie in %d places", pieces,
+			len(f.retries.delayed), 2*places)
 	}
 	runtime.KeepAlive(f)
 }
@@ -352,7 +362,8 @@ func TestTrialsUnderWhichNodesDiedAreAnnounced(t *testing.T) {
 	f, now := newFeed(newSweep(t, "t-1", 100)), time.Now()
 	f.assigned.Add(0, 100)
 	for i := range int64(10) {
-		f.apply(&history.Transition{Index: i, Change: grid.Retry, Attempts: 1, Class: grid.ClassCrash, Failures: map[grid.Class]int{grid.ClassCrash: 1}}, now)
+		f.apply(&history.Transition{Index: i, Change: grid.Retry, Attempts: 1, Class: grid.ClassCrash,
+			Failures: map[grid.Class]int{grid.ClassCrash: 1}}, now)
 	}
 	f.pace = trialPace{average: time.Microsecond, lastSize: 500}
 	for i := range int64(10) {
@@ -390,8 +401,9 @@ func TestOlderLeaseCoversNoRetry(t *testing.T) {
 		f := newFeed(newSweep(t, "t-1", count))
 		f.restoreLease(&whole, now)
 		f.loadHistory(&history.Remaining{
-			Open:     []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
-			Reopened: []history.Reopened{{Range: ranges.Range{Hi: slow}, Attempts: 1}, {Range: ranges.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
+			Open: []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
+			Reopened: []history.Reopened{{Range: ranges.Range{Hi: slow}, Attempts: 1},
+				{Range: ranges.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
 		}, now)
 		f.shortenLease("1", slow+1) // as its node did before
 		retried(t, f, count-1)
@@ -399,10 +411,12 @@ func TestOlderLeaseCoversNoRetry(t *testing.T) {
 	t.Run("after a restart, with some leased", func(t *testing.T) {
 		f := newFeed(newSweep(t, "t-1", count))
 		f.restoreLease(&whole, now)
-		f.restoreLease(&jetstream.QueuedLease{Lease: jetstream.Lease{ID: "2", Lo: 20, Hi: 30, Attempt: 2, Quiet: true}, Seq: 2}, now)
+		f.restoreLease(&jetstream.QueuedLease{Lease: jetstream.Lease{ID: "2", Lo: 20, Hi: 30, Attempt: 2, Quiet: true},
+			Seq: 2}, now)
 		f.loadHistory(&history.Remaining{
-			Open:     []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
-			Reopened: []history.Reopened{{Range: ranges.Range{Hi: slow}, Attempts: 1}, {Range: ranges.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
+			Open: []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
+			Reopened: []history.Reopened{{Range: ranges.Range{Hi: slow}, Attempts: 1},
+				{Range: ranges.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
 		}, now)
 		f.dropLease("2")
 		f.shortenLease("1", slow+1)

@@ -25,7 +25,8 @@ func TestBrokenSetupPausesItsSweep(t *testing.T) {
 	}
 	c.waitFor("the sweep is paused", func(*scheduler) bool { return paused() })
 	r, _ := c.Sweep(id)
-	if why := r.Sweep.Problem; !strings.Contains(why, "setup failed 3 times") || !strings.Contains(why, "mlfnode logs "+string(id)) {
+	if why := r.Sweep.Problem; !strings.Contains(why, "setup failed 3 times") ||
+		!strings.Contains(why, "mlfnode logs "+string(id)) {
 		t.Errorf("got the reason %q", why)
 	}
 	if n := c.counts(id); n.Failed != 0 {
@@ -37,7 +38,8 @@ func TestBrokenSetupPausesItsSweep(t *testing.T) {
 	if r, _ := c.Sweep(id); r.Sweep.Problem != "" || !r.Sweep.Active() {
 		t.Errorf("a sweep that goes on: got %s, %q", r.Sweep.State, r.Sweep.Problem)
 	}
-	for _, class := range []grid.Class{grid.ClassSetup, grid.ClassSetup, grid.ClassNone, grid.ClassSetup, grid.ClassSetup, grid.ClassExit} {
+	for _, class := range []grid.Class{grid.ClassSetup, grid.ClassSetup, grid.ClassNone, grid.ClassSetup,
+		grid.ClassSetup, grid.ClassExit} {
 		c.finishLease(c.waitAndTakeLease(id), class, time.Millisecond)
 	}
 	if paused() {

@@ -23,7 +23,8 @@ func TestStopAfter(t *testing.T) {
 		t.Helper()
 		c.waitFor("the sweep is paused", func(s *scheduler) bool { return s.feeds[id] == nil })
 		r, _ := c.Sweep(id)
-		if want := fmt.Sprintf("%d trials have failed", failed); r.Sweep.State != grid.SweepPaused || !strings.Contains(r.Sweep.Problem, want) {
+		if want := fmt.Sprintf("%d trials have failed", failed); r.Sweep.State != grid.SweepPaused ||
+			!strings.Contains(r.Sweep.Problem, want) {
 			t.Fatalf("got %s, %q; want it paused because %s", r.Sweep.State, r.Sweep.Problem, want)
 		}
 	}

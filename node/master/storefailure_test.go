@@ -78,7 +78,8 @@ func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 		t.Helper()
 		c.waitFor("the attempt is fenced", func(s *scheduler) bool {
 			all := c.attempts(id, 0)
-			return len(all) == n && all[n-1].Node == "b" && all[n-1].Result.Class == grid.ClassCrash && len(s.fencer.pending) == 0
+			return len(all) == n && all[n-1].Node == "b" && all[n-1].Result.Class == grid.ClassCrash &&
+				len(s.fencer.pending) == 0
 		})
 	}
 	crashed(1)
@@ -136,7 +137,8 @@ func TestOrderIsFoundTwiceBeforeItIsFollowed(t *testing.T) {
 		f.addRunTime(i, time.Duration(i+1)*time.Second)
 	}
 	if f.longest.order == nil || !f.reordered {
-		t.Errorf("run times are known: %v, leases are to be taken back: %v; want both", f.longest.order != nil, f.reordered)
+		t.Errorf("run times are known: %v, leases are to be taken back: %v; want both", f.longest.order != nil,
+			f.reordered)
 	}
 }
 

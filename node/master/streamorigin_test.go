@@ -65,7 +65,8 @@ func TestHistoryWithoutSweepsOfNewerVersions(t *testing.T) {
 		c.stopMaster()
 		c = restartMaster(t, dir, 2)
 		_, last, err := c.store.Events.Bounds(t.Context())
-		if want := (history.Origin{Stream: c.store.Events.Epoch(), Unread: grid.RecordVersion}); c.cfg.History.Origin() != want || err != nil {
+		if want := (history.Origin{Stream: c.store.Events.Epoch(),
+			Unread: grid.RecordVersion}); c.cfg.History.Origin() != want || err != nil {
 			t.Errorf("got %+v, %v; want %+v", c.cfg.History.Origin(), err, want)
 		}
 		if got := c.cfg.History.Applied(); got != last {
@@ -79,6 +80,7 @@ func TestHistoryWithoutSweepsOfNewerVersions(t *testing.T) {
 		err = c.checkHistory(t.Context(), first, last, grid.RecordVersion+1)
 	}
 	if got := c.cfg.History.Applied(); got != 0 || err != nil {
-		t.Errorf("with a version that knows more, history has come to %d, %v; want it to be folded from the start", got, err)
+		t.Errorf("with a version that knows more, history has come to %d, %v; want it to be folded from the start", got,
+			err)
 	}
 }

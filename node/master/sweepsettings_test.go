@@ -21,7 +21,8 @@ func TestSetPriority(t *testing.T) {
 	h := c.takeLeaseIn(old)
 	urgent := 5
 	r, err := c.Set(t.Context(), id, api.Set{Priority: &urgent})
-	if err != nil || r.Sweep.Priority != urgent || r.AllLanes()[old] != need || r.AllLanes()[r.Sweep.Lane()] != need || r.Sweep.Lane() == old {
+	if err != nil || r.Sweep.Priority != urgent || r.AllLanes()[old] != need || r.AllLanes()[r.Sweep.Lane()] != need ||
+		r.Sweep.Lane() == old {
 		t.Fatalf("got priority %d and lanes %v, %v; want both lanes", r.Sweep.Priority, r.AllLanes(), err)
 	}
 	c.waitFor("all but what is held wait in the new lane", func(s *scheduler) bool {

@@ -39,7 +39,8 @@ func checkpointTask(s *api.Submit) {
 func saveSnapshot(t *testing.T, store *checkpoint.Store, id grid.SweepID, attempt, resumed int) {
 	t.Helper()
 	files := []checkpoint.File{{Path: fmt.Sprint(attempt), Mode: fs.ModeDir}}
-	n, missing, err := store.Offer(t.Context(), grid.TrialID{Sweep: id}, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed, Files: files})
+	n, missing, err := store.Offer(t.Context(), grid.TrialID{Sweep: id},
+		&checkpoint.Snapshot{Attempt: attempt, Resumed: resumed, Files: files})
 	if n == 0 || len(missing) > 0 || err != nil {
 		t.Fatalf("got %d, %v, %v", n, missing, err)
 	}
@@ -57,7 +58,8 @@ func TestLeasesNameSnapshots(t *testing.T) {
 		t.Helper()
 		h := c.waitAndTakeLease(id)
 		if h.Lo != 0 || h.Hi != 1 || h.Snapshot != wantSnapshot || h.Bad != wantBad {
-			t.Errorf("attempt %d: got the lease [%d,%d) with snapshot %d, bad %d; want %d, %d", h.Attempt, h.Lo, h.Hi, h.Snapshot, h.Bad, wantSnapshot, wantBad)
+			t.Errorf("attempt %d: got the lease [%d,%d) with snapshot %d, bad %d; want %d, %d", h.Attempt, h.Lo, h.Hi,
+				h.Snapshot, h.Bad, wantSnapshot, wantBad)
 		}
 		resumed = h.Snapshot
 		if stores {
@@ -65,7 +67,8 @@ func TestLeasesNameSnapshots(t *testing.T) {
 		}
 		c.runCount++
 		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
-			Kind: grid.Finished, Attempt: h.Attempt, Run: "n.1." + time.Duration(c.runCount).String(), Time: time.Now().UnixMicro(),
+			Kind: grid.Finished, Attempt: h.Attempt, Run: "n.1." +
+				time.Duration(c.runCount).String(), Time: time.Now().UnixMicro(),
 			Result: &grid.Result{Class: class, Resumed: resumed, Usage: grid.Usage{Wall: wall.Microseconds()}},
 		}}})
 	}
@@ -100,14 +103,17 @@ func TestHolder(t *testing.T) {
 	c, _ := startWithSnapshotStore(t, 1<<30)
 	id := c.submit(2, checkpointTask)
 	h := c.waitAndTakeLease(id)
-	c.leases.recordHeld("a", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Sweep: id, Deliveries: 1}}, &jetstream.Directives{}, time.Now())
+	c.leases.recordHeld("a", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Sweep: id, Deliveries: 1}},
+		&jetstream.Directives{}, time.Now())
 	for _, q := range []struct {
 		node grid.NodeID
 		id   grid.TrialID
 		want bool
 	}{
-		{"a", grid.TrialID{Sweep: id, Index: h.Lo}, true}, {"b", grid.TrialID{Sweep: id, Index: h.Lo}, false}, {"", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false},
-		{"a", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false}, {"a", grid.TrialID{Sweep: "t-99", Index: 0}, false}, {"a", grid.TrialID{Sweep: id, Index: -1}, false},
+		{"a", grid.TrialID{Sweep: id, Index: h.Lo}, true}, {"b", grid.TrialID{Sweep: id, Index: h.Lo}, false}, {"",
+			grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false},
+		{"a", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false}, {"a", grid.TrialID{Sweep: "t-99", Index: 0},
+			false}, {"a", grid.TrialID{Sweep: id, Index: -1}, false},
 	} {
 		if got, err := c.HoldsTrial(t.Context(), q.node, q.id); got != q.want || err != nil {
 			t.Errorf("%q holds %v: got %v, %v; want %v", q.node, q.id, got, err, q.want)
@@ -170,7 +176,8 @@ func TestSuccessOutlivesTheMaster(t *testing.T) {
 	c.stopMaster()
 	files := []checkpoint.File{{Path: "a", Mode: fs.ModeDir}}
 	for i := range int64(3) {
-		if _, _, err := store.Offer(t.Context(), grid.TrialID{Sweep: id, Index: i}, &checkpoint.Snapshot{Attempt: 1, Files: files}); err != nil {
+		if _, _, err := store.Offer(t.Context(), grid.TrialID{Sweep: id, Index: i},
+			&checkpoint.Snapshot{Attempt: 1, Files: files}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -186,15 +193,18 @@ func TestRestartedMasterKnowsWhereTrialsGo(t *testing.T) {
 	sweep := newSweep(t, "t-1", 9)
 	sweep.Task.Checkpoint = &grid.Checkpoint{}
 	f := newFeed(sweep)
-	f.restoreLease(&jetstream.QueuedLease{Lease: jetstream.Lease{ID: "l", Lo: 2, Hi: 4, Attempt: 2}, Seq: 1}, time.Now())
+	f.restoreLease(&jetstream.QueuedLease{Lease: jetstream.Lease{ID: "l", Lo: 2, Hi: 4, Attempt: 2}, Seq: 1},
+		time.Now())
 	var open []grid.Trial
-	for i, r := range []grid.Result{{Class: grid.ClassLost}, {Class: grid.ClassDisk}, {Class: grid.ClassLost}, {Class: grid.ClassDisk}, {Class: grid.ClassLost, Snapshot: 1}} {
+	for i, r := range []grid.Result{{Class: grid.ClassLost}, {Class: grid.ClassDisk}, {Class: grid.ClassLost},
+		{Class: grid.ClassDisk}, {Class: grid.ClassLost, Snapshot: 1}} {
 		open = append(open, grid.Trial{Index: int64(i), State: grid.Pending, Attempts: 1, Node: "b", Result: r})
 	}
 	open = append(open, grid.Trial{Index: 5, State: grid.Running, Attempts: 1, Node: "b"})
 	f.loadHistory(&history.Remaining{Open: open}, time.Now())
 	for i := range int64(6) {
-		if owned, shunned := f.snapshotNodes[i] == "b", len(f.failedOn[i]) > 0; owned != (i == 0 || i == 2) || shunned != (i == 1 || i == 3) {
+		if owned, shunned := f.snapshotNodes[i] == "b", len(f.failedOn[i]) > 0; owned != (i == 0 || i == 2) ||
+			shunned != (i == 1 || i == 3) {
 			t.Errorf("trial %d: got owned %t, avoided %t by %+v", i, owned, shunned, open[i].Result)
 		}
 	}
@@ -203,7 +213,8 @@ func TestRestartedMasterKnowsWhereTrialsGo(t *testing.T) {
 // publishAlone stores events in a master's folder while no master runs.
 func publishAlone(t *testing.T, dir string, b *grid.Batch) {
 	t.Helper()
-	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: slog.New(slog.DiscardHandler)})
+	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"),
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +237,8 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	long := time.Now().Add(-2 * keepCancelledFor)
 	for name, s := range map[grid.SweepID]*grid.Sweep{
 		"running-1": {State: grid.SweepRunning}, "paused-1": {State: grid.SweepPaused}, "finished-1": {State: grid.SweepFinished, Ended: long},
-		"cancelled-1": {State: grid.SweepCancelled, Ended: long}, "fresh-1": {State: grid.SweepCancelled, Ended: time.Now()},
+		"cancelled-1": {State: grid.SweepCancelled, Ended: long}, "fresh-1": {State: grid.SweepCancelled,
+			Ended: time.Now()},
 		"saved-1": {State: grid.SweepCancelled, Ended: long, Save: true}, "unknown-1": nil,
 	} {
 		if s != nil {
@@ -255,7 +267,8 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	store.SetLimit(1000)
 	store.OnFull(func(need int64) { c.snapshots.clean(false, need) })
 	big := &checkpoint.Snapshot{Files: []checkpoint.File{{Path: "a", Size: 2000, Hash: strings.Repeat("a", 64)}}}
-	if _, _, err := store.Offer(t.Context(), grid.TrialID{Sweep: "running-1", Index: 1}, big); !errors.Is(err, checkpoint.ErrFull) {
+	if _, _, err := store.Offer(t.Context(), grid.TrialID{Sweep: "running-1", Index: 1}, big); !errors.Is(err,
+		checkpoint.ErrFull) {
 		t.Errorf("got %v of a snapshot that never fits", err)
 	}
 	if got := left(); len(got) != 2 || !got["running-1"] || !got["paused-1"] {
@@ -268,7 +281,8 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	members := []cluster.Member{}
 	for _, n := range []grid.NodeID{"a", "b", "c"} {
-		members = append(members, cluster.Member{Node: n, State: cluster.Alive, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}})
+		members = append(members,
+			cluster.Member{Node: n, State: cluster.Alive, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}})
 	}
 	s := newScheduler(&Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}})
 	sweep := newSweep(t, "t-1", 9)
@@ -279,11 +293,14 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 		snapshot int
 		want     string
 	}{
-		"not stored": {grid.ClassPreempt, 0, "[a c]"}, "its agent died": {grid.ClassLost, 0, "[a c]"}, "stored": {grid.ClassPreempt, 3, "[]"},
-		"can't be read": {grid.ClassCheckpoint, 0, "[]"}, "its node died": {grid.ClassCrash, 0, "[]"}, "it is to go elsewhere": {grid.ClassDisk, 0, "[]"},
+		"not stored": {grid.ClassPreempt, 0, "[a c]"}, "its agent died": {grid.ClassLost, 0,
+			"[a c]"}, "stored": {grid.ClassPreempt, 3, "[]"},
+		"can't be read": {grid.ClassCheckpoint, 0, "[]"}, "its node died": {grid.ClassCrash, 0,
+			"[]"}, "it is to go elsewhere": {grid.ClassDisk, 0, "[]"},
 	} {
 		delete(f.snapshotNodes, 1)
-		f.recordFailure(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot}, f.sweep, time.Now())
+		f.recordFailure(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot}, f.sweep,
+			time.Now())
 		clear(f.failedOn) // only where the snapshot is counts here
 		nodes, _ := s.feeder.avoidedNodes(f, 1, &laneFeeds{})
 		if got := fmt.Sprint(nodes); got != c.want {

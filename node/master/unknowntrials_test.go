@@ -32,7 +32,8 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 				run := fmt.Sprint("evil.1.", n)
 				b.Events = append(b.Events,
 					grid.Event{Kind: grid.Started, Index: i, Attempt: 1, Run: run, Time: now},
-					grid.Event{Kind: grid.Finished, Index: i, Attempt: 1, Run: run, Time: now + 1, Result: &grid.Result{Started: now}},
+					grid.Event{Kind: grid.Finished, Index: i, Attempt: 1, Run: run, Time: now + 1,
+						Result: &grid.Result{Started: now}},
 					grid.Event{Kind: grid.Started, Index: i + 1000, Attempt: 1, Run: run + "x", Time: now})
 				if i >= 0 && i < 3 {
 					good++
@@ -46,7 +47,8 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 			c.inLoop(func(s *scheduler) {
 				f := s.feeds[id]
 				if f.complete() || f.done.Count() != good || len(f.started) != 0 || f.retries.len() != 0 {
-					t.Errorf("the feed: %d of 3 done, began %v, %d wait; want only the sweep's own", f.done.Count(), f.started, f.retries.len())
+					t.Errorf("the feed: %d of 3 done, began %v, %d wait; want only the sweep's own", f.done.Count(),
+						f.started, f.retries.len())
 				}
 			})
 			if n := c.counts(id); n.Done() != good || n.Running != 0 {
@@ -66,7 +68,8 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 // TestFeedLoadsOnlyItsOwn loads trials that an earlier version may have accepted.
 func TestFeedLoadsOnlyItsOwn(t *testing.T) {
 	f := newFeed(newSweep(t, "t-1", 10))
-	left := &history.Remaining{Open: []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}}, Reopened: []history.Reopened{{Range: ranges.Range{Lo: 600, Hi: 700}}}}
+	left := &history.Remaining{Open: []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}},
+		Reopened: []history.Reopened{{Range: ranges.Range{Lo: 600, Hi: 700}}}}
 	left.Terminal.Add(2, 4)
 	left.Terminal.Add(8, 500)
 	left.Terminal.Add(1000, 2000)

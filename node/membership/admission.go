@@ -29,7 +29,8 @@ var errForgotten = &api.Error{
 // should have been renewed.
 func ErrExpired(id *trust.Identity) error {
 	return &api.Error{
-		Msg: fmt.Sprintf("this node's certificate expired on %s while it was offline", id.Expires().Local().Format("2 January 2006 15:04")),
+		Msg: fmt.Sprintf("this node's certificate expired on %s while it was offline",
+			id.Expires().Local().Format("2 January 2006 15:04")),
 		Hint: "make a token on the master with mlfnode token, and join again with the line that it prints: " +
 			TokenVariable + "=… mlfnode join --seed HOST",
 	}

@@ -65,7 +65,8 @@ type Request struct {
 // no token if the token of the node grants none.
 func Join(ctx context.Context, ask Request) (trust.Context, error) {
 	address := ask.Master
-	ctx, stop := context.WithTimeoutCause(ctx, JoinTimeout, fmt.Errorf("the master at %s did not answer in time", address))
+	ctx, stop := context.WithTimeoutCause(ctx, JoinTimeout,
+		fmt.Errorf("the master at %s did not answer in time", address))
 	defer stop()
 	j, err := trust.NewJoin(TrustDir(ask.StateDir), ask.Token, ask.Node)
 	if err != nil {
@@ -117,7 +118,8 @@ func ExplainReach(address string, err error) error {
 		return &api.Error{Msg: fmt.Sprintf("the address of %q could not be looked up: %s", dns.Name, dns.Err),
 			Hint: "try again, use its IP address, or add it to /etc/hosts"}
 	case errors.As(err, &dns):
-		return &api.Error{Msg: fmt.Sprintf("there is no host %q", dns.Name), Hint: "use its IP address, or add it to /etc/hosts"}
+		return &api.Error{Msg: fmt.Sprintf("there is no host %q", dns.Name),
+			Hint: "use its IP address, or add it to /etc/hosts"}
 	case os.IsTimeout(err):
 		return &api.Error{Msg: fmt.Sprintf("the master at %s does not answer", address),
 			Hint: "is the port open in its firewall? mlfnode doctor --seed " + address + " looks closer"}

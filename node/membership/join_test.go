@@ -18,8 +18,10 @@ func TestNamesThatAreNotFound(t *testing.T) {
 		want string
 	}{
 		{net.DNSError{Err: "no such host", Name: "m", IsNotFound: true}, `there is no host "m"`},
-		{net.DNSError{Err: "i/o timeout", Name: "m", Server: "10.0.0.1:53", IsTimeout: true, IsTemporary: true}, `the address of "m" could not be looked up: i/o timeout`},
-		{net.DNSError{Err: "server misbehaving", Name: "m", IsTemporary: true}, `the address of "m" could not be looked up: server misbehaving`},
+		{net.DNSError{Err: "i/o timeout", Name: "m", Server: "10.0.0.1:53", IsTimeout: true, IsTemporary: true},
+			`the address of "m" could not be looked up: i/o timeout`},
+		{net.DNSError{Err: "server misbehaving", Name: "m", IsTemporary: true},
+			`the address of "m" could not be looked up: server misbehaving`},
 	} {
 		err := ExplainReach("m:7420", fmt.Errorf("ask: %w", &net.OpError{Op: "dial", Net: "tcp", Err: &c.dns}))
 		var refusal *api.Error

@@ -45,7 +45,8 @@ func LoadPeers(stateDir string) (*Peers, error) {
 		err = json.Unmarshal(b, &p)
 	}
 	if err != nil || len(p.API) == 0 || len(p.NATS) == 0 {
-		return nil, fmt.Errorf("read where the cluster is: %w", errors.Join(err, errors.New(peersFile+" is damaged; join again")))
+		return nil, fmt.Errorf("read where the cluster is: %w",
+			errors.Join(err, errors.New(peersFile+" is damaged; join again")))
 	}
 	return &p, nil
 }

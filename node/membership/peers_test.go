@@ -13,7 +13,8 @@ func TestAddSeed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := Peers{API: []string{"newer:7420", "new:7520", "old:7420"}, NATS: []string{"newer:7421", "new:7421", "old:7421"},
+	want := Peers{API: []string{"newer:7420", "new:7520", "old:7420"},
+		NATS:   []string{"newer:7421", "new:7421", "old:7421"},
 		Gossip: []string{"newer:7422", "new:7422", "old:7422", "other:7422"}}
 	if !reflect.DeepEqual(k, want) {
 		t.Errorf("got  %+v\nwant %+v", k, want)
@@ -26,7 +27,8 @@ func TestAddSeed(t *testing.T) {
 		}
 	}
 	if len(k.API) != maxMasterAddresses || len(k.NATS) != maxMasterAddresses || len(k.Gossip) != maxGossipPeers {
-		t.Errorf("got %d, %d and %d addresses, want at most %d and %d", len(k.API), len(k.NATS), len(k.Gossip), maxMasterAddresses, maxGossipPeers)
+		t.Errorf("got %d, %d and %d addresses, want at most %d and %d", len(k.API), len(k.NATS), len(k.Gossip),
+			maxMasterAddresses, maxGossipPeers)
 	}
 	if k.AddSeed("new:port", 7420, 7421, 7422) == nil {
 		t.Error("got no error for a seed that is not an address")

@@ -121,7 +121,8 @@ func (r *Rotation) StepCA(ctx context.Context, s api.CAStep) error {
 			Hint: "use rotate, switch or retire"}
 	}
 	if next := nextStep(before.Stage); s.Step == next && len(missing) > 0 && !s.Now {
-		return &api.Error{Status: http.StatusConflict, Msg: "nodes have not followed the last step yet: " + names(missing),
+		return &api.Error{Status: http.StatusConflict, Msg: "nodes have not followed the last step yet: " +
+			names(missing),
 			Hint: "start or update them; or forget them; or leave them behind, so that they need a token to join again: mlfnode ca " +
 				s.Step + " --now"}
 	}

@@ -22,7 +22,8 @@ type accessHandlers struct {
 // olderJoin refuses a machine whose mlfnode asks for a challenge before it joins, as versions
 // before this one did.
 func (h *accessHandlers) olderJoin(*http.Request) (struct{}, error) {
-	return struct{}{}, &api.Error{Status: http.StatusUpgradeRequired, Msg: "this machine's mlfnode is older than the master's, and joins in another way",
+	return struct{}{}, &api.Error{Status: http.StatusUpgradeRequired,
+		Msg:  "this machine's mlfnode is older than the master's, and joins in another way",
 		Hint: "install the master's version on it; mlfnode up does so"}
 }
 

@@ -99,7 +99,8 @@ func (c *digestReader) Read(p []byte) (int, error) {
 func (h *fileHandlers) openBundle(w http.ResponseWriter, r *http.Request) {
 	digest := r.PathValue("digest")
 	if !isDigest(digest) {
-		sendError(w, &api.Error{Status: http.StatusNotFound, Msg: "a bundle is named by its SHA-256, 64 hex digits in lower case"})
+		sendError(w, &api.Error{Status: http.StatusNotFound,
+			Msg: "a bundle is named by its SHA-256, 64 hex digits in lower case"})
 		return
 	}
 	h.sendBundle(w, r, digest)
@@ -109,7 +110,8 @@ func (h *fileHandlers) openBundle(w http.ResponseWriter, r *http.Request) {
 func (h *fileHandlers) openSweepBundle(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)
 	if err == nil && s.Bundle == "" {
-		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("no files came with %s", s.ID), Hint: "its program reads none of its folder"}
+		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("no files came with %s", s.ID),
+			Hint: "its program reads none of its folder"}
 	}
 	if err != nil {
 		sendError(w, err)

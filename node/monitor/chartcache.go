@@ -76,7 +76,9 @@ func newChartCache(most int) *chartCache {
 
 // get returns a cached answer that is recent enough, or computes one. If least is 0, only an answer
 // of exactly this version is recent enough.
-func (c *chartCache) get(ctx context.Context, key, version string, least time.Duration, compute computation) (*answer, error) {
+func (c *chartCache) get(
+	ctx context.Context, key, version string, least time.Duration, compute computation,
+) (*answer, error) {
 	if least > 0 {
 		least = max(least, c.sharedAge())
 	}

@@ -26,7 +26,8 @@ var (
 		{"d", "object", "d[KEY]=: only trials whose value is at these positions of an axis, LO..HI"},
 		{"m", "object", "m[NAME]=: only trials with a metric in a range LO..HI"},
 		{"state", "string", "only trials in this state"}, {"class", "string", "only trials that failed in this class"},
-		{"cause", "integer", "only trials that failed for this cause, numbered as in the chart failures"}, {"node", "string", "only trials that ran on this node"},
+		{"cause", "integer", "only trials that failed for this cause, numbered as in the chart failures"}, {"node",
+			"string", "only trials that ran on this node"},
 		{"t", "string", "only trials that began in a range LO..HI of seconds since the first event"},
 	}
 	valueQuery = []parameter{
@@ -50,11 +51,13 @@ func (h *chartHandlers) routes() []route {
 	return []route{
 		chartRoute(h, "marginals", "Summarize trials by the values of each parameter", about(),
 			func(v *chart.View, _ url.Values) (*chart.Marginals, error) { return v.Marginals(), nil }),
-		chartRoute(h, "parallel", "Show trials in parallel coordinates", about(parameter{"axis", "string", "a parameter; may be repeated to choose the axes and their order"}),
+		chartRoute(h, "parallel", "Show trials in parallel coordinates",
+			about(parameter{"axis", "string", "a parameter; may be repeated to choose the axes and their order"}),
 			func(v *chart.View, q url.Values) (*chart.Parallel, error) { return v.Parallel(q["axis"]) }),
-		chartRoute(h, "heat", "Show a heat map of two parameters", about(parameter{"x", "string", "a parameter"}, parameter{"y", "string", "a parameter"},
-			parameter{"z", "string", "a parameter with few values, for a separate map of each"},
-			parameter{"stat", "string", "mean, best, median, count, failed or done; default mean"}),
+		chartRoute(h, "heat", "Show a heat map of two parameters",
+			about(parameter{"x", "string", "a parameter"}, parameter{"y", "string", "a parameter"},
+				parameter{"z", "string", "a parameter with few values, for a separate map of each"},
+				parameter{"stat", "string", "mean, best, median, count, failed or done; default mean"}),
 			func(v *chart.View, q url.Values) (*chart.Heat, error) {
 				stat := q.Get("stat")
 				if stat == "" {
@@ -64,11 +67,13 @@ func (h *chartHandlers) routes() []route {
 			}),
 		chartRoute(h, "matrix", "Show heat maps of all pairs of parameters", about(),
 			func(v *chart.View, _ url.Values) (*chart.Matrix, error) { return v.Matrix(), nil }),
-		chartRoute(h, "slices", "Show how the value changes from a trial along each parameter", about(parameter{"trial", "integer", "the index of a trial"}),
+		chartRoute(h, "slices", "Show how the value changes from a trial along each parameter",
+			about(parameter{"trial", "integer", "the index of a trial"}),
 			func(v *chart.View, q url.Values) (*chart.Slices, error) {
 				trial, err := strconv.ParseInt(q.Get("trial"), 10, 64)
 				if err != nil {
-					return nil, &chart.Error{Msg: "slices go through a trial", Hint: "name one by its index, as trial=17"}
+					return nil, &chart.Error{Msg: "slices go through a trial",
+						Hint: "name one by its index, as trial=17"}
 				}
 				return v.Slices(trial)
 			}),
@@ -76,12 +81,15 @@ func (h *chartHandlers) routes() []route {
 			func(v *chart.View, _ url.Values) (*chart.Histogram, error) { return v.Histogram(), nil }),
 		chartRoute(h, "history", "Show the best value so far over time", about(),
 			func(v *chart.View, _ url.Values) (*chart.History, error) { return v.History(), nil }),
-		chartRoute(h, "importance", "Show which parameters matter", about(parameter{"raw", "boolean", "use the values themselves instead of their ranks"}),
+		chartRoute(h, "importance", "Show which parameters matter",
+			about(parameter{"raw", "boolean", "use the values themselves instead of their ranks"}),
 			func(v *chart.View, q url.Values) (*chart.Importance, error) {
 				return v.Importance(q.Get("raw") == "true"), nil
 			}),
-		chartRoute(h, "groups", "Average over parameters such as a seed", about(parameter{"over", "string", "a parameter to average over; may be repeated"},
-			parameter{"sort", "string", "mean, or bound (the default), the worse end of the mean's confidence interval"}),
+		chartRoute(h, "groups", "Average over parameters such as a seed",
+			about(parameter{"over", "string", "a parameter to average over; may be repeated"},
+				parameter{"sort", "string",
+					"mean, or bound (the default), the worse end of the mean's confidence interval"}),
 			func(v *chart.View, q url.Values) (*chart.Groups, error) {
 				return v.Groups(q["over"], q.Get("sort") == "mean")
 			}),
@@ -94,14 +102,18 @@ func (h *chartHandlers) routes() []route {
 		chartRoute(h, "suggestions", "Suggest where to look next", about(),
 			func(v *chart.View, _ url.Values) (*chart.Suggestions, error) { return v.Suggestions(), nil }),
 		sweepChartRoute(h, "curves", "Show a metric over the steps of trials",
-			about(parameter{"trials", "string", "comma-separated indexes of up to 50 trials; default: the best ones"}), h.curves),
-		{method: "GET", pattern: api.PathCharts + "eta", access: mayRead, topic: topicCharts, summary: "Estimate how long a sweep will still run",
-			call: call{gives: reflect.TypeFor[chart.ETA](), handler: h.timeLeft}},
+			about(parameter{"trials", "string",
+				"comma-separated indexes of up to 50 trials; default: the best ones"}), h.curves),
+		{method: "GET", pattern: api.PathCharts + "eta", access: mayRead, topic: topicCharts,
+			summary: "Estimate how long a sweep will still run",
+			call:    call{gives: reflect.TypeFor[chart.ETA](), handler: h.timeLeft}},
 	}
 }
 
 // chartRoute returns the route of one chart.
-func chartRoute[T any](h *chartHandlers, name, summary string, query []parameter, draw func(*chart.View, url.Values) (*T, error)) route {
+func chartRoute[T any](
+	h *chartHandlers, name, summary string, query []parameter, draw func(*chart.View, url.Values) (*T, error),
+) route {
 	return sweepChartRoute(h, name, summary, query, func(_ context.Context, _ *grid.Sweep, v *chart.View, q url.Values) (*T, error) { return draw(v, q) })
 }
 
@@ -109,7 +121,8 @@ func chartRoute[T any](h *chartHandlers, name, summary string, query []parameter
 // view.
 func sweepChartRoute[T any](h *chartHandlers, name, summary string, query []parameter,
 	draw func(context.Context, *grid.Sweep, *chart.View, url.Values) (*T, error)) route {
-	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts, summary: summary, query: query,
+	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts, summary: summary,
+		query: query,
 		call: call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
 			a, err := h.chart(r, name, knownParameters(query, r.URL.Query()), func(s *grid.Sweep, v *chart.View, q url.Values) (any, error) {
 				return draw(r.Context(), s, v, q)
@@ -152,7 +165,9 @@ func chartError(err error) error {
 }
 
 // chart returns one chart of the sweep that a request names.
-func (h *chartHandlers) chart(r *http.Request, name string, q url.Values, draw func(*grid.Sweep, *chart.View, url.Values) (any, error)) (*answer, error) {
+func (h *chartHandlers) chart(
+	r *http.Request, name string, q url.Values, draw func(*grid.Sweep, *chart.View, url.Values) (any, error),
+) (*answer, error) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
 		return nil, err
@@ -179,7 +194,8 @@ func (h *chartHandlers) curves(ctx context.Context, s *grid.Sweep, v *chart.View
 	for _, text := range strings.FieldsFunc(q.Get("trials"), func(c rune) bool { return c == ',' }) {
 		trial, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return nil, &chart.Error{Msg: fmt.Sprintf("%.40q is not the index of a trial", text), Hint: "name trials by their indexes, as trials=3,17"}
+			return nil, &chart.Error{Msg: fmt.Sprintf("%.40q is not the index of a trial", text),
+				Hint: "name trials by their indexes, as trials=3,17"}
 		}
 		chosen = append(chosen, trial)
 	}

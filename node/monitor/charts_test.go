@@ -39,7 +39,8 @@ func folded(t testing.TB, s space.Space, result func(index int64) *grid.Result) 
 			t.Error(err)
 		}
 	})
-	sweep := &grid.Sweep{ID: "s-1", Space: s, Task: grid.Task{Name: "t", Objective: &grid.Objective{Metric: "loss", Goal: "minimize"}}}
+	sweep := &grid.Sweep{ID: "s-1", Space: s,
+		Task: grid.Task{Name: "t", Objective: &grid.Objective{Metric: "loss", Goal: "minimize"}}}
 	policy := func(grid.SweepID) (history.Policy, bool) {
 		return history.Policy{Metric: "loss", Goal: "minimize"}, true
 	}
@@ -47,7 +48,8 @@ func folded(t testing.TB, s space.Space, result func(index int64) *grid.Result) 
 	for i := range s.Count() {
 		r := result(i)
 		batch.Events = append(batch.Events, grid.Event{
-			Kind: grid.Finished, Index: i, Attempt: 1, Run: "r" + strconv.FormatInt(i, 36), Time: r.Started + r.Usage.Wall, Result: r,
+			Kind: grid.Finished, Index: i, Attempt: 1, Run: "r" + strconv.FormatInt(i, 36), Time: r.Started +
+				r.Usage.Wall, Result: r,
 		})
 		if len(batch.Events) < 2000 && i+1 < s.Count() {
 			continue
@@ -64,7 +66,8 @@ func spaceOf(t testing.TB, sizes ...int) space.Space {
 	t.Helper()
 	var axes []space.Axis
 	for k, n := range sizes {
-		axes = append(axes, space.Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
+		axes = append(axes, space.Axis{Key: string(rune('a' + k)),
+			Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
 	}
 	s, err := space.New(axes, nil)
 	if err != nil {
@@ -77,7 +80,8 @@ func spaceOf(t testing.TB, sizes ...int) space.Space {
 // each of them.
 func TestChartsOfHistory(t *testing.T) {
 	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
-		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 2e6}, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(i / 300))}}
+		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 2e6},
+			Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(i / 300))}}
 		if i%300 == 7 {
 			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1, "exit code 1\nKeyError: X", nil
 		}
@@ -93,10 +97,12 @@ func TestChartsOfHistory(t *testing.T) {
 	}
 	marginals := view("").Marginals()
 	if marginals.N != 1196 || marginals.Axes[0].Mean[3] != 3 || marginals.Axes[1].Failed[1] != 4 {
-		t.Errorf("got %d values, mean %v, %v failed, want 1196, 3 and 4", marginals.N, marginals.Axes[0].Mean, marginals.Axes[1].Failed)
+		t.Errorf("got %d values, mean %v, %v failed, want 1196, 3 and 4", marginals.N, marginals.Axes[0].Mean,
+			marginals.Axes[1].Failed)
 	}
 	f := view("d[b]=0..9").Failures()
-	if len(f.Groups) != 1 || f.Groups[0].Signature != "KeyError: X" || f.Groups[0].Count != 4 || f.Groups[0].Attempts != 4 || f.Ended != 40 {
+	if len(f.Groups) != 1 || f.Groups[0].Signature != "KeyError: X" || f.Groups[0].Count != 4 ||
+		f.Groups[0].Attempts != 4 || f.Ended != 40 {
 		t.Errorf("got %+v", f)
 	}
 	if got := view("cause=1").Marginals(); got.Matched != 4 {
@@ -143,11 +149,13 @@ func TestCurvesOfHistory(t *testing.T) {
 	began := time.Now()
 	c := draw("", "")
 	t.Logf("drawn in %v", time.Since(began))
-	if c.Sampled != 2000 || len(c.Steps) != grid.MaxPoints || c.Counts[5] != 2000 || c.Curves[0].Trial != 0 || c.Curves[0].Values[63] != 1 || c.Median[63] != 2001 {
+	if c.Sampled != 2000 || len(c.Steps) != grid.MaxPoints || c.Counts[5] != 2000 || c.Curves[0].Trial != 0 ||
+		c.Curves[0].Values[63] != 1 || c.Median[63] != 2001 {
 		t.Errorf("got %+v", c)
 	}
 	c = draw("d[a]=1&d[b]=7..9", "3999,5")
-	if c.Sampled != 3 || c.Low[63] != 1008 || c.High[63] != 1010 || len(c.Curves) != 2 || c.Curves[0].Trial != 3999 || c.Curves[0].Values[63] != 4000 {
+	if c.Sampled != 3 || c.Low[63] != 1008 || c.High[63] != 1010 || len(c.Curves) != 2 || c.Curves[0].Trial != 3999 ||
+		c.Curves[0].Values[63] != 4000 {
 		t.Errorf("filtered: got %+v", c)
 	}
 }
@@ -200,7 +208,8 @@ func TestChartsAreKept(t *testing.T) {
 		}
 		large, err := c.get(t.Context(), "large", "1", minAge, func() (any, selection, error) { return strings.Repeat("x", largeAnswer), selection{}, nil })
 		if err != nil || len(large.body) < largeAnswer || len(c.kept) != 4 {
-			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept", len(large.body), err, len(c.kept))
+			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept", len(large.body), err,
+				len(c.kept))
 		}
 		c.compute <- struct{}{}
 		ctx, stop := context.WithCancel(t.Context())
@@ -245,7 +254,8 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 		}
 		first := 10 * took // its cost is still unknown
 		if busy, most := time.Duration(made)*took, first+time.Since(began)/usedFactor; busy > most || oldest > usedAge {
-			t.Errorf("%d answers took %v, want at most %v; the oldest was %v, want at most %v", made, busy, most, oldest, usedAge)
+			t.Errorf("%d answers took %v, want at most %v; the oldest was %v, want at most %v", made, busy, most,
+				oldest, usedAge)
 		}
 		time.Sleep(usedFor)
 		oldest = 0
@@ -375,7 +385,8 @@ func BenchmarkCharts(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	m, s := folded(b, spaceOf(b, 6, 8, 4, 10, 5, 104), func(i int64) *grid.Result {
 		return &grid.Result{
-			Started: 1e15 + i*100, Usage: grid.Usage{Wall: int64(1e6 * math.Exp(r.NormFloat64())), CPU: 1, Memory: 1 << 20},
+			Started: 1e15 + i*100, Usage: grid.Usage{Wall: int64(1e6 * math.Exp(r.NormFloat64())), CPU: 1,
+				Memory: 1 << 20},
 			Metrics: grid.Metric{"loss": strconv.AppendFloat(nil, r.ExpFloat64()+float64(i%7), 'g', 6, 64)},
 		}
 	})
@@ -433,7 +444,8 @@ func BenchmarkCharts(b *testing.B) {
 // TestTrialsAreFiltered lists trials by the filter of charts, sorted by values from the columns.
 func TestTrialsAreFiltered(t *testing.T) {
 	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
-		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 1e6 * (1 + i%7)}, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(1200 - i))}}
+		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 1e6 * (1 + i%7)},
+			Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(1200 - i))}}
 		if i%300 == 7 {
 			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1, "exit code 1\nKeyError: X", nil
 		}

@@ -35,7 +35,9 @@ type chartViews struct {
 // event, so the version also changes with time while any are running. age is how long an answer of
 // an older version may be served: least while the sweep is in progress, and 0 at rest, when no
 // client asks again.
-func (cv *chartViews) version(ctx context.Context, s *grid.Sweep, least time.Duration) (version string, age time.Duration) {
+func (cv *chartViews) version(
+	ctx context.Context, s *grid.Sweep, least time.Duration,
+) (version string, age time.Duration) {
 	version = fmt.Sprintf("%d/%d/%s", cv.history.Version(s.ID), s.Space.Count(), s.State)
 	if c, err := cv.history.Counts(ctx, s.ID); err == nil && c.Running > 0 {
 		return version + fmt.Sprint("/", time.Now().Unix()/5), least
@@ -86,7 +88,9 @@ func (cv *chartViews) view(
 }
 
 // data reads the columns that a chart needs.
-func (cv *chartViews) data(ctx context.Context, s *grid.Sweep, value, goal string, limit int64, metrics []string) (*chart.Data, error) {
+func (cv *chartViews) data(
+	ctx context.Context, s *grid.Sweep, value, goal string, limit int64, metrics []string,
+) (*chart.Data, error) {
 	names, err := cv.history.MetricNames(ctx, s.ID)
 	if err != nil {
 		return nil, fmt.Errorf("list metrics of %s: %w", s.ID, err)
@@ -136,7 +140,8 @@ func (cv *chartViews) data(ctx context.Context, s *grid.Sweep, value, goal strin
 		d.Metrics[name] = c.Values[column]
 	}
 	for _, k := range c.Causes {
-		d.Causes = append(d.Causes, chart.Cause{ID: k.ID, Class: k.Class, Signature: k.Signature, Attempts: k.Count, Trial: k.Trial})
+		d.Causes = append(d.Causes, chart.Cause{ID: k.ID, Class: k.Class, Signature: k.Signature, Attempts: k.Count,
+			Trial: k.Trial})
 	}
 	return d, nil
 }
@@ -153,7 +158,8 @@ func chooseValue(s *grid.Sweep, names []string, value string, d *chart.Data) (hi
 		value = names[0]
 	case value == "" || value == "objective":
 		if objective == nil {
-			return 0, badRequest(fmt.Sprintf("task %s has no objective", s.Task.Name), "choose a metric, or set objective in project.yaml")
+			return 0, badRequest(fmt.Sprintf("task %s has no objective", s.Task.Name),
+				"choose a metric, or set objective in project.yaml")
 		}
 		d.Name, d.Maximize = objective.Metric, objective.Goal == "maximize"
 		return history.ColumnObjective, nil
@@ -165,9 +171,11 @@ func chooseValue(s *grid.Sweep, names []string, value string, d *chart.Data) (hi
 	if place := slices.Index(names, value); place >= 0 && place < columnMetrics {
 		return history.ColumnMetric(place), nil
 	}
-	if column, ok := map[string]history.Column{"wall": history.ColumnWall, "cpu": history.ColumnCPU, "memory": history.ColumnMemory}[value]; ok {
+	if column, ok := map[string]history.Column{"wall": history.ColumnWall, "cpu": history.ColumnCPU,
+		"memory": history.ColumnMemory}[value]; ok {
 		return column, nil
 	}
-	return 0, badRequest(fmt.Sprintf("no trial of %s has a metric %.60q among the first %d", s.ID, value, columnMetrics),
+	return 0, badRequest(fmt.Sprintf("no trial of %s has a metric %.60q among the first %d", s.ID, value,
+		columnMetrics),
 		"choose objective, wall, cpu, memory or a metric of the sweep")
 }

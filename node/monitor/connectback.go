@@ -27,11 +27,13 @@ const (
 func (h *nodeHandlers) connectBack(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > maxWord || (ask.Network != "tcp" && ask.Network != "udp") {
+	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > maxWord ||
+		(ask.Network != "tcp" && ask.Network != "udp") {
 		return none, badRequest("the network, the port or the word of the request is invalid", "")
 	}
 	if ip, err := netip.ParseAddr(host); err != nil || ip.Unmap().IsLoopback() {
-		return none, &api.Error{Status: api.StatusSameHost, Msg: "this request comes from the master's own machine, and no network is between it and that",
+		return none, &api.Error{Status: api.StatusSameHost,
+			Msg:  "this request comes from the master's own machine, and no network is between it and that",
 			Hint: "ask from the machine whose port is to be tried, by an address of the master that other machines have, too"}
 	}
 	ctx, stop := context.WithTimeout(r.Context(), connectTimeout)

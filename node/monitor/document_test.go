@@ -96,7 +96,8 @@ func describe(t *testing.T) *huma.OpenAPI {
 	}
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
-		Info:    &huma.Info{Title: "mlfnode", Version: "1", Description: "The API of a node. Fields are only ever added: skip those that you do not know."},
+		Info: &huma.Info{Title: "mlfnode", Version: "1",
+			Description: "The API of a node. Fields are only ever added: skip those that you do not know."},
 		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token": {Type: "http", Scheme: "bearer", Description: "of mlfnode token, from its second dot on"},
 		}},
@@ -119,7 +120,8 @@ func describe(t *testing.T) *huma.OpenAPI {
 func operation(schemas huma.Registry, rt *route) *huma.Operation {
 	op := &huma.Operation{
 		Method: rt.method, Path: pathOf(rt.prefix() + rt.pattern), Summary: rt.summary, Tags: []string{rt.topic},
-		OperationID: strings.ToLower(rt.method) + "-" + strings.Trim(regexp.MustCompile(`\W+`).ReplaceAllString(rt.pattern, "-"), "-"),
+		OperationID: strings.ToLower(rt.method) + "-" +
+			strings.Trim(regexp.MustCompile(`\W+`).ReplaceAllString(rt.pattern, "-"), "-"),
 		Description: map[access]string{
 			mayNothing: "Needs no token.", mayRead: "Needs a viewer's token.", mayAct: "Needs an operator's token.",
 			mayAdminister: "Needs an admin's token.", forNodes: "Needs a node's certificate.",
@@ -127,7 +129,8 @@ func operation(schemas huma.Registry, rt *route) *huma.Operation {
 		}[rt.access],
 	}
 	for _, name := range placeholder.FindAllStringSubmatch(rt.pattern, -1) {
-		op.Parameters = append(op.Parameters, &huma.Param{Name: name[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
+		op.Parameters = append(op.Parameters,
+			&huma.Param{Name: name[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
 	}
 	for _, p := range rt.query {
 		q := &huma.Param{Name: p.name, In: "query", Description: p.about, Schema: &huma.Schema{Type: p.kind}}
@@ -138,12 +141,14 @@ func operation(schemas huma.Registry, rt *route) *huma.Operation {
 	}
 	switch {
 	case rt.takes != nil:
-		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(rt.takes, true, "")}}}
+		op.RequestBody = &huma.RequestBody{Required: true,
+			Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(rt.takes, true, "")}}}
 	case rt.method == http.MethodPut:
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaBinary: {}}}
 	}
 	success := &huma.Response{Description: "Success"}
-	for _, media := range slices.Concat(rt.media, map[bool][]string{true: {"application/json"}}[rt.media == nil && rt.gives != nil]) {
+	for _, media := range slices.Concat(rt.media, map[bool][]string{true: {"application/json"}}[rt.media == nil &&
+		rt.gives != nil]) {
 		content := &huma.MediaType{}
 		if rt.gives != nil && media != mediaCSV {
 			content.Schema = schemas.Schema(rt.gives, true, "")
@@ -186,7 +191,8 @@ func schemaName(t reflect.Type, hint string) string {
 	case reflect.TypeFor[api.Usage]():
 		return "Resources"
 	}
-	if pkg := t.PkgPath(); pkg != "" && pkg != "mlfnode/node/api" && pkg != "mlfnode/node/monitor" && pkg != "mlfnode/node/membership" {
+	if pkg := t.PkgPath(); pkg != "" && pkg != "mlfnode/node/api" && pkg != "mlfnode/node/monitor" &&
+		pkg != "mlfnode/node/membership" {
 		base := filepath.Base(pkg)
 		return strings.ToUpper(base[:1]) + base[1:] + name
 	}
@@ -215,7 +221,8 @@ func fieldComments(t *testing.T) map[string]string {
 				if s, ok := spec.Type.(*ast.StructType); ok {
 					for _, field := range s.Fields.List {
 						if field.Tag != nil && field.Comment != nil {
-							name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"), ",")
+							name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"),
+								",")
 							all[prefix+spec.Name.Name+"."+name] = strings.TrimSpace(field.Comment.Text())
 						}
 					}

@@ -21,11 +21,16 @@ func TestElapsed(t *testing.T) {
 		attempt  history.Attempt
 		min, max float64
 	}{
-		{"running", grid.Trial{State: grid.Running, Result: grid.Result{Started: begun}}, history.Attempt{Outcome: history.IsRunning, Started: begun}, 60, 90},
-		{"lost", grid.Trial{State: grid.Pending, Ended: ended, Result: grid.Result{Class: grid.ClassLost, Started: begun}},
-			history.Attempt{Outcome: history.IsRetried, Started: begun, Ended: ended, Result: grid.Result{Class: grid.ClassLost}}, 33, 33},
-		{"measured", grid.Trial{State: grid.Succeeded, Ended: ended, Result: grid.Result{Started: begun, Usage: grid.Usage{Wall: 5e6}}},
-			history.Attempt{Outcome: history.IsResult, Started: begun, Ended: ended, Result: grid.Result{Usage: grid.Usage{Wall: 5e6}}}, 5, 5},
+		{"running", grid.Trial{State: grid.Running, Result: grid.Result{Started: begun}},
+			history.Attempt{Outcome: history.IsRunning, Started: begun}, 60, 90},
+		{"lost", grid.Trial{State: grid.Pending, Ended: ended,
+			Result: grid.Result{Class: grid.ClassLost, Started: begun}},
+			history.Attempt{Outcome: history.IsRetried, Started: begun, Ended: ended,
+				Result: grid.Result{Class: grid.ClassLost}}, 33, 33},
+		{"measured", grid.Trial{State: grid.Succeeded, Ended: ended,
+			Result: grid.Result{Started: begun, Usage: grid.Usage{Wall: 5e6}}},
+			history.Attempt{Outcome: history.IsResult, Started: begun, Ended: ended,
+				Result: grid.Result{Usage: grid.Usage{Wall: 5e6}}}, 5, 5},
 		{"not begun", grid.Trial{}, history.Attempt{}, 0, 0},
 	} {
 		if got := apiTrial(s, &c.trial).Usage.Wall; got < c.min || got > c.max {
@@ -61,7 +66,8 @@ func TestExitCodeOfTheRunning(t *testing.T) {
 		}
 	}
 	for state, want := range map[grid.State]bool{grid.Pending: false, grid.Running: false, grid.Succeeded: true} {
-		if got := apiTrial(&grid.Sweep{ID: "t-1"}, &grid.Trial{State: state, Attempt: 1, Ended: map[bool]int64{true: 1}[want]}).ExitCode != nil; got != want {
+		if got := apiTrial(&grid.Sweep{ID: "t-1"},
+			&grid.Trial{State: state, Attempt: 1, Ended: map[bool]int64{true: 1}[want]}).ExitCode != nil; got != want {
 			t.Errorf("trial that is %s: has an exit code: %t, want %t", state, got, want)
 		}
 	}

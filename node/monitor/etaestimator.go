@@ -53,7 +53,8 @@ func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.D
 			if err != nil {
 				return fmt.Errorf("list what ran last of %s: %w", s.ID, err)
 			}
-			run := chart.Run{Index: t.Index, Start: since(t.Result.Started), End: since(t.Ended), Running: t.State == grid.Running}
+			run := chart.Run{Index: t.Index, Start: since(t.Result.Started), End: since(t.Ended),
+				Running: t.State == grid.Running}
 			switch {
 			case t.Index >= s.Space.Count() || t.Result.Started == 0 || run.Running == (q.Sort != ""):
 				continue

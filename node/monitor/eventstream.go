@@ -128,13 +128,15 @@ func (h *eventHandlers) topics(text string) ([]topic, error) {
 		}
 	}
 	if len(all) > maxTopics {
-		return nil, badRequest(fmt.Sprintf("%d topics are requested, but at most %d are allowed", len(all), maxTopics), "")
+		return nil, badRequest(fmt.Sprintf("%d topics are requested, but at most %d are allowed", len(all), maxTopics),
+			"")
 	}
 	return all, nil
 }
 
 func notTopic(name string) error {
-	return badRequest(fmt.Sprintf("%.60q is not a topic", name), "topics are overview, nodes, sweep:ID and trial:ID/INDEX, with commas between them")
+	return badRequest(fmt.Sprintf("%.60q is not a topic", name),
+		"topics are overview, nodes, sweep:ID and trial:ID/INDEX, with commas between them")
 }
 
 // tooManyStreams is the response to a stream that exceeds a limit.

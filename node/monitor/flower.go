@@ -42,25 +42,39 @@ type flowerHandlers struct {
 // routes returns the routes of Flower's API that read or revoke, with Flower's paths, parameters
 // and answers.
 func (h *flowerHandlers) routes() []route {
-	refresh := []parameter{{"workername", "string", "only this worker"}, {"status", "boolean", "only whether workers are there"}, {"refresh", "boolean", "answers are always fresh"}}
+	refresh := []parameter{{"workername", "string", "only this worker"},
+		{"status", "boolean", "only whether workers are there"}, {"refresh", "boolean", "answers are always fresh"}}
 	list := []parameter{
-		{"limit", "integer", "at most so many"}, {"offset", "integer", "pass over so many first"}, {"sort_by", "string", "name, state, received or started, - before it for descending order"},
-		{"workername", "string", "only of this worker"}, {"taskname", "string", "only of this name"}, {"state", "string", "only in this state of Celery"},
-		{"received_start", "string", "only from then on, YYYY-MM-DD HH:MM"}, {"received_end", "string", "only until then"},
+		{"limit", "integer", "at most so many"}, {"offset", "integer", "pass over so many first"}, {"sort_by", "string",
+			"name, state, received or started, - before it for descending order"},
+		{"workername", "string", "only of this worker"}, {"taskname", "string", "only of this name"}, {"state",
+			"string", "only in this state of Celery"},
+		{"received_start", "string", "only from then on, YYYY-MM-DD HH:MM"}, {"received_end", "string",
+			"only until then"},
 		{"search", "string", "words that all have to be there, as name:, state:, worker:, args:, kwargs: or result:, or anywhere"},
 	}
 	all := []route{
-		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh, call: flowerCall[map[string]api.FlowerWorker](h.workers.list)},
-		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first", query: list, call: flowerCall[map[string]api.FlowerTask](h.list)},
-		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks", call: flowerCall[api.FlowerTypes](h.types)},
-		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task", call: flowerCall[api.FlowerTask](h.info)},
-		{method: "GET", pattern: "/api/task/result/{id...}", access: mayRead, summary: "Show the result of a trial", query: []parameter{{"timeout", "number", "accepted and ignored"}},
-			call: flowerCall[api.FlowerResult](h.result)},
-		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowerCall[api.FlowerQueues](h.queues)},
-		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct, summary: "Cancel a sweep, or the one trial of a sweep",
-			query: []parameter{{"terminate", "boolean", "also what runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowerCall[api.FlowerMessage](h.revoke)},
-		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Export Flower's metrics for Prometheus", call: call{handler: h.workers.metrics, media: []string{mediaText}}},
-		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Answer OK if the node is healthy", call: call{handler: h.health, media: []string{mediaText}}},
+		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh,
+			call: flowerCall[map[string]api.FlowerWorker](h.workers.list)},
+		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first",
+			query: list, call: flowerCall[map[string]api.FlowerTask](h.list)},
+		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks",
+			call: flowerCall[api.FlowerTypes](h.types)},
+		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task",
+			call: flowerCall[api.FlowerTask](h.info)},
+		{method: "GET", pattern: "/api/task/result/{id...}", access: mayRead, summary: "Show the result of a trial",
+			query: []parameter{{"timeout", "number", "accepted and ignored"}},
+			call:  flowerCall[api.FlowerResult](h.result)},
+		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues",
+			call: flowerCall[api.FlowerQueues](h.queues)},
+		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct,
+			summary: "Cancel a sweep, or the one trial of a sweep",
+			query: []parameter{{"terminate", "boolean", "also what runs"},
+				{"signal", "string", "is the one of the task's settings"}}, call: flowerCall[api.FlowerMessage](h.revoke)},
+		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Export Flower's metrics for Prometheus",
+			call: call{handler: h.workers.metrics, media: []string{mediaText}}},
+		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Answer OK if the node is healthy",
+			call: call{handler: h.health, media: []string{mediaText}}},
 	}
 	for i := range all {
 		all[i].pattern, all[i].root, all[i].topic = api.PathFlower+all[i].pattern, true, topicOthers
@@ -133,7 +147,8 @@ func newFlowerTask(s *grid.Sweep, t *grid.Trial, clock uint64) api.FlowerTask {
 	v := apiTrial(s, t)
 	sent := unixSeconds(s.Submitted.UnixMicro())
 	f := api.FlowerTask{
-		UUID: v.Trial, Name: s.TaskName(), State: flowerState(v.State, t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
+		UUID: v.Trial, Name: s.TaskName(), State: flowerState(v.State,
+			t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
 		Timestamp: sent, RoutingKey: string(s.ID), Clock: clock, Client: "mlfnode", Root: v.Trial, RootID: v.Trial, Children: []string{}, Worker: string(t.Node),
 	}
 	if t.Result.Started > 0 {
@@ -310,7 +325,8 @@ func (h *flowerHandlers) revoke(r *http.Request) (any, error) {
 	switch {
 	case one && several:
 		trial := grid.TrialID{Sweep: rec.Sweep.ID, Index: index}
-		if t, _, err := h.history.Trial(r.Context(), trial); err != nil || t.State.Terminal() || t.State == grid.Running && !terminate {
+		if t, _, err := h.history.Trial(r.Context(), trial); err != nil || t.State.Terminal() ||
+			t.State == grid.Running && !terminate {
 			return done, err
 		}
 		_, err := h.master.CancelTrial(r.Context(), trial)
@@ -422,20 +438,23 @@ func parseFlowerQuery(r *http.Request) (q flowerQuery, by string, err error) {
 	q = flowerQuery{worker: value("workername"), name: value("taskname"), state: value("state")}
 	by = r.FormValue("sort_by")
 	if by != "" && !slices.Contains([]string{"name", "state", "received", "started"}, strings.TrimPrefix(by, "-")) {
-		return q, by, flowerRefusal(http.StatusBadRequest, "Invalid sort_by '%.40s', expected one of name, received, started, state", by)
+		return q, by, flowerRefusal(http.StatusBadRequest,
+			"Invalid sort_by '%.40s', expected one of name, received, started, state", by)
 	}
 	for name, to := range map[string]*float64{"received_start": &q.from, "received_end": &q.to} {
 		if text := r.FormValue(name); text != "" {
 			at, err := time.ParseInLocation("2006-01-02 15:04", text, time.Local)
 			if err != nil {
-				return q, by, flowerRefusal(http.StatusBadRequest, "Invalid received_start or received_end, expected format 'YYYY-MM-DD HH:MM'")
+				return q, by, flowerRefusal(http.StatusBadRequest,
+					"Invalid received_start or received_end, expected format 'YYYY-MM-DD HH:MM'")
 			}
 			*to = unixSeconds(at.UnixMicro())
 		}
 	}
 	for _, word := range strings.Fields(r.FormValue("search")) {
 		if strings.ContainsAny(word, `()"`) || word == "OR" {
-			return q, by, badRequest("a search can't have parentheses, quotes or OR", "give words that all have to be there")
+			return q, by, badRequest("a search can't have parentheses, quotes or OR",
+				"give words that all have to be there")
 		}
 		field, text, ok := strings.Cut(word, ":")
 		if !ok || !slices.Contains([]string{"name", "state", "worker", "args", "kwargs", "result"}, field) {
@@ -460,7 +479,8 @@ func (h *flowerHandlers) collect(ctx context.Context, q flowerQuery) ([]api.Flow
 		if q.name != "" && q.name != s.TaskName() {
 			continue
 		}
-		for t, err := range h.history.Trials(ctx, s.ID, history.Query{Sort: history.SortStarted, Desc: true, Limit: rest}) {
+		for t, err := range h.history.Trials(ctx, s.ID,
+			history.Query{Sort: history.SortStarted, Desc: true, Limit: rest}) {
 			if err != nil {
 				return nil, err
 			}
@@ -473,7 +493,8 @@ func (h *flowerHandlers) collect(ctx context.Context, q flowerQuery) ([]api.Flow
 				break
 			}
 			if size += textBytes(&f); size > flowerBytes {
-				return nil, flowerRefusal(http.StatusBadRequest, "The tasks have more than %d MiB of text: ask for fewer with limit and no sort_by, state or search",
+				return nil, flowerRefusal(http.StatusBadRequest,
+					"The tasks have more than %d MiB of text: ask for fewer with limit and no sort_by, state or search",
 					flowerBytes>>20)
 			}
 		}
@@ -494,11 +515,13 @@ func textBytes(f *api.FlowerTask) int {
 
 func (q *flowerQuery) selects(f *api.FlowerTask) bool {
 	at := orZero(f.Received)
-	if q.worker != "" && q.worker != f.Worker || q.state != "" && q.state != f.State || q.from > 0 && at < q.from || q.to > 0 && at > q.to {
+	if q.worker != "" && q.worker != f.Worker || q.state != "" && q.state != f.State || q.from > 0 && at < q.from ||
+		q.to > 0 && at > q.to {
 		return false
 	}
 	for _, w := range q.words {
-		texts := map[string]string{"name": f.Name, "state": f.State, "worker": f.Worker, "args": f.Args, "kwargs": f.Kwargs}
+		texts := map[string]string{"name": f.Name, "state": f.State, "worker": f.Worker, "args": f.Args,
+			"kwargs": f.Kwargs}
 		if f.Result != nil {
 			texts["result"] = *f.Result
 		}

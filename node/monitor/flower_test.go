@@ -48,7 +48,8 @@ func (b *sweepBench) submit(t *testing.T, project, long string, count, running i
 	}
 	batch := &grid.Batch{V: grid.EventVersion, Sweep: rec.Sweep.ID, Node: "n1"}
 	for i := range running {
-		batch.Events = append(batch.Events, grid.Event{Kind: grid.Started, Index: int64(i), Attempt: 1, Run: "n1.1." + strconv.Itoa(i), Time: time.Now().UnixMicro()})
+		batch.Events = append(batch.Events, grid.Event{Kind: grid.Started, Index: int64(i), Attempt: 1,
+			Run: "n1.1." + strconv.Itoa(i), Time: time.Now().UnixMicro()})
 	}
 	if running > 0 {
 		if _, err := b.store.Events.Publish(t.Context(), batch); err != nil {
@@ -90,7 +91,8 @@ func TestFlowerListsAreBounded(t *testing.T) {
 	b := newSweepBench(t)
 	const trials = 200
 	b.submit(t, "p", strings.Repeat("x", flowerBytes/trials), trials, trials)
-	for query, want := range map[string]int{"limit=3": 3, "limit=3&offset=190": 3, "limit=50&offset=198": -1, "limit=0": 0, "state=FAILURE": 0, "": -1, "limit=3&sort_by=name": -1} {
+	for query, want := range map[string]int{"limit=3": 3, "limit=3&offset=190": 3, "limit=50&offset=198": -1,
+		"limit=0": 0, "state=FAILURE": 0, "": -1, "limit=3&sort_by=name": -1} {
 		all, status := b.list(t, query)
 		if status == http.StatusOK && len(all) != want || (status == http.StatusBadRequest) != (want < 0) {
 			t.Errorf("%q: got %d tasks and status %d, want %d", query, len(all), status, want)
@@ -103,7 +105,8 @@ func TestFlowerListsAreBounded(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("the client has gone")
 	cancel(gone)
-	if _, err := b.handlers.flower.list(httptest.NewRequestWithContext(ctx, "GET", "/?limit=1", nil)); !errors.Is(err, gone) {
+	if _, err := b.handlers.flower.list(httptest.NewRequestWithContext(ctx, "GET", "/?limit=1", nil)); !errors.Is(err,
+		gone) {
 		t.Errorf("while another list is being made: got %v, want that it waits", err)
 	}
 	leave()
@@ -116,7 +119,8 @@ func TestFlowerListsAreBounded(t *testing.T) {
 // the status of the answer.
 func (b *sweepBench) revoke(t *testing.T, task string) int {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+"/api/task/revoke/"+task, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+
+		"/api/task/revoke/"+task, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,8 +145,10 @@ func TestFlowerRevokesWhatHasEnded(t *testing.T) {
 			t.Errorf("revoke %s: got status %d, want %d", task, got, want)
 		}
 	}
-	ended := grid.Event{Kind: grid.Finished, Index: 1, Attempt: 1, Run: "n1.1.1", Time: time.Now().UnixMicro(), Result: &grid.Result{}}
-	if _, err := b.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n1", Events: []grid.Event{ended}}); err != nil {
+	ended := grid.Event{Kind: grid.Finished, Index: 1, Attempt: 1, Run: "n1.1.1", Time: time.Now().UnixMicro(),
+		Result: &grid.Result{}}
+	if _, err := b.store.Events.Publish(t.Context(),
+		&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n1", Events: []grid.Event{ended}}); err != nil {
 		t.Fatal(err)
 	}
 	limit := time.After(time.Minute)
@@ -201,7 +207,8 @@ func TestFlowerRevokes(t *testing.T) {
 		status := b.revoke(t, string(id)+c.suffix)
 		rec, _ := b.cfg.Master.Sweep(id)
 		if got := rec.Sweep.State == grid.SweepCancelled; status != c.status || got != c.cancelled {
-			t.Errorf("%q of %d trials, of which %d run: got status %d, cancelled: %v, want %d, %v", c.suffix, c.trials, c.running, status, got, c.status, c.cancelled)
+			t.Errorf("%q of %d trials, of which %d run: got status %d, cancelled: %v, want %d, %v", c.suffix, c.trials,
+				c.running, status, got, c.status, c.cancelled)
 		}
 	}
 }

@@ -70,9 +70,11 @@ func (fw *flowerWorkers) list(r *http.Request) (any, error) {
 
 func (fw *flowerWorkers) worker(n *api.Member, types []string, running []api.FlowerActive, one bool) api.FlowerWorker {
 	w := api.FlowerWorker{
-		Registered: types, Timestamp: unixSeconds(time.Now().UnixMicro()), Queues: []api.FlowerQueue{{Name: "leases", RoutingKey: "leases"}}, Conf: map[string]any{},
+		Registered: types, Timestamp: unixSeconds(time.Now().UnixMicro()), Queues: []api.FlowerQueue{{Name: "leases",
+			RoutingKey: "leases"}}, Conf: map[string]any{},
 		Stats: api.FlowerStats{
-			Total: map[string]int64{}, Clock: strconv.FormatUint(fw.history.Applied(), 10), Broker: map[string]any{"transport": "nats"}, Rusage: map[string]float64{},
+			Total: map[string]int64{}, Clock: strconv.FormatUint(fw.history.Applied(),
+				10), Broker: map[string]any{"transport": "nats"}, Rusage: map[string]float64{},
 			Pool: api.FlowerPool{Implementation: "mlfnode", Concurrency: int(n.CPUs), Processes: []int{}},
 		},
 	}
@@ -102,7 +104,8 @@ func (fw *flowerWorkers) running(ctx context.Context) (map[grid.NodeID][]api.Flo
 		if c.Running == 0 {
 			continue
 		}
-		for t, err := range fw.history.Trials(ctx, s.ID, history.Query{States: []grid.State{grid.Running}, Limit: flowerTasks}) {
+		for t, err := range fw.history.Trials(ctx, s.ID,
+			history.Query{States: []grid.State{grid.Running}, Limit: flowerTasks}) {
 			if err != nil {
 				return nil, err
 			}
@@ -135,7 +138,8 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 	defer stop()
 	gauge := func(name, help string, value float64, labels ...string) {
 		names := []string{"worker", "task"}[:len(labels)]
-		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("flower_"+name, help, names, nil), prometheus.GaugeValue, value, labels...)
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("flower_"+name, help, names, nil), prometheus.GaugeValue,
+			value, labels...)
 	}
 	for _, n := range s.nodes() {
 		gauge("worker_online", "Worker online status", map[bool]float64{true: 1}[n.State != "dead"], string(n.Node))
@@ -145,7 +149,8 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 		s.log.Debug("some metrics are left out", "part", "running trials", "err", err)
 	}
 	for _, n := range s.nodes() {
-		gauge("worker_number_of_currently_executing_tasks", "Number of tasks currently executing at a worker", float64(len(running[n.Node])), string(n.Node))
+		gauge("worker_number_of_currently_executing_tasks", "Number of tasks currently executing at a worker",
+			float64(len(running[n.Node])), string(n.Node))
 	}
 	a, err := s.master.Activity(ctx)
 	if err != nil {
@@ -156,12 +161,16 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 	for of, c := range a.Tasks {
 		node := cmp.Or(string(of.Node), "mlfnode")
 		for _, kind := range slices.Sorted(maps.Keys(c.Events)) {
-			ch <- prometheus.MustNewConstMetric(events, prometheus.CounterValue, float64(c.Events[kind]), node, kind, of.Task)
+			ch <- prometheus.MustNewConstMetric(events, prometheus.CounterValue, float64(c.Events[kind]), node, kind,
+				of.Task)
 		}
-		gauge("task_prefetch_time_seconds", "The time the task spent waiting at the worker to be executed: nodes take no trial before it can start.", 0, node, of.Task)
-		gauge("worker_prefetched_tasks", "Number of tasks of given type prefetched at a worker: nodes take no trial before it can start.", 0, node, of.Task)
+		gauge("task_prefetch_time_seconds",
+			"The time the task spent waiting at the worker to be executed: nodes take no trial before it can start.", 0, node, of.Task)
+		gauge("worker_prefetched_tasks",
+			"Number of tasks of given type prefetched at a worker: nodes take no trial before it can start.", 0, node, of.Task)
 		buckets, count := cumulative(c.Runtime)
-		ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc("flower_task_runtime_seconds", "Task runtime", []string{"worker", "task"}, nil),
+		ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc("flower_task_runtime_seconds", "Task runtime",
+			[]string{"worker", "task"}, nil),
 			count, c.Runtime.Sum, buckets, node, of.Task)
 	}
 }

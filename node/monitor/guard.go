@@ -82,12 +82,15 @@ func (g *guard) wrap(next *router) http.Handler {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			sendError(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: hint})
 		case have < need && need == mayAdminister:
-			sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
+			sendError(w, &api.Error{Status: http.StatusForbidden,
+				Msg:  "this needs the rights of an admin, like those of the person who ran mlfnode up",
 				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})
 		case have < need && need == mayOwn:
-			sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "this is for the owner of the master's state folder", Hint: "do it on the master's machine"})
+			sendError(w, &api.Error{Status: http.StatusForbidden,
+				Msg: "this is for the owner of the master's state folder", Hint: "do it on the master's machine"})
 		case have < need:
-			sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is read-only", Hint: "use one made with: mlfnode token --role operator"})
+			sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is read-only",
+				Hint: "use one made with: mlfnode token --role operator"})
 		default:
 			connOf(r.Context()).authenticated()
 			_ = read.SetReadDeadline(time.Time{})
@@ -232,7 +235,8 @@ func (g *guard) checkNode(r *http.Request) error {
 		return err
 	}
 	if err := g.authority.Known(node, r.TLS.PeerCertificates[0]); err != nil {
-		return &api.Error{Status: http.StatusForbidden, Msg: err.Error(), Hint: "join again with a token, made on the master with: mlfnode token"}
+		return &api.Error{Status: http.StatusForbidden, Msg: err.Error(),
+			Hint: "join again with a token, made on the master with: mlfnode token"}
 	}
 	return nil
 }

@@ -85,7 +85,8 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 func TestBrowserAtTheMaster(t *testing.T) {
 	m := New(Config{Logger: testLog(t)})
 	h := m.guard.wrap(&router{mux: http.NewServeMux(), byPattern: map[string]*route{}})
-	for accept, hint := range map[string]string{"text/html,application/xhtml+xml": "mlfnode monitor", "*/*": "mlfnode token"} {
+	for accept, hint := range map[string]string{"text/html,application/xhtml+xml": "mlfnode monitor",
+		"*/*": "mlfnode token"} {
 		for _, path := range []string{"/", "/sweeps/chainer-3", "/api/v1/sweeps"} {
 			r, w := httptest.NewRequest("GET", path, nil), httptest.NewRecorder()
 			r.Header.Set("Accept", accept)

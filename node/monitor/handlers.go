@@ -35,7 +35,8 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 	healthy := &health{probe: parts.check, timeout: healthTimeout, log: log.With("question", "healthy")}
 	var events *hub
 	if cfg.Master != nil {
-		events = newHub(&observer{master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members, eta: eta, log: log})
+		events = newHub(&observer{master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members,
+			eta: eta, log: log})
 	}
 	return &handlers{
 		sweeps:  &sweepHandlers{lookup, cfg.Master, cfg.History, cfg.Store, views},

@@ -79,7 +79,8 @@ func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient,
 	if last > h.applied() {
 		last = 0 // the id is of another store
 	}
-	c := &eventClient{principal: principal, topics: topics, last: last, pending: map[string]*topicState{}, wake: make(chan struct{}, 1)}
+	c := &eventClient{principal: principal, topics: topics, last: last, pending: map[string]*topicState{},
+		wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.checkLimitsLocked(c); err != nil {
@@ -260,7 +261,8 @@ func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 func (h *hub) observeSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			h.log.Error("panic while reading a topic", "topic", t.kind, "sweep", t.sweep, "panic", r, "stack", string(debug.Stack()))
+			h.log.Error("panic while reading a topic", "topic", t.kind, "sweep", t.sweep, "panic", r, "stack",
+				string(debug.Stack()))
 			err = errPanicked
 		}
 	}()

@@ -27,7 +27,8 @@ func preferredMedia(r *http.Request) string {
 	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
 		media, params, _ := mime.ParseMediaType(part)
 		q, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
-		if err != nil || !slices.Contains([]string{mediaCSV, mediaLines, mediaJSON, "*/*", "application/*", "text/*"}, media) {
+		if err != nil || !slices.Contains([]string{mediaCSV, mediaLines, mediaJSON, "*/*", "application/*", "text/*"},
+			media) {
 			continue
 		}
 		if strings.HasSuffix(media, "*") { // types that are named take precedence
@@ -49,7 +50,9 @@ type column[T any] struct {
 
 // writeAll writes all rows as CSV or as lines; lines hold the whole row, or only the columns if the
 // client has named them. An error before anything is sent is sent as a problem.
-func writeAll[T any](w http.ResponseWriter, media string, columns []column[T], named bool, rows func(put func(*T) error) error) {
+func writeAll[T any](
+	w http.ResponseWriter, media string, columns []column[T], named bool, rows func(put func(*T) error) error,
+) {
 	w.Header().Set("Content-Type", media)
 	w.Header().Set("Cache-Control", "no-store")
 	out := &counter{w: w}
@@ -133,7 +136,8 @@ func cell(v any) string {
 	if json.Unmarshal(b, &text) != nil {
 		return string(b) // a number, a Boolean or a structure
 	}
-	if _, err := strconv.ParseFloat(text, 64); err != nil && text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+	if _, err := strconv.ParseFloat(text, 64); err != nil && text != "" &&
+		strings.ContainsRune("=+-@\t\r", rune(text[0])) {
 		return "'" + text
 	}
 	return text
@@ -148,7 +152,8 @@ func pageLimit(r *http.Request, media string, most int64) (limit int64, err erro
 	}
 	if text := r.FormValue("limit"); text != "" {
 		if limit, err = strconv.ParseInt(text, 10, 64); err != nil || limit < 1 || limit > most {
-			return 0, badRequest(fmt.Sprintf("limit %.20q is not a number from 1 to %d", text, most), "ask for the next page, or for text/csv or "+mediaLines+", which have no pages")
+			return 0, badRequest(fmt.Sprintf("limit %.20q is not a number from 1 to %d", text, most),
+				"ask for the next page, or for text/csv or "+mediaLines+", which have no pages")
 		}
 	}
 	return limit, nil

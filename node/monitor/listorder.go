@@ -29,9 +29,12 @@ var fixedSorts = []string{
 
 // chooseSort determines the sort key of a listing: a field that every sweep has, a parameter, or a
 // metric. Names are those of the columns of results; a prefix resolves ambiguous names.
-func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQuery) (parameter string, err error) {
+func (h *trialHandlers) chooseSort(
+	ctx context.Context, s *grid.Sweep, q *api.TrialQuery,
+) (parameter string, err error) {
 	if q.Sort == string(history.SortObjective) && s.Task.Objective == nil {
-		return "", badRequest(fmt.Sprintf("task %s has no objective to sort by", s.Task.Name), "sort by a metric, or set objective in project.yaml")
+		return "", badRequest(fmt.Sprintf("task %s has no objective to sort by", s.Task.Name),
+			"sort by a metric, or set objective in project.yaml")
 	}
 	if slices.Contains(fixedSorts, q.Sort) {
 		return "", nil
@@ -58,9 +61,11 @@ func (h *trialHandlers) chooseSort(ctx context.Context, s *grid.Sweep, q *api.Tr
 		for i, name := range known { // programs choose the names of metrics
 			known[i] = printable.Line([]byte(name))
 		}
-		hint = "sort by " + strings.Join(known[:min(len(known), 12)], ", ") + ", or by index, state, attempts, started, ended, wall, cpu or memory"
+		hint = "sort by " + strings.Join(known[:min(len(known), 12)], ", ") +
+			", or by index, state, attempts, started, ended, wall, cpu or memory"
 	}
-	return "", badRequest(fmt.Sprintf("no trial of %s has a metric %q, and it is not a parameter either", s.ID, q.Sort), hint)
+	return "", badRequest(fmt.Sprintf("no trial of %s has a metric %q, and it is not a parameter either", s.ID, q.Sort),
+		hint)
 }
 
 // byIndexDescending merges rows and gaps from the last index to the first.
@@ -70,7 +75,8 @@ func (l *listing) byIndexDescending(ctx context.Context) error {
 	if l.after != nil {
 		next = min(next, l.after.Index)
 	}
-	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, history.Query{Sort: history.SortIndex, Desc: true, After: l.historyCursor()}) {
+	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID,
+		history.Query{Sort: history.SortIndex, Desc: true, After: l.historyCursor()}) {
 		if err != nil {
 			return err
 		}
@@ -139,7 +145,8 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		}
 	}
 	if n := points.Count(); n > maxSorted {
-		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n, maxSorted),
+		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n,
+			maxSorted),
 			"write all of them with --csv, and sort that file")
 	}
 	wanted, err := l.filter(ctx)

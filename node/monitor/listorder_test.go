@@ -20,7 +20,8 @@ func TestSortByParameter(t *testing.T) {
 	number := func(text string) space.Value { return space.Value{Text: text, Kind: space.Number} }
 	points, err := space.New([]space.Axis{
 		{Key: "b", Interval: []json.Number{"0", "200"}},
-		{Key: "a", Values: []space.Value{number("2"), {Text: "x", Kind: space.Text}, number("10"), number("2.0"), {Kind: space.True}, number("-1"), {Text: "m", Kind: space.Text}}},
+		{Key: "a", Values: []space.Value{number("2"), {Text: "x", Kind: space.Text}, number("10"), number("2.0"),
+			{Kind: space.True}, number("-1"), {Text: "m", Kind: space.Text}}},
 	}, []string{"b == 7"})
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +37,8 @@ func TestSortByParameter(t *testing.T) {
 		return r
 	})
 	ran := points.Count()
-	if s.Space, err = points.Extend([]space.Axis{{Key: "a", Values: []space.Value{number("3"), number("0")}}}); err != nil {
+	if s.Space, err = points.Extend([]space.Axis{{Key: "a",
+		Values: []space.Value{number("3"), number("0")}}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -44,7 +46,8 @@ func TestSortByParameter(t *testing.T) {
 		class  grid.Class
 	}{
 		{}, {states: []grid.State{grid.Failed}}, {states: []grid.State{grid.Pending}}, {states: []grid.State{grid.Succeeded, grid.Pending}},
-		{class: grid.ClassMemory}, {states: []grid.State{grid.Failed, grid.Pending}, class: grid.ClassExit}, {states: []grid.State{grid.Succeeded}, class: grid.ClassExit},
+		{class: grid.ClassMemory}, {states: []grid.State{grid.Failed, grid.Pending},
+			class: grid.ClassExit}, {states: []grid.State{grid.Succeeded}, class: grid.ClassExit},
 		{class: grid.ClassSetup},
 	} {
 		states := c.states
@@ -86,7 +89,8 @@ func TestSortByParameter(t *testing.T) {
 				var got []int64
 				l := &listing{
 					listingPage: listingPage{
-						sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc}, left: 60, skip: skip,
+						sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a",
+							Desc: desc}, left: 60, skip: skip,
 						emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil },
 					},
 					listingPlaces: listingPlaces{parameter: "a"}, trials: m.handlers.trials,
@@ -161,7 +165,8 @@ func TestAxisOrderOfManyParts(t *testing.T) {
 	s := spaceOf(t, 1)
 	for i := range 1 << 10 {
 		var err error
-		if s, err = s.Extend([]space.Axis{{Key: "a", Values: []space.Value{{Text: strconv.Itoa(i + 1), Kind: space.Number}}}}); err != nil {
+		if s, err = s.Extend([]space.Axis{{Key: "a",
+			Values: []space.Value{{Text: strconv.Itoa(i + 1), Kind: space.Number}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -156,7 +156,9 @@ func (l *logIndex) extendLocked(ctx context.Context, logs *jetstream.Logs, t *tr
 // walk calls piece as read does, starting at the last mark that is not after an offset. It skips
 // the output of other attempts where the index knows it, and extends the index by what it reads
 // beyond: the walk after one that ctx has ended gets further.
-func (l *logIndex) walk(ctx context.Context, logs *jetstream.Logs, t *trialLog, stream uint8, offset int64, piece pieceFunc) error {
+func (l *logIndex) walk(
+	ctx context.Context, logs *jetstream.Logs, t *trialLog, stream uint8, offset int64, piece pieceFunc,
+) error {
 	from := l.markBefore(stream, offset)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -222,7 +224,9 @@ type pieceFunc func(seq uint64, before position, c *jetstream.Chunk) error
 // read calls piece for the chunks of the attempt in order, each without the part that has already
 // been passed, and with the position before it. After each message it calls done, if not nil, with
 // the position after it. errEnough from piece ends the reading.
-func (t *trialLog) read(ctx context.Context, logs *jetstream.Logs, from logMark, piece pieceFunc, done func(uint64, position)) error {
+func (t *trialLog) read(
+	ctx context.Context, logs *jetstream.Logs, from logMark, piece pieceFunc, done func(uint64, position),
+) error {
 	if t.empty() {
 		return nil
 	}

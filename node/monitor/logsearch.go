@@ -82,7 +82,9 @@ func (h *logHandlers) search(r *http.Request) (api.LogHits, error) {
 
 // readLog calls piece as walk does, with the cached output of the attempt or with what it reads; it
 // caches what it reads if that is all output of an ended attempt.
-func (h *logHandlers) readLog(ctx context.Context, t *trialLog, stream uint8, offset int64, piece func(position, *jetstream.Chunk) error) error {
+func (h *logHandlers) readLog(
+	ctx context.Context, t *trialLog, stream uint8, offset int64, piece func(position, *jetstream.Chunk) error,
+) error {
 	if kept := h.indexes.cache.get(t); kept != nil {
 		for i := range kept {
 			if piece(kept[i].position, &kept[i].Chunk) != nil {

@@ -72,7 +72,8 @@ func TestSearchFindsAll(t *testing.T) {
 			data := rapid.StringMatching(`[abA\n\r]{1,6}`).Draw(t, "data")
 			back := rapid.IntRange(0, min(2, len(texts[stream]))).Draw(t, "again")
 			from := len(texts[stream]) - back
-			chunks = append(chunks, jetstream.Chunk{Stream: stream, Offset: int64(from), Data: []byte(texts[stream][from:] + data)})
+			chunks = append(chunks, jetstream.Chunk{Stream: stream, Offset: int64(from),
+				Data: []byte(texts[stream][from:] + data)})
 			texts[stream] += data
 		}
 		var got [3][]int // offsets in the stream
@@ -125,7 +126,8 @@ func TestMarksOfLongOutput(t *testing.T) {
 	}
 	for _, offset := range []int64{0, 1, 5000, 10*messages - 1, 20 * messages} {
 		got := l.markBefore(0, offset)
-		if got.all > offset || got.seq != uint64(got.all/10+1) || min(offset, 10*messages)-got.all > 10*2*int64(l.every) {
+		if got.all > offset || got.seq != uint64(got.all/10+1) ||
+			min(offset, 10*messages)-got.all > 10*2*int64(l.every) {
 			t.Errorf("before %d: got %+v", offset, got)
 		}
 	}
@@ -140,7 +142,9 @@ func TestSearchPassesOverOthers(t *testing.T) {
 	id := b.submit(t, "p", "x", 2, 2)
 	publish := func(index, offset int64, text string) uint64 {
 		t.Helper()
-		_, seq, err := b.store.Logs.Publish(t.Context(), id, []jetstream.Chunk{{Index: index, Run: "n1.1." + strconv.FormatInt(index, 10), Stream: 1, Offset: offset, Data: []byte(text)}})
+		_, seq, err := b.store.Logs.Publish(t.Context(), id,
+			[]jetstream.Chunk{{Index: index, Run: "n1.1." + strconv.FormatInt(index, 10), Stream: 1, Offset: offset,
+				Data: []byte(text)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +231,8 @@ func TestSearchKeepsOutput(t *testing.T) {
 	var chunks []jetstream.Chunk
 	var ends [3]int64
 	for i := range 40 {
-		c := jetstream.Chunk{Index: 0, Run: "n1.1.0", Stream: uint8(1 + i%2), Data: []byte(fmt.Sprintf("line %d\nand ", i))}
+		c := jetstream.Chunk{Index: 0, Run: "n1.1.0", Stream: uint8(1 + i%2),
+			Data: []byte(fmt.Sprintf("line %d\nand ", i))}
 		if i == 7 {
 			c.Data = bytes.Repeat([]byte("a long line\n"), largePart/8)
 		}
@@ -245,7 +250,8 @@ func TestSearchKeepsOutput(t *testing.T) {
 		s := newSearch(text, false, api.MaxHits)
 		err := b.handlers.logs.readLog(t.Context(), log, stream, offset, func(p position, c *jetstream.Chunk) error {
 			at, data := p.of(stream), c.Data
-			if data = data[min(max(0, offset-at), int64(len(data))):]; (stream == 0 || c.Stream == stream) && len(data) > 0 {
+			if data = data[min(max(0, offset-at), int64(len(data))):]; (stream == 0 || c.Stream == stream) &&
+				len(data) > 0 {
 				s.add(c.Stream, p.of(stream)+int64(len(c.Data)-len(data)), data)
 			}
 			return nil
@@ -279,7 +285,8 @@ func TestSearchKeepsOutput(t *testing.T) {
 			t.Errorf("%+v: got %v, want %v", q, got, want[i])
 		}
 	}
-	if b.handlers.logs.indexes.cache.get(&trialLog{sweep: id, run: "n1.1.1"}) != nil || b.handlers.logs.indexes.cache.get(&trialLog{sweep: "p-9", run: log.run}) != nil {
+	if b.handlers.logs.indexes.cache.get(&trialLog{sweep: id, run: "n1.1.1"}) != nil ||
+		b.handlers.logs.indexes.cache.get(&trialLog{sweep: "p-9", run: log.run}) != nil {
 		t.Error("the output of another attempt is kept")
 	}
 	log.ended = false
@@ -288,7 +295,8 @@ func TestSearchKeepsOutput(t *testing.T) {
 		t.Error("the output of a running attempt is kept")
 	}
 	for name, c := range map[string]struct{ pieces, bytes int }{
-		"large": {logCacheBytes/messageBytes + 1, largePart}, "tiny": {logCacheBytes / 64, 1}, "empty": {logCacheBytes / 64, 0},
+		"large": {logCacheBytes/messageBytes + 1, largePart}, "tiny": {logCacheBytes / 64,
+			1}, "empty": {logCacheBytes / 64, 0},
 	} {
 		var r recorder
 		for range c.pieces {

@@ -147,7 +147,8 @@ func attemptNumber(text string) (int, error) {
 	number, err := strconv.Atoi(text)
 	if err != nil || number < 0 {
 		return 0, &api.Error{
-			Status: http.StatusBadRequest, Msg: fmt.Sprintf("%.60q is not the number of an attempt", text), Hint: "attempts are numbered from 1",
+			Status: http.StatusBadRequest, Msg: fmt.Sprintf("%.60q is not the number of an attempt",
+				text), Hint: "attempts are numbered from 1",
 		}
 	}
 	return number, nil
@@ -179,7 +180,8 @@ func (h *outputHandlers) logRange(ctx context.Context, rd *reader, number int) (
 	}
 	a := pickAttempt(attempts, number)
 	if a == nil && number > 0 {
-		return nil, badRequest(fmt.Sprintf("trial %d has no attempt %d", rd.index, number), "see: mlfnode trials SWEEP/TRIAL")
+		return nil, badRequest(fmt.Sprintf("trial %d has no attempt %d", rd.index, number),
+			"see: mlfnode trials SWEEP/TRIAL")
 	}
 	if a == nil {
 		return nil, nil

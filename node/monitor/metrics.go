@@ -64,7 +64,8 @@ func (c *requestMetrics) observe(rt *route, status int, took time.Duration) {
 func (c *requestMetrics) registry() *prometheus.Registry {
 	c.once.Do(func() {
 		c.always = prometheus.NewRegistry()
-		c.always.MustRegister(c.requests, c.durations, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		c.always.MustRegister(c.requests, c.durations, collectors.NewGoCollector(),
+			collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	})
 	return c.always
 }
@@ -91,11 +92,14 @@ func (h *metricsHandlers) scrape(w http.ResponseWriter, r *http.Request) {
 
 // sendMetrics answers with the metrics of all gatherers. Metrics that can't be read are left out
 // and logged.
-func sendMetrics(w http.ResponseWriter, r *http.Request, log *slog.Logger, always prometheus.Gatherer, now prometheus.Collector) {
+func sendMetrics(
+	w http.ResponseWriter, r *http.Request, log *slog.Logger, always prometheus.Gatherer, now prometheus.Collector,
+) {
 	fresh := prometheus.NewRegistry()
 	fresh.MustRegister(now)
 	promhttp.HandlerFor(prometheus.Gatherers{always, fresh}, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), DisableCompression: true,
+		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(),
+			slog.LevelDebug), DisableCompression: true,
 	}).ServeHTTP(w, r)
 }
 
@@ -153,7 +157,8 @@ func (s *scrape) failed(what string, err error) {
 func (s *scrape) Collect(ch chan<- prometheus.Metric) {
 	defer recoverScrape(s.log)
 	s.ch = ch
-	s.gauge("build_info", "The version of the node, always 1.", 1, label{"version", s.self.Version}, label{"go", runtime.Version()})
+	s.gauge("build_info", "The version of the node, always 1.", 1, label{"version", s.self.Version},
+		label{"go", runtime.Version()})
 	s.sweeps()
 	if a, err := s.master.Activity(s.ctx); err != nil {
 		s.failed("activity", err)
@@ -186,7 +191,8 @@ func (s *scrape) Collect(ch chan<- prometheus.Metric) {
 func (s *scrape) sweeps() {
 	records := s.master.Sweeps()
 	slices.SortFunc(records, func(a, b jetstream.Record) int { return b.Sweep.Compare(a.Sweep) })
-	states := map[grid.SweepState]int{grid.SweepRunning: 0, grid.SweepPaused: 0, grid.SweepCancelled: 0, grid.SweepFinished: 0}
+	states := map[grid.SweepState]int{grid.SweepRunning: 0, grid.SweepPaused: 0, grid.SweepCancelled: 0,
+		grid.SweepFinished: 0}
 	active := 0
 	for _, rec := range records {
 		if rec.Sweep.Removing {
@@ -215,13 +221,15 @@ func (s *scrape) sweep(sweep *grid.Sweep) {
 		string(grid.Pending): v.Pending, string(grid.Running): v.Running, string(grid.Succeeded): v.Succeeded, string(grid.Failed): v.Failed,
 		string(grid.Cancelled): v.OnlyCancelled(), string(grid.ClassStopped): v.Stopped,
 	} {
-		s.gauge("sweep_trials", "Trials of an active sweep, by state; stopped are those that were stopped early.", float64(n), id, label{"state", state})
+		s.gauge("sweep_trials", "Trials of an active sweep, by state; stopped are those that were stopped early.",
+			float64(n), id, label{"state", state})
 	}
 	if left := s.eta.remaining(s.ctx, sweep, &v); left != nil {
 		s.gauge("sweep_eta_seconds", "Until the last trial of an active sweep ends, as far as can be told.", *left, id)
 	}
 	if best, ok := s.best(sweep); ok {
-		s.gauge("sweep_best_objective", "The best value of the objective among the trials that have succeeded.", best, id)
+		s.gauge("sweep_best_objective", "The best value of the objective among the trials that have succeeded.", best,
+			id)
 	}
 }
 
@@ -231,7 +239,8 @@ func (s *scrape) best(sweep *grid.Sweep) (value float64, ok bool) {
 	if objective == nil {
 		return 0, false
 	}
-	q := history.Query{States: []grid.State{grid.Succeeded}, Sort: history.SortObjective, Desc: objective.Goal == "maximize", Limit: 1}
+	q := history.Query{States: []grid.State{grid.Succeeded}, Sort: history.SortObjective,
+		Desc: objective.Goal == "maximize", Limit: 1}
 	for t, err := range s.history.Trials(s.ctx, sweep.ID, q) {
 		if err != nil {
 			s.failed("best", err)
@@ -248,22 +257,28 @@ func (s *scrape) activity(a *master.Activity) {
 		string(grid.Succeeded): a.Finished[grid.Succeeded], string(grid.Failed): a.Finished[grid.Failed],
 		string(grid.Cancelled): a.Finished[grid.Cancelled] - stopped, string(grid.ClassStopped): stopped,
 	} {
-		s.counter("trials_finished_total", "Trials that have come to their end since the master started, by state; stopped are those that were stopped early.", n,
+		s.counter("trials_finished_total",
+			"Trials that have come to their end since the master started, by state; stopped are those that were stopped early.", n,
 			label{"state", state})
 	}
 	for class, n := range a.Attempts {
-		s.counter("attempts_finished_total", "Attempts that have ended since the master started, by how they failed; none for the others.", n,
+		s.counter("attempts_finished_total",
+			"Attempts that have ended since the master started, by how they failed; none for the others.", n,
 			label{"class", cmp.Or(string(class), "none")})
 	}
 	for class, n := range a.Retries {
-		s.counter("retries_total", "Attempts after which the trial ran again or will, by how they failed.", n, label{"class", cmp.Or(string(class), "none")})
+		s.counter("retries_total", "Attempts after which the trial ran again or will, by how they failed.", n,
+			label{"class", cmp.Or(string(class), "none")})
 	}
 	for state, d := range a.Durations {
-		s.histogram("attempt_duration_seconds", "How long attempts ran, by how they ended.", d, label{"state", string(state)})
+		s.histogram("attempt_duration_seconds", "How long attempts ran, by how they ended.", d,
+			label{"state", string(state)})
 	}
-	s.histogram("trial_wait_seconds", "From the lease of a trial to its start, of trials that outlive a moment.", a.Waits)
+	s.histogram("trial_wait_seconds", "From the lease of a trial to its start, of trials that outlive a moment.",
+		a.Waits)
 	s.gauge("queue_leases", "Leases in the queue and at nodes.", float64(a.Leases))
-	s.gauge("queue_oldest_lease_age_seconds", "How long the oldest lease that no node has taken has been waiting.", a.Oldest.Seconds())
+	s.gauge("queue_oldest_lease_age_seconds", "How long the oldest lease that no node has taken has been waiting.",
+		a.Oldest.Seconds())
 }
 
 func (s *scrape) node(n *api.Member) {
@@ -273,7 +288,8 @@ func (s *scrape) node(n *api.Member) {
 	node := label{"node", string(n.Node)}
 	bit := map[bool]float64{true: 1}
 	s.gauge("node_up", "Whether the node is there.", bit[n.State == "alive" || n.State == "suspect"], node)
-	s.gauge("node_draining", "Whether the node takes no more trials, by an order or because it is in quarantine.", bit[n.Drained || n.Quarantined], node)
+	s.gauge("node_draining", "Whether the node takes no more trials, by an order or because it is in quarantine.",
+		bit[n.Drained || n.Quarantined], node)
 	s.gauge("node_cpus", "Processors that trials may use.", n.CPUs, node)
 	s.gauge("node_load1", "Load of the node over one minute.", n.Load, node)
 	s.gauge("node_memory_bytes", "Memory that trials may use.", float64(n.Memory), node)
@@ -285,7 +301,8 @@ func (s *scrape) node(n *api.Member) {
 
 func (s *scrape) gpu(node label, g *api.GPU) {
 	uuid := label{"uuid", g.UUID}
-	s.gauge("gpu_info", "A GPU or MIG instance, always 1.", 1, node, uuid, label{"index", strconv.Itoa(g.Index)}, label{"model", g.Name})
+	s.gauge("gpu_info", "A GPU or MIG instance, always 1.", 1, node, uuid, label{"index", strconv.Itoa(g.Index)},
+		label{"model", g.Name})
 	for _, v := range []struct {
 		name, help string
 		value      float64

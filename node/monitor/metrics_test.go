@@ -30,8 +30,11 @@ func TestMetrics(t *testing.T) {
 		store = cfg.Store
 		cfg.Members = func() []api.Member {
 			return []api.Member{
-				{Node: "n1", State: "alive", CPUs: 4, Devices: []api.GPU{{Node: "n1", UUID: "GPU-1", Name: "H200", Utilization: 50, Temperature: -1, Power: 300, Trials: []string{"p-1/0"}}}},
-				{Node: "n2", State: "dead", Devices: []api.GPU{{UUID: "GPU-2", Temperature: 40}}}, {Node: "n3", State: "left"},
+				{Node: "n1", State: "alive", CPUs: 4,
+					Devices: []api.GPU{{Node: "n1", UUID: "GPU-1", Name: "H200", Utilization: 50, Temperature: -1,
+						Power: 300, Trials: []string{"p-1/0"}}}},
+				{Node: "n2", State: "dead", Devices: []api.GPU{{UUID: "GPU-2", Temperature: 40}}}, {Node: "n3",
+					State: "left"},
 			}
 		}
 	})
@@ -54,7 +57,8 @@ func TestMetrics(t *testing.T) {
 	ended := func(index int64, class grid.Class, metric string) grid.Event {
 		return grid.Event{
 			Kind: grid.Finished, Index: index, Attempt: 1, Run: "n1.1." + string(rune('a'+index)), Time: began + 2e6,
-			Result: &grid.Result{Class: class, Started: began, Usage: grid.Usage{Wall: 2e6}, Metrics: grid.Metric{"loss": []byte(metric)}},
+			Result: &grid.Result{Class: class, Started: began, Usage: grid.Usage{Wall: 2e6},
+				Metrics: grid.Metric{"loss": []byte(metric)}},
 		}
 	}
 	batch := &grid.Batch{V: grid.EventVersion, Sweep: rec.Sweep.ID, Node: "n1", Events: []grid.Event{

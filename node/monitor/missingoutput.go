@@ -67,7 +67,9 @@ func (h *outputHandlers) reportMissing(ctx context.Context, rd *reader, number i
 	return nil
 }
 
-func (h *outputHandlers) reportMissingOf(ctx context.Context, rd *reader, index int64, run string, ref grid.LogRef, first uint64) error {
+func (h *outputHandlers) reportMissingOf(
+	ctx context.Context, rd *reader, index int64, run string, ref grid.LogRef, first uint64,
+) error {
 	o := api.Output{Index: index, Run: run, Cut: ref.Cut}
 	switch keptOutputOf(ref, first).Gone {
 	case api.AllGone:
@@ -86,7 +88,9 @@ func (h *outputHandlers) reportMissingOf(ctx context.Context, rd *reader, index 
 }
 
 // storedBytes counts the bytes of a run that the log stream still has.
-func (h *outputHandlers) storedBytes(ctx context.Context, sweep grid.SweepID, run string, ref grid.LogRef) (n int64, err error) {
+func (h *outputHandlers) storedBytes(
+	ctx context.Context, sweep grid.SweepID, run string, ref grid.LogRef,
+) (n int64, err error) {
 	var seen api.SeenOutput
 	err = h.store.Logs.Read(ctx, sweep, jetstream.LogRange{First: ref.First, Last: ref.Last}, func(_ uint64, chunks []jetstream.Chunk) error {
 		for i := range chunks {

@@ -65,8 +65,10 @@ type Monitor struct {
 func New(cfg Config) *Monitor {
 	log := cfg.Logger.With("component", "monitor")
 	m := &Monitor{
-		log: log, master: cfg.Master != nil, snapshots: cfg.Master != nil && cfg.Master.Snapshots() != nil, requests: newRequestMetrics(), unauthenticated: newUnauthenticatedConns(maxUnauthenticated),
-		guard: &guard{authority: cfg.Cluster.Authority, refusals: &refusalLog{}, log: log, requestTimeout: requestTimeout, recheckTime: recheckTime},
+		log: log, master: cfg.Master != nil, snapshots: cfg.Master != nil &&
+			cfg.Master.Snapshots() != nil, requests: newRequestMetrics(), unauthenticated: newUnauthenticatedConns(maxUnauthenticated),
+		guard: &guard{authority: cfg.Cluster.Authority, refusals: &refusalLog{}, log: log,
+			requestTimeout: requestTimeout, recheckTime: recheckTime},
 	}
 	m.handlers = newHandlers(&cfg, m.guard.refusals, m.requests, log)
 	return m
@@ -102,8 +104,9 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 	defer cut()
 	base := context.WithValue(requests, serverStoppingKey{}, ctx.Done())
 	srv := &http.Server{
-		Handler:           h,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10},
+		Handler: h,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 256 << 10,
+			MaxReceiveBufferPerStream: 64 << 10},
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
 		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),

@@ -76,7 +76,8 @@ func (h *nodeHandlers) onMember(r *http.Request, do func(context.Context, grid.N
 	node := grid.NodeID(r.PathValue("node"))
 	err := do(r.Context(), node)
 	if errors.Is(err, trust.ErrUnknownNode) {
-		return none, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
+		return none, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node),
+			Hint: "list them with: mlfnode members"}
 	}
 	return none, err
 }
@@ -118,12 +119,14 @@ func (h *nodeHandlers) samples(r *http.Request) (api.NodeSamples, error) {
 	if text := r.FormValue("step"); text != "" {
 		var err error
 		if step, err = time.ParseDuration(text); err != nil || !slices.Contains(api.SampleSteps[:], step) {
-			return api.NodeSamples{}, badRequest(fmt.Sprintf("no samples are kept every %.20q", text), "choose 15s for the last hour, 1m for a day or 15m for 14 days")
+			return api.NodeSamples{}, badRequest(fmt.Sprintf("no samples are kept every %.20q", text),
+				"choose 15s for the last hour, 1m for a day or 15m for 14 days")
 		}
 	}
 	v, ok := h.master.Samples(node, step)
 	if !ok {
-		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there are no samples of a node %.60q", node), Hint: "list the nodes with: mlfnode members"}
+		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there are no samples of a node %.60q",
+			node), Hint: "list the nodes with: mlfnode members"}
 	}
 	return v, nil
 }

@@ -129,7 +129,8 @@ const (
 func (ob *observer) trialState(ctx context.Context, id grid.TrialID) (*api.Trial, error) {
 	rec, ok := ob.master.Sweep(id.Sweep)
 	if !ok || rec.Sweep.Removing {
-		return &api.Trial{Trial: id.String(), Index: id.Index, State: trialRemoved, Params: space.Params{}, Metrics: grid.Metric{}}, nil
+		return &api.Trial{Trial: id.String(), Index: id.Index, State: trialRemoved, Params: space.Params{},
+			Metrics: grid.Metric{}}, nil
 	}
 	t, known, err := ob.history.Trial(ctx, id)
 	if err != nil {

@@ -35,12 +35,15 @@ type Proxy struct {
 
 // NewProxy returns a proxy for browsers that connect to l. Requests go through transport to the
 // node at target. No browser gets more rights than role.
-func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api.Role, log *slog.Logger) (*Proxy, error) {
+func NewProxy(
+	l net.Addr, target *url.URL, transport http.RoundTripper, role api.Role, log *slog.Logger,
+) (*Proxy, error) {
 	address, ok := l.(*net.TCPAddr)
 	if !ok || !address.IP.IsLoopback() {
 		return nil, fmt.Errorf("browsers are served on loopback only, and not on %s", l)
 	}
-	p := &Proxy{role: role, port: strconv.Itoa(address.Port), log: log.With("component", "proxy"), table: tableForProxy(newHandlers(&Config{Logger: log}, nil, nil, log)), page: page.New()}
+	p := &Proxy{role: role, port: strconv.Itoa(address.Port), log: log.With("component", "proxy"),
+		table: tableForProxy(newHandlers(&Config{Logger: log}, nil, nil, log)), page: page.New()}
 	p.node = &httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -64,7 +67,8 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 				p.log.Debug("the node can't be reached", "err", err)
 			}
 			w.Header().Set("Retry-After", "2")
-			sendError(w, &api.Error{Status: http.StatusBadGateway, Code: api.CodeUnreachable, Msg: "the node can't be reached", Hint: "it may be restarting; the page will try again"})
+			sendError(w, &api.Error{Status: http.StatusBadGateway, Code: api.CodeUnreachable,
+				Msg: "the node can't be reached", Hint: "it may be restarting; the page will try again"})
 		},
 	}
 	return p, nil
@@ -72,17 +76,20 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 
 // hintAtVersion replaces the response of a node that lacks a call that this program has.
 func hintAtVersion(r *http.Response) error {
-	if r.StatusCode != http.StatusNotFound || r.Request.Method == http.MethodHead || r.Header.Get("Content-Type") == api.MediaProblem {
+	if r.StatusCode != http.StatusNotFound || r.Request.Method == http.MethodHead ||
+		r.Header.Get("Content-Type") == api.MediaProblem {
 		return nil
 	}
 	r.Body.Close()
-	e := &api.Error{Status: http.StatusNotFound, Code: api.CodeOlderNode, Msg: "this node runs an older version of mlfnode, which can't answer this", Hint: "update the node"}
+	e := &api.Error{Status: http.StatusNotFound, Code: api.CodeOlderNode,
+		Msg: "this node runs an older version of mlfnode, which can't answer this", Hint: "update the node"}
 	b, err := json.Marshal(e.Problem())
 	if err != nil {
 		return err
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
-	r.Header = http.Header{"Content-Type": {api.MediaProblem}, "Cache-Control": {"no-store"}, "Content-Length": {strconv.Itoa(len(b))}}
+	r.Header = http.Header{"Content-Type": {api.MediaProblem}, "Cache-Control": {"no-store"},
+		"Content-Length": {strconv.Itoa(len(b))}}
 	return nil
 }
 
@@ -139,7 +146,8 @@ func (p *Proxy) Handler() http.Handler {
 		case r.Host == "localhost:"+p.port && r.Method == http.MethodGet && !callsAPI:
 			http.Redirect(w, r, p.origin()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names result from DNS rebinding
-			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
+			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest,
+				Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
 		case len(r.URL.RawQuery) > queryLimit:
 			sendError(w, errLongQuery)
 		case callsAPI && site != "" && site != "same-origin" && site != "none":
@@ -150,7 +158,8 @@ func (p *Proxy) Handler() http.Handler {
 	})
 }
 
-var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite, Msg: "the request comes from a page of another site"}
+var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite,
+	Msg: "the request comes from a page of another site"}
 
 // origin returns the origin that browsers use.
 func (p *Proxy) origin() string { return "http://127.0.0.1:" + p.port }
@@ -185,7 +194,8 @@ func (p *Proxy) sessionOf(r *http.Request) *session {
 	return p.sessions.use(c.Value, key)
 }
 
-var errNoSession = &api.Error{Status: http.StatusUnauthorized, Msg: "this browser is not logged in", Hint: "press Enter where mlfnode monitor runs, and open the new link"}
+var errNoSession = &api.Error{Status: http.StatusUnauthorized, Msg: "this browser is not logged in",
+	Hint: "press Enter where mlfnode monitor runs, and open the new link"}
 
 func (p *Proxy) showSession(w http.ResponseWriter, r *http.Request) {
 	if p.sessionOf(r) == nil {
@@ -208,9 +218,11 @@ func (p *Proxy) logIn(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case tired:
 		w.Header().Set("Retry-After", "60")
-		sendError(w, &api.Error{Status: http.StatusTooManyRequests, Msg: "too many wrong links were tried", Hint: "wait a minute"})
+		sendError(w, &api.Error{Status: http.StatusTooManyRequests, Msg: "too many wrong links were tried",
+			Hint: "wait a minute"})
 	case !ok:
-		sendError(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed, Msg: "the link has been used or has expired", Hint: errNoSession.Hint})
+		sendError(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed,
+			Msg: "the link has been used or has expired", Hint: errNoSession.Hint})
 	default:
 		p.setCookie(w, cookie, int(sessionTime.Seconds()))
 		w.Header().Set("Cache-Control", "no-store")
@@ -228,7 +240,8 @@ func (p *Proxy) logOut(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Proxy) setCookie(w http.ResponseWriter, value string, age int) {
-	http.SetCookie(w, &http.Cookie{Name: p.cookieName(), Value: value, Path: "/", MaxAge: age, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	http.SetCookie(w, &http.Cookie{Name: p.cookieName(), Value: value, Path: "/", MaxAge: age, HttpOnly: true,
+		SameSite: http.SameSiteStrictMode})
 }
 
 // forward passes a request on to the node. Calls for the owner, for nodes or for joining machines
@@ -250,10 +263,12 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request) {
 		p.table.unknown(w, r)
 		return
 	case rt.access != mayRead && rt.access != mayAct:
-		sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "browsers may not do this", Hint: "use the command line"})
+		sendError(w, &api.Error{Status: http.StatusForbidden, Msg: "browsers may not do this",
+			Hint: "use the command line"})
 		return
 	case rt.access == mayAct && p.role == api.RoleViewer:
-		sendError(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeViewer, Msg: "this session is read-only", Hint: "log in through an mlfnode monitor that was started without --role viewer"})
+		sendError(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeViewer, Msg: "this session is read-only",
+			Hint: "log in through an mlfnode monitor that was started without --role viewer"})
 		return
 	}
 	if limit := rt.limit(); limit > 0 {

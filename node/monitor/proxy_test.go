@@ -56,7 +56,8 @@ func (b *browser) open(role api.Role, target *url.URL) {
 	b.t.Helper()
 	var err error
 	b.server = httptest.NewUnstartedServer(nil)
-	if b.proxy, err = NewProxy(b.server.Listener.Addr(), target, http.DefaultTransport, role, testLog(b.t)); err != nil {
+	if b.proxy, err = NewProxy(b.server.Listener.Addr(), target, http.DefaultTransport, role,
+		testLog(b.t)); err != nil {
 		b.t.Fatal(err)
 	}
 	b.server.Config.Handler = b.proxy.Handler()
@@ -126,7 +127,8 @@ func TestPageIsServed(t *testing.T) {
 		if resp.StatusCode != want || b.asked.Load() != nil {
 			t.Errorf("%s: got %d, want %d", path, resp.StatusCode, want)
 		}
-		if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "frame-ancestors 'none'") || strings.Contains(csp, "unsafe") {
+		if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "frame-ancestors 'none'") ||
+			strings.Contains(csp, "unsafe") {
 			t.Errorf("%s: the policy is %q", path, csp)
 		}
 	}
@@ -135,11 +137,13 @@ func TestPageIsServed(t *testing.T) {
 	}
 	for _, path := range []string{"/", "/sweeps/a-1?x=y", "//evil.example"} {
 		resp, _ := b.do("GET", path, "", "Host", "localhost:"+b.proxy.port)
-		if got, want := resp.Header.Get("Location"), "http://127.0.0.1:"+b.proxy.port+path; resp.StatusCode != http.StatusTemporaryRedirect || got != want {
+		if got, want := resp.Header.Get("Location"), "http://127.0.0.1:"+b.proxy.port+
+			path; resp.StatusCode != http.StatusTemporaryRedirect || got != want {
 			t.Errorf("%s at localhost: got %d to %q, want a redirect to %q", path, resp.StatusCode, got, want)
 		}
 	}
-	if resp, _ := b.do("GET", "/", "", "Host", "evil.example:"+b.proxy.port); resp.StatusCode != http.StatusMisdirectedRequest {
+	if resp, _ := b.do("GET", "/", "", "Host",
+		"evil.example:"+b.proxy.port); resp.StatusCode != http.StatusMisdirectedRequest {
 		t.Errorf("the page by another name: got %d", resp.StatusCode)
 	}
 }
@@ -165,7 +169,8 @@ func TestBrowsersLogIn(t *testing.T) {
 	}
 	resp, _ := b.do("POST", sweeps, "{}", "Authorization", "Bearer of somebody", "Origin", b.server.URL)
 	asked := b.asked.Load()
-	if resp.StatusCode != 200 || asked == nil || asked.Header.Get("Cookie")+asked.Header.Get(api.HeaderSession)+asked.Header.Get("Authorization")+asked.Header.Get("Origin") != "" {
+	if resp.StatusCode != 200 || asked == nil || asked.Header.Get("Cookie")+asked.Header.Get(api.HeaderSession)+
+		asked.Header.Get("Authorization")+asked.Header.Get("Origin") != "" {
 		t.Errorf("an action: got %d, and the node was asked %v", resp.StatusCode, asked)
 	}
 	for name, want := range map[string]string{
@@ -179,7 +184,8 @@ func TestBrowsersLogIn(t *testing.T) {
 		t.Errorf("the policy is %q", resp.Header.Get("Content-Security-Policy"))
 	}
 	for _, ask := range [][2]string{ // calls for the owner and for machines
-		{"GET", api.PathTokens}, {"POST", api.PathTokens}, {"POST", api.PathKeyring}, {"POST", "/members/host1/actions/forget"}, {"POST", api.PathJoin},
+		{"GET", api.PathTokens}, {"POST", api.PathTokens}, {"POST", api.PathKeyring}, {"POST",
+			"/members/host1/actions/forget"}, {"POST", api.PathJoin},
 		{"GET", "/snapshots/a-1/0/1"},
 	} {
 		if resp, _ := b.do(ask[0], api.Prefix+ask[1], "{}"); resp.StatusCode != 403 || b.asked.Load() != nil {
@@ -251,7 +257,8 @@ func TestOtherSitesGetNothing(t *testing.T) {
 			t.Errorf("%s %.40s %v: got %d, %+v; want %d", c.method, c.path, c.headers, resp.StatusCode, p, c.want)
 		}
 	}
-	if resp, p := b.do("POST", api.Prefix+"/sweeps/a-1/actions/retry", strings.Repeat("x", 2<<20)); resp.StatusCode != 413 {
+	if resp, p := b.do("POST", api.Prefix+"/sweeps/a-1/actions/retry",
+		strings.Repeat("x", 2<<20)); resp.StatusCode != 413 {
 		t.Errorf("a long body: got %d, %+v; want 413", resp.StatusCode, p)
 	}
 }
@@ -266,11 +273,13 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 		t.Error("a link of a minute ago is good")
 	}
 	secret, key, ok, _ := s.redeem(s.newLink())
-	if !ok || s.use(secret, key) == nil || s.use("x", key) != nil || s.use(secret, "x") != nil || s.use(secret, "") != nil {
+	if !ok || s.use(secret, key) == nil || s.use("x", key) != nil || s.use(secret, "x") != nil ||
+		s.use(secret, "") != nil {
 		t.Fatal("a session does not begin")
 	}
 	for range 20 { // the expiry slides, up to a week
-		if now = now.Add(sessionIdle - time.Minute); now.Sub(time.Date(2026, 1, 1, 0, 1, 0, 0, time.UTC)) < sessionTime && s.use(secret, key) == nil {
+		if now = now.Add(sessionIdle - time.Minute); now.Sub(time.Date(2026, 1, 1, 0, 1, 0, 0,
+			time.UTC)) < sessionTime && s.use(secret, key) == nil {
 			t.Errorf("the session ended at %v", now)
 		}
 	}
@@ -336,7 +345,8 @@ func TestStreamsHoldSessions(t *testing.T) {
 
 // TestProxyIsForLoopback checks that addresses other than loopback are refused.
 func TestProxyIsForLoopback(t *testing.T) {
-	if _, err := NewProxy(&net.TCPAddr{IP: net.IPv4zero, Port: 5555}, &url.URL{}, nil, api.RoleViewer, testLog(t)); err == nil {
+	if _, err := NewProxy(&net.TCPAddr{IP: net.IPv4zero, Port: 5555}, &url.URL{}, nil, api.RoleViewer,
+		testLog(t)); err == nil {
 		t.Error("a proxy serves every network")
 	}
 }
@@ -376,10 +386,12 @@ func TestOlderNode(t *testing.T) {
 	if resp, p := b.login(b.proxy.Link()); resp.StatusCode != 200 {
 		t.Fatalf("log in: got %d, %+v", resp.StatusCode, p)
 	}
-	if resp, p := b.do("GET", api.Prefix+api.PathNode, ""); resp.StatusCode != 404 || p.Code != api.CodeOlderNode || !strings.Contains(p.Detail, "older version") || p.Hint == "" {
+	if resp, p := b.do("GET", api.Prefix+api.PathNode, ""); resp.StatusCode != 404 || p.Code != api.CodeOlderNode ||
+		!strings.Contains(p.Detail, "older version") || p.Hint == "" {
 		t.Errorf("what it does not have: got %d, %+v", resp.StatusCode, p)
 	}
-	if resp, p := b.do("GET", api.Prefix+api.PathSweeps, ""); resp.StatusCode != 404 || p.Detail != "there is no sweep" {
+	if resp, p := b.do("GET", api.Prefix+api.PathSweeps, ""); resp.StatusCode != 404 ||
+		p.Detail != "there is no sweep" {
 		t.Errorf("what is not there: got %d, %+v", resp.StatusCode, p)
 	}
 }
@@ -403,7 +415,8 @@ func TestCookiesAreNotEnough(t *testing.T) {
 	if resp, _ := b.do("DELETE", api.Prefix+api.PathSession, ""); resp.StatusCode != 204 {
 		t.Errorf("got %d", resp.StatusCode)
 	}
-	if resp, _ := b.do("GET", sweeps+"?limit=3&session="+key, ""); resp.StatusCode != 200 || b.asked.Load().URL.RawQuery != "limit=3" {
+	if resp, _ := b.do("GET", sweeps+"?limit=3&session="+key, ""); resp.StatusCode != 200 ||
+		b.asked.Load().URL.RawQuery != "limit=3" {
 		t.Errorf("a link with the key: got %d, and the node was asked %v", resp.StatusCode, b.asked.Load())
 	}
 	if resp, _ := b.do("POST", sweeps+"?session="+key, "{}"); resp.StatusCode != 401 {
@@ -435,7 +448,8 @@ func TestLogOutEndsStreams(t *testing.T) {
 	} {
 		b.cookie, b.key = "", ""
 		b.login(b.proxy.Link())
-		req, err := http.NewRequestWithContext(t.Context(), "GET", b.server.URL+api.Prefix+api.PathEvents+"?topics=overview", nil)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", b.server.URL+api.Prefix+api.PathEvents+
+			"?topics=overview", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -34,7 +34,8 @@ func (l *lookup) byID(id grid.SweepID) (*grid.Sweep, error) {
 		if s, err := l.byName(string(id)); s != nil || err != nil {
 			return s, err
 		}
-		return nil, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %q", id), Hint: "list them with: mlfnode sweeps"}
+		return nil, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %q", id),
+			Hint: "list them with: mlfnode sweeps"}
 	}
 	return rec.Sweep, nil
 }
@@ -73,7 +74,8 @@ func (l *lookup) newest() (*grid.Sweep, error) {
 		}
 	}
 	if newest == nil {
-		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there are no sweeps yet", Hint: "start one with: mlfnode sweep PROJECT"}
+		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there are no sweeps yet",
+			Hint: "start one with: mlfnode sweep PROJECT"}
 	}
 	return newest, nil
 }
@@ -92,7 +94,8 @@ func trialIndex(s *grid.Sweep, text string) (int64, error) {
 		trials = "trial"
 	}
 	return 0, &api.Error{
-		Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has %d %s, and no trial %s", s.ID, s.Space.Count(), trials, text),
+		Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has %d %s, and no trial %s", s.ID, s.Space.Count(), trials,
+			text),
 		Hint: fmt.Sprintf("list them with: mlfnode trials %s", s.ID),
 	}
 }
@@ -105,7 +108,8 @@ func (l *lookup) trial(r *http.Request) (*grid.Sweep, int64, error) {
 	}
 	index, err := trialIndex(s, r.PathValue("index"))
 	if err == nil && index < 0 {
-		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has no trial %s", s.ID, r.PathValue("index")), Hint: "trials are numbered from 0"}
+		err = &api.Error{Status: http.StatusNotFound,
+			Msg: fmt.Sprintf("%s has no trial %s", s.ID, r.PathValue("index")), Hint: "trials are numbered from 0"}
 	}
 	return s, index, err
 }

@@ -44,7 +44,8 @@ type router struct {
 // newRouter returns the router of a master, or that of a worker, which has few calls.
 func (m *Monitor) newRouter() *router {
 	t := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
-	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(compressFrom), gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.EnableZstd(false))
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(compressFrom), gzhttp.CompressionLevel(gzip.BestSpeed),
+		gzhttp.EnableZstd(false))
 	if err != nil {
 		panic(err) // the options are constants
 	}
@@ -73,7 +74,8 @@ func (m *Monitor) newRouter() *router {
 	}
 	if worker {
 		t.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
+			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest,
+				Msg: "this node is a worker, and sweeps are kept by the master"})
 		})
 	} else {
 		t.mux.HandleFunc("/", t.unknown)
@@ -120,12 +122,14 @@ func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t.mux.ServeHTTP(w, r)
 }
 
-var errLongQuery = &api.Error{Status: http.StatusRequestURITooLong, Msg: fmt.Sprintf("the query is longer than %d bytes", queryLimit)}
+var errLongQuery = &api.Error{Status: http.StatusRequestURITooLong,
+	Msg: fmt.Sprintf("the query is longer than %d bytes", queryLimit)}
 
 // unknown answers requests that match no route.
 func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
+		http.MethodDelete} {
 		other := *r
 		other.Method = method
 		if t.find(&other) != nil {
@@ -134,10 +138,12 @@ func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		sendError(w, &api.Error{Status: http.StatusMethodNotAllowed, Msg: fmt.Sprintf("%.80s does not accept %.10s", r.URL.Path, r.Method)})
+		sendError(w, &api.Error{Status: http.StatusMethodNotAllowed,
+			Msg: fmt.Sprintf("%.80s does not accept %.10s", r.URL.Path, r.Method)})
 		return
 	}
-	sendError(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path), Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
+	sendError(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path),
+		Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
 }
 
 // strict refuses queries with unknown parameters, since a client that mistypes one would misread
@@ -146,7 +152,8 @@ func (rt *route) strict(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			sendError(w, badRequest("the query can't be read: "+err.Error(), "percent-encode the values of parameters, as in %26 for &"))
+			sendError(w, badRequest("the query can't be read: "+err.Error(),
+				"percent-encode the values of parameters, as in %26 for &"))
 			return
 		}
 		for _, key := range slices.Sorted(maps.Keys(q)) {
@@ -321,7 +328,8 @@ func tooLarge(err error) error {
 	if !errors.As(err, &large) {
 		return nil
 	}
-	return &api.Error{Status: http.StatusRequestEntityTooLarge, Msg: fmt.Sprintf("the request is longer than %d bytes", large.Limit)}
+	return &api.Error{Status: http.StatusRequestEntityTooLarge,
+		Msg: fmt.Sprintf("the request is longer than %d bytes", large.Limit)}
 }
 
 // openAPI describes the API. A test makes it of the table of routes, so that no node spends time or

@@ -90,7 +90,8 @@ func TestHTTP2(t *testing.T) {
 			transport.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 		}
 		for _, token := range []string{f.token, "x.y"} {
-			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+raw.Addr().String()+api.Prefix+api.PathSweeps, nil)
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+raw.Addr().String()+api.Prefix+
+				api.PathSweeps, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +124,9 @@ func TestAccessOfRoutes(t *testing.T) {
 			t.Errorf("%s is not described", pattern)
 		case !reads && rt.access == mayRead:
 			t.Errorf("%s changes something with the rights to read", pattern)
-		case rt.access == mayNothing && !slices.Contains([]string{api.PathJoin, api.PathChallenge, api.PathHealthy, api.PathReady, api.PathFlower + "/healthcheck"}, rt.pattern):
+		case rt.access == mayNothing &&
+			!slices.Contains([]string{api.PathJoin, api.PathChallenge, api.PathHealthy, api.PathReady,
+				api.PathFlower + "/healthcheck"}, rt.pattern):
 			t.Errorf("%s needs no token", pattern)
 		}
 	}
@@ -137,7 +140,8 @@ func TestListsThatFail(t *testing.T) {
 		w := httptest.NewRecorder()
 		writeAll(w, media, sweepColumns, false, func(func(*api.Sweep) error) error { return broken })
 		var p api.Problem
-		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 500 || p.Detail != broken.Error() || w.Header().Get("Content-Type") != api.MediaProblem {
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 500 || p.Detail != broken.Error() ||
+			w.Header().Get("Content-Type") != api.MediaProblem {
 			t.Errorf("%s: got %d %s", media, w.Code, w.Body)
 		}
 		func() {

@@ -82,7 +82,8 @@ func hiddenVariables(s *grid.Sweep) map[string]bool {
 	maps.DeleteFunc(hidden, func(_ string, valid bool) bool { return !valid })
 	for name, value := range s.Task.Env {
 		// secrets, as far as can be told, and values from the environment of the submission
-		if secretName.MatchString(name) || secretValue.MatchString(value) || strings.Contains(strings.ReplaceAll(value, "$$", ""), "$") {
+		if secretName.MatchString(name) || secretValue.MatchString(value) ||
+			strings.Contains(strings.ReplaceAll(value, "$$", ""), "$") {
 			hidden[name] = true
 		}
 	}
@@ -90,7 +91,8 @@ func hiddenVariables(s *grid.Sweep) map[string]bool {
 }
 
 // runFolders are the variables with paths for what a program writes.
-var runFolders = []api.Variable{{Name: "MLF_OUT", Value: "$d/out"}, {Name: "MLF_METRICS", Value: "$d/metrics.jsonl"}, {Name: "MLF_CACHE", Value: "$d/cache"}}
+var runFolders = []api.Variable{{Name: "MLF_OUT", Value: "$d/out"}, {Name: "MLF_METRICS", Value: "$d/metrics.jsonl"},
+	{Name: "MLF_CACHE", Value: "$d/cache"}}
 
 var (
 	secretName  = regexp.MustCompile(`(?i)key|token|secret|pass|pwd|credential|auth|cookie|private`)

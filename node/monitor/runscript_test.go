@@ -20,15 +20,19 @@ func TestByHand(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2"
 	b := newSweepBench(t)
-	points, err := space.New([]space.Axis{{Key: "name", Values: []space.Value{{Text: "plain", Kind: space.Text}, {Text: "it's $HOME; \"x\" é", Kind: space.Text}}}}, nil)
+	points, err := space.New([]space.Axis{{Key: "name", Values: []space.Value{{Text: "plain", Kind: space.Text},
+		{Text: "it's $HOME; \"x\" é", Kind: space.Text}}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rec, err := b.cfg.Master.Submit(t.Context(), &api.Submit{
-		Project: "p", Space: points, Environ: []string{"PATH=/usr/bin:/bin", "SHELL_TOKEN=" + secret, "PLAIN=" + secret}, EnvironAdded: []string{"ADDED=" + secret, "THREADS=" + secret, "X}$(touch broken)=1"},
+		Project: "p", Space: points, Environ: []string{"PATH=/usr/bin:/bin", "SHELL_TOKEN=" + secret,
+			"PLAIN=" + secret}, EnvironAdded: []string{"ADDED=" + secret, "THREADS=" + secret, "X}$(touch broken)=1"},
 		Task: grid.Task{
-			Name: "t", Command: []string{"sh", "-c", `printf '%s|' "$1" "$THREADS" "$DOLLAR" "$MLF_TRIAL" "$MLF_PARAMS" "$ADDED"; test -d "$MLF_OUT" && echo done >"$MLF_METRICS"; cat "$MLF_METRICS"`, "run"},
-			Env:       map[string]string{"THREADS": "4", "DOLLAR": "$$d/x 'y'", "WANDB_API_KEY": secret, "URL": "http://u:" + secret + "@host/", "FROM": "$PLAIN"},
+			Name: "t", Command: []string{"sh", "-c",
+				`printf '%s|' "$1" "$THREADS" "$DOLLAR" "$MLF_TRIAL" "$MLF_PARAMS" "$ADDED"; test -d "$MLF_OUT" && echo done >"$MLF_METRICS"; cat "$MLF_METRICS"`, "run"},
+			Env: map[string]string{"THREADS": "4", "DOLLAR": "$$d/x 'y'", "WANDB_API_KEY": secret,
+				"URL": "http://u:" + secret + "@host/", "FROM": "$PLAIN"},
 			Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries(),
 		},
 	})
@@ -40,7 +44,8 @@ func TestByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status, text := b.ask(t, path, viewer.Bearer()); status != http.StatusForbidden || !strings.Contains(text, "--role operator") {
+	if status, text := b.ask(t, path, viewer.Bearer()); status != http.StatusForbidden ||
+		!strings.Contains(text, "--role operator") {
 		t.Errorf("a viewer got status %d: %s", status, text)
 	}
 	status, text := b.ask(t, path, b.token)

@@ -15,7 +15,8 @@ import (
 )
 
 // errNotNode is the response to a client without a node's certificate.
-var errNotNode = &api.Error{Status: http.StatusForbidden, Msg: "this is for the cluster's nodes, which show their certificates"}
+var errNotNode = &api.Error{Status: http.StatusForbidden,
+	Msg: "this is for the cluster's nodes, which show their certificates"}
 
 // peer returns the node that sent a request.
 func peer(r *http.Request) (grid.NodeID, error) {
@@ -49,7 +50,8 @@ func (h *snapshotHandlers) leased(r *http.Request) (grid.TrialID, error) {
 	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
 	holds, err := h.master.HoldsTrial(r.Context(), node, id)
 	if err == nil && !holds {
-		err = &api.Error{Status: http.StatusForbidden, Code: api.CodeNotHeld, Msg: "the node does not hold " + id.String()}
+		err = &api.Error{Status: http.StatusForbidden, Code: api.CodeNotHeld, Msg: "the node does not hold " +
+			id.String()}
 	}
 	return id, err
 }

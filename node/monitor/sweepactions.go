@@ -53,7 +53,9 @@ func (h *sweepActions) remove(r *http.Request) (struct{}, error) {
 
 // change applies a change to a sweep and returns the sweep afterwards. With dry_run nothing
 // changes; touches then returns how many trials would change if do does not.
-func (h *sweepActions) change(r *http.Request, touches func(*api.Sweep) int64, do func(context.Context, *grid.Sweep) (changed int64, err error)) (api.Done, error) {
+func (h *sweepActions) change(
+	r *http.Request, touches func(*api.Sweep) int64, do func(context.Context, *grid.Sweep) (changed int64, err error),
+) (api.Done, error) {
 	s, err := h.lookup.sweep(r)
 	if err != nil {
 		return api.Done{}, err
@@ -129,7 +131,8 @@ func (h *sweepActions) retry(r *http.Request, q *api.Retry) (api.Done, error) {
 			return 0, err
 		}
 		if q.Bundle != "" && !isDigest(q.Bundle) {
-			return 0, badRequest("the bundle of the retry is not named by a SHA-256 digest", "use an mlfnode of the node's version")
+			return 0, badRequest("the bundle of the retry is not named by a SHA-256 digest",
+				"use an mlfnode of the node's version")
 		}
 		_, changed, err := h.master.Retry(ctx, s.ID, *q)
 		return changed, err

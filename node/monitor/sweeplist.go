@@ -112,5 +112,6 @@ func parseCursor(text string) (*grid.Sweep, error) {
 			return &grid.Sweep{Number: number, Submitted: time.Unix(0, at), ID: grid.SweepID(parts[2])}, nil
 		}
 	}
-	return nil, badRequest(fmt.Sprintf("after %.60q is not a place in the list", text), "take it from next of the page before")
+	return nil, badRequest(fmt.Sprintf("after %.60q is not a place in the list", text),
+		"take it from next of the page before")
 }

@@ -90,7 +90,9 @@ func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.
 				continue
 			}
 			next = at
-			p := api.SweepPiece{Position: at, Index: c.Index, Run: c.Run, LogPiece: api.LogPiece{Stream: out.Stream, Offset: out.Offset, Time: time.UnixMicro(c.Time).UTC(), Data: out.Data}}
+			p := api.SweepPiece{Position: at, Index: c.Index, Run: c.Run,
+				LogPiece: api.LogPiece{Stream: out.Stream, Offset: out.Offset, Time: time.UnixMicro(c.Time).UTC(),
+					Data: out.Data}}
 			if err := piece(&p); err != nil {
 				return err
 			}
@@ -110,7 +112,9 @@ func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.
 // before returns the last pieces before a position, about limit bytes, and the position from which
 // on they are complete. It reads increasingly long ranges. With an error, such as the end of ctx,
 // it returns what it has.
-func (o *sweepOutput) before(ctx context.Context, first, to, limit int64) (pieces []api.SweepPiece, from int64, err error) {
+func (o *sweepOutput) before(
+	ctx context.Context, first, to, limit int64,
+) (pieces []api.SweepPiece, from int64, err error) {
 	from = to
 	for step := int64(backStep); from > first; step *= 4 {
 		lo := max(first, (from>>placeBits-step)<<placeBits)
@@ -273,7 +277,9 @@ func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 }
 
 // addPiece searches a piece of one of several runs.
-func (s *search) addPiece(ctx context.Context, p *api.SweepPiece, runs map[string]*runSearch, out *api.SweepHits) error {
+func (s *search) addPiece(
+	ctx context.Context, p *api.SweepPiece, runs map[string]*runSearch, out *api.SweepHits,
+) error {
 	if ctx.Err() != nil || len(out.Hits) >= s.limit {
 		return errEnough
 	}
@@ -282,7 +288,8 @@ func (s *search) addPiece(ctx context.Context, p *api.SweepPiece, runs map[strin
 		if len(runs) >= searchedRuns {
 			finishRuns(runs, out)
 		}
-		run = &runSearch{search: search{textFinder: &textFinder{text: s.text, exact: s.exact}, limit: api.MaxHits}, index: p.Index, run: p.Run}
+		run = &runSearch{search: search{textFinder: &textFinder{text: s.text, exact: s.exact}, limit: api.MaxHits},
+			index: p.Index, run: p.Run}
 		runs[p.Run] = run
 	}
 	out.Searched += int64(len(p.Data))

@@ -33,7 +33,8 @@ func newPrintingSweep(t *testing.T, rounds int) *printingSweep {
 	for n := range rounds {
 		index, stream := n%3, uint8(1+n%5/4)
 		name, text := streamName(stream), fmt.Sprintf("line %d of %d\n", n, index)
-		c := jetstream.Chunk{Index: int64(index), Run: "n1.1." + strconv.Itoa(index), Stream: stream, Offset: int64(len(p.text[index][name])), Data: []byte(text)}
+		c := jetstream.Chunk{Index: int64(index), Run: "n1.1." + strconv.Itoa(index), Stream: stream,
+			Offset: int64(len(p.text[index][name])), Data: []byte(text)}
 		chunks := []jetstream.Chunk{c}
 		if n%7 == 0 {
 			chunks = append(chunks, c) // stored twice, as after a failure
@@ -41,7 +42,8 @@ func newPrintingSweep(t *testing.T, rounds int) *printingSweep {
 		if _, _, err := b.store.Logs.Publish(t.Context(), id, chunks); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := b.store.Logs.Publish(t.Context(), other, []jetstream.Chunk{{Run: "n1.1.0", Stream: 1, Offset: int64(n), Data: []byte("x")}}); err != nil {
+		if _, _, err := b.store.Logs.Publish(t.Context(), other,
+			[]jetstream.Chunk{{Run: "n1.1.0", Stream: 1, Offset: int64(n), Data: []byte("x")}}); err != nil {
 			t.Fatal(err)
 		}
 		p.text[index][name] += text
@@ -113,13 +115,16 @@ func TestSweepLog(t *testing.T) {
 		}
 		back, forth := p.walk(t, c.query)
 		if back != want {
-			t.Errorf("%s, within %s: going back gave %d bytes, want %d:\n%.300s", c.query, c.patience, len(back), len(want), back)
+			t.Errorf("%s, within %s: going back gave %d bytes, want %d:\n%.300s", c.query, c.patience, len(back),
+				len(want), back)
 		}
 		if forth != want {
-			t.Errorf("%s, within %s: going forth gave %d bytes, want %d:\n%.300s", c.query, c.patience, len(forth), len(want), forth)
+			t.Errorf("%s, within %s: going forth gave %d bytes, want %d:\n%.300s", c.query, c.patience, len(forth),
+				len(want), forth)
 		}
 	}
-	if w := p.window(t, "limit=1"); len(w.Pieces) != 1 || len(w.Pieces[0].Data) != 1 || string(w.Pieces[0].Data) != "\n" {
+	if w := p.window(t, "limit=1"); len(w.Pieces) != 1 || len(w.Pieces[0].Data) != 1 ||
+		string(w.Pieces[0].Data) != "\n" {
 		t.Errorf("of a piece longer than the window: got %+v, want its end", w.Pieces)
 	}
 }
@@ -129,7 +134,8 @@ func TestSweepLog(t *testing.T) {
 func TestSweepLogSearch(t *testing.T) {
 	t.Parallel()
 	p := newPrintingSweep(t, 90)
-	for query, want := range map[string]int{"q=LINE": 90, "q=LINE&case=true": 0, "q=line+7": 11, "q=of+2": 30, "q=of+2&p[i]=1": 0, "q=line&stream=stderr": 18, "q=line&limit=7": 90} {
+	for query, want := range map[string]int{"q=LINE": 90, "q=LINE&case=true": 0, "q=line+7": 11, "q=of+2": 30,
+		"q=of+2&p[i]=1": 0, "q=line&stream=stderr": 18, "q=line&limit=7": 90} {
 		var hits []api.SweepHit
 		for next := int64(0); ; {
 			r := httptest.NewRequestWithContext(t.Context(), "GET", fmt.Sprintf("/?%s&from=%d", query, next), nil)

@@ -55,7 +55,8 @@ func (l *listing) parseAfter(r *http.Request) error {
 			}
 			t.Index = p.Index
 			if c.Cursor = l.placeOf(&t, l.sweep); c.String() != p.String() {
-				return badRequest(fmt.Sprintf("trial %d, which the page before ended with, has another value now", p.Index), "begin with the first page again")
+				return badRequest(fmt.Sprintf("trial %d, which the page before ended with, has another value now",
+					p.Index), "begin with the first page again")
 			}
 		}
 	} else {
@@ -63,9 +64,11 @@ func (l *listing) parseAfter(r *http.Request) error {
 	}
 	switch {
 	case order == "":
-		return badRequest(fmt.Sprintf("after %.60q is not a place in the list", text), "take it from cursor of the page before")
+		return badRequest(fmt.Sprintf("after %.60q is not a place in the list", text),
+			"take it from cursor of the page before")
 	case order != l.order:
-		return badRequest("after is a place in another order", "send the sort, desc and filters of the page that it is from")
+		return badRequest("after is a place in another order",
+			"send the sort, desc and filters of the page that it is from")
 	case l.q.Offset > 0:
 		return badRequest("a page begins after a place or at an offset", "leave out offset")
 	}

@@ -47,7 +47,8 @@ func pageOf(t testing.TB, m *Monitor, s *grid.Sweep, query url.Values, limit int
 // running, and some have no row.
 func cursorSweep(t testing.TB) (*Monitor, *grid.Sweep) {
 	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
-		r := &grid.Result{Started: 1e15 + i/3*1e6, Usage: grid.Usage{Wall: 1 + i%5, CPU: i % 2, Memory: 4096 * (i % 4)}, Metrics: grid.Metric{}}
+		r := &grid.Result{Started: 1e15 + i/3*1e6, Usage: grid.Usage{Wall: 1 + i%5, CPU: i % 2, Memory: 4096 * (i % 4)},
+			Metrics: grid.Metric{}}
 		values := []string{"0.5", "1", `"NaN"`, "2e3", `"inf"`, "-1", "null"}
 		r.Metrics["loss"] = json.RawMessage(values[i%int64(len(values))])
 		r.Metrics["word"] = json.RawMessage([]string{`"x"`, "3", `"x.y"`}[i%3])
@@ -57,7 +58,8 @@ func cursorSweep(t testing.TB) (*Monitor, *grid.Sweep) {
 		return r
 	})
 	var err error
-	if s.Space, err = s.Space.Extend([]space.Axis{{Key: "a", Values: []space.Value{{Text: "x", Kind: space.Text}}}}); err != nil {
+	if s.Space, err = s.Space.Extend([]space.Axis{{Key: "a",
+		Values: []space.Value{{Text: "x", Kind: space.Text}}}}); err != nil {
 		t.Fatal(err)
 	}
 	return m, s
@@ -68,7 +70,8 @@ func cursorSweep(t testing.TB) (*Monitor, *grid.Sweep) {
 func TestCursorsWalk(t *testing.T) {
 	m, s := cursorSweep(t)
 	for _, by := range append(slices.Clone(fixedSorts), "a", "b", "word", "metric:loss") {
-		for _, more := range []string{"", "state=failed", "state=pending", "state=pending&state=succeeded", "p[b]=10..40", "m[loss]=..1", "state=failed&p[a]=1..2"} {
+		for _, more := range []string{"", "state=failed", "state=pending", "state=pending&state=succeeded",
+			"p[b]=10..40", "m[loss]=..1", "state=failed&p[a]=1..2"} {
 			for _, desc := range []string{"false", "true"} {
 				q, err := url.ParseQuery(more)
 				if err != nil {
@@ -76,7 +79,8 @@ func TestCursorsWalk(t *testing.T) {
 				}
 				q.Set("sort", by)
 				q.Set("desc", desc)
-				if where, err := chart.ParseWhere(q); err != nil || where.NeedsColumns() && slices.Contains([]string{"attempts"}, by) {
+				if where, err := chart.ParseWhere(q); err != nil || where.NeedsColumns() &&
+					slices.Contains([]string{"attempts"}, by) {
 					continue // filtered trials can't be sorted that way
 				}
 				want, _ := pageOf(t, m, s, q, 0)
@@ -101,7 +105,8 @@ func TestCursorsWalk(t *testing.T) {
 // page is that part of the whole list.
 func TestOffsets(t *testing.T) {
 	m, s := cursorSweep(t)
-	for _, states := range [][]string{{"pending"}, {"pending", "succeeded"}, {"pending", "failed"}, {"pending", "succeeded", "failed"}} {
+	for _, states := range [][]string{{"pending"}, {"pending", "succeeded"}, {"pending", "failed"},
+		{"pending", "succeeded", "failed"}} {
 		q := url.Values{"state": states}
 		want, _ := pageOf(t, m, s, q, 0)
 		for offset := 0; offset < len(want)+200; offset += 61 {
@@ -138,7 +143,8 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 				changed[index] = true
 				batch.Events = append(batch.Events, grid.Event{
 					Kind: grid.Finished, Index: index, Attempt: 2, Run: fmt.Sprint("again", seq, index), Time: 2e15,
-					Result: &grid.Result{Started: 1e15, Usage: grid.Usage{Wall: 7}, Class: grid.ClassExit, Metrics: grid.Metric{"loss": json.RawMessage("77")}},
+					Result: &grid.Result{Started: 1e15, Usage: grid.Usage{Wall: 7}, Class: grid.ClassExit,
+						Metrics: grid.Metric{"loss": json.RawMessage("77")}},
 				})
 			}
 			if _, err := m.handlers.trials.history.Fold(t.Context(), []history.Stored{{Seq: seq, Batch: batch}}, func(grid.SweepID) (history.Policy, bool) {
@@ -160,7 +166,8 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 func TestCursorsOfLongTexts(t *testing.T) {
 	long := strings.Repeat("x", 3000)
 	m, s := folded(t, spaceOf(t, 60), func(i int64) *grid.Result {
-		return &grid.Result{Started: 1e15, Metrics: grid.Metric{"word": json.RawMessage(fmt.Sprintf("%q", fmt.Sprint(long, i*7%60/2)))}}
+		return &grid.Result{Started: 1e15,
+			Metrics: grid.Metric{"word": json.RawMessage(fmt.Sprintf("%q", fmt.Sprint(long, i*7%60/2)))}}
 	})
 	for _, desc := range []string{"false", "true"} {
 		q := url.Values{"sort": {"word"}, "desc": {desc}}
@@ -195,7 +202,8 @@ func TestCursorsAcrossExtensions(t *testing.T) {
 		got, last := pageOf(t, m, s, q, 37)
 		extended := *s
 		var err error
-		if extended.Space, err = s.Space.Extend([]space.Axis{{Key: "a", Values: []space.Value{{Text: "-1", Kind: space.Number}, {Text: "9", Kind: space.Number}}}}); err != nil {
+		if extended.Space, err = s.Space.Extend([]space.Axis{{Key: "a",
+			Values: []space.Value{{Text: "-1", Kind: space.Number}, {Text: "9", Kind: space.Number}}}}); err != nil {
 			t.Fatal(err)
 		}
 		q.Set("after", last)
@@ -212,9 +220,12 @@ func TestCursorsOfOthers(t *testing.T) {
 	_, last := pageOf(t, m, s, url.Values{"sort": {"loss"}}, 10)
 	order, _, _ := strings.Cut(last, ".")
 	for query, want := range map[string]string{
-		"sort=wall&after=" + last: "in another order", "sort=loss&desc=true&after=" + last: "in another order", "sort=loss&p[a]=1&after=" + last: "in another order",
-		"sort=loss&after=x": "is not a place", "sort=loss&after=" + last + "x": "is not a place", "sort=loss&after=1.u-1": "is not a place",
-		"sort=loss&after=" + order + ".u9223372036854775807": "is not a place", "sort=loss&after=" + order + fmt.Sprint(".u", s.Space.Count()): "is not a place",
+		"sort=wall&after=" + last: "in another order", "sort=loss&desc=true&after=" +
+			last: "in another order", "sort=loss&p[a]=1&after=" + last: "in another order",
+		"sort=loss&after=x": "is not a place", "sort=loss&after=" + last +
+			"x": "is not a place", "sort=loss&after=1.u-1": "is not a place",
+		"sort=loss&after=" + order + ".u9223372036854775807": "is not a place", "sort=loss&after=" + order +
+			fmt.Sprint(".u", s.Space.Count()): "is not a place",
 		"sort=loss&offset=5&after=" + last: "at an offset",
 	} {
 		r := httptest.NewRequest("GET", "/?"+query, nil)
@@ -241,7 +252,8 @@ func TestCursorsOfTrialsWithoutRows(t *testing.T) {
 			}
 			seen, cursor := map[int64]int{}, ""
 			for page := 0; ; page++ {
-				q := fmt.Sprintf("/sweeps/%s/trials?sort=%s&%s&limit=%d&field=index&after=%s", id, by, more, limit, url.QueryEscape(cursor))
+				q := fmt.Sprintf("/sweeps/%s/trials?sort=%s&%s&limit=%d&field=index&after=%s", id, by, more, limit,
+					url.QueryEscape(cursor))
 				status, text := b.ask(t, api.Prefix+q, b.token)
 				var table struct {
 					Columns []struct{ Values []int64 }

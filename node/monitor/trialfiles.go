@@ -99,7 +99,9 @@ func (h *fileHandlers) artifacts(w http.ResponseWriter, r *http.Request) {
 }
 
 // copyArtifacts adds the files of a page of artifacts, in the order of the index.
-func (h *fileHandlers) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.SweepID, page []jetstream.ObjectInfo) error {
+func (h *fileHandlers) copyArtifacts(
+	ctx context.Context, t *tar.Writer, id grid.SweepID, page []jetstream.ObjectInfo,
+) error {
 	slices.SortStableFunc(page, func(a, b jetstream.ObjectInfo) int {
 		i, _, _ := splitArtifact(a.Name)
 		j, _, _ := splitArtifact(b.Name)
@@ -234,7 +236,8 @@ func (h *fileHandlers) open(w http.ResponseWriter, r *http.Request) {
 
 func errNoFile(t *trialLog, name string) error {
 	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("trial %d has left no file %.200q", t.index, name),
-		Hint: "list them with " + strings.NewReplacer("{sweep}", string(t.sweep), "{index}", strconv.FormatInt(t.index, 10)).Replace(api.Prefix+api.PathFiles)}
+		Hint: "list them with " + strings.NewReplacer("{sweep}", string(t.sweep), "{index}",
+			strconv.FormatInt(t.index, 10)).Replace(api.Prefix+api.PathFiles)}
 }
 
 // eachFile calls fn for each file that an attempt left, until fn returns errEnough.

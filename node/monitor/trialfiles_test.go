@@ -46,7 +46,8 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	task := grid.Task{Name: "t", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
+	task := grid.Task{Name: "t", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One},
+		Retries: grid.DefaultRetries()}
 	record, err := decides.Submit(t.Context(), &api.Submit{Project: "p", Task: task, Space: points})
 	if err != nil {
 		t.Fatal(err)
@@ -70,13 +71,19 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 		state             *tls.ConnectionState
 		want              int
 	}{
-		"its own":              {sweep, "2", "host1.1.1", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, 0},
-		"no certificate":       {sweep, "2", "host1.1.1", &tls.ConnectionState{}, http.StatusForbidden},
-		"another node's":       {sweep, "2", "host11.1.1", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusForbidden},
-		"a run without a node": {sweep, "2", "host1", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusForbidden},
-		"a long name":          {sweep, "2", "host1." + strings.Repeat("x", 4000), &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusForbidden},
-		"no trial":             {sweep, "3", "host1.1.1", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusNotFound},
-		"no sweep":             {"q-1", "0", "host1.1.1", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusNotFound},
+		"its own": {sweep, "2", "host1.1.1",
+			&tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, 0},
+		"no certificate": {sweep, "2", "host1.1.1", &tls.ConnectionState{}, http.StatusForbidden},
+		"another node's": {sweep, "2", "host11.1.1",
+			&tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusForbidden},
+		"a run without a node": {sweep, "2", "host1", &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}},
+			http.StatusForbidden},
+		"a long name": {sweep, "2", "host1." + strings.Repeat("x", 4000),
+			&tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusForbidden},
+		"no trial": {sweep, "3", "host1.1.1",
+			&tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusNotFound},
+		"no sweep": {"q-1", "0", "host1.1.1",
+			&tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}, http.StatusNotFound},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/", strings.NewReader("content"))
 		r.SetPathValue("sweep", c.sweep)
@@ -116,18 +123,21 @@ func TestArtifactsOfManyTrials(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := tar.NewWriter(z)
-		err = errors.Join(w.WriteHeader(&tar.Header{Name: "f", Mode: 0o600, Size: int64(len(content))}), second(w.Write([]byte(content))), w.Close(), z.Close())
+		err = errors.Join(w.WriteHeader(&tar.Header{Name: "f", Mode: 0o600, Size: int64(len(content))}),
+			second(w.Write([]byte(content))), w.Close(), z.Close())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return &buf
 	}
 	for i := count - 1; i >= 0; i-- {
-		for run, content := range map[string]string{fmt.Sprint("n1.1.", i): fmt.Sprint("of ", i), fmt.Sprint("n1.0.", i): "of an earlier run"} {
+		for run, content := range map[string]string{fmt.Sprint("n1.1.", i): fmt.Sprint("of ", i),
+			fmt.Sprint("n1.0.", i): "of an earlier run"} {
 			if strings.HasPrefix(run, "n1.0.") && i%10 > 0 {
 				continue
 			}
-			if err := b.store.Artifacts.Put(t.Context(), grid.TrialID{Sweep: id, Index: int64(i)}.ArtifactName(run), packed(content)); err != nil {
+			if err := b.store.Artifacts.Put(t.Context(), grid.TrialID{Sweep: id, Index: int64(i)}.ArtifactName(run),
+				packed(content)); err != nil {
 				t.Fatal(err)
 			}
 		}

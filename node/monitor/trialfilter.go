@@ -14,7 +14,8 @@ import (
 // are exact.
 func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 	if n := l.sweep.Space.Count(); n > chartTrials {
-		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be filtered by parameters and values", l.sweep.ID, n, chartTrials),
+		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be filtered by parameters and values",
+			l.sweep.ID, n, chartTrials),
 			"filter by state and class, or write all of them with --csv")
 	}
 	order, value := chart.Order{By: l.q.Sort, Key: l.parameter, Desc: l.q.Desc}, ""

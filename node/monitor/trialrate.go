@@ -34,7 +34,8 @@ func (h *chartHandlers) rate(w http.ResponseWriter, r *http.Request) {
 func (h *chartHandlers) countRate(ctx context.Context, now time.Time) (*api.Rate, error) {
 	until := now.Truncate(rateStep).Add(rateStep)
 	from := until.Add(-rateSteps * rateStep)
-	v := &api.Rate{Step: rateStep.Seconds(), Until: until.UTC(), Succeeded: make([]int64, rateSteps), Failed: make([]int64, rateSteps), Cancelled: make([]int64, rateSteps)}
+	v := &api.Rate{Step: rateStep.Seconds(), Until: until.UTC(), Succeeded: make([]int64, rateSteps),
+		Failed: make([]int64, rateSteps), Cancelled: make([]int64, rateSteps)}
 	var sweeps []*grid.Sweep
 	for _, rec := range h.master.Sweeps() {
 		if s := rec.Sweep; !s.Removing && (s.Active() || s.Ended.After(from) || s.Paused.After(from)) {

@@ -22,7 +22,8 @@ func TestRate(t *testing.T) {
 		ago   time.Duration
 		class grid.Class
 	}{
-		{ids[0], 0, 2 * time.Minute, ""}, {ids[0], 1, 2 * time.Minute, grid.ClassExit}, {ids[0], 2, 3 * time.Hour, ""}, {ids[0], 3, 0, ""}, {ids[1], 0, 59 * time.Minute, ""}, {ids[1], 1, lost, grid.ClassExit},
+		{ids[0], 0, 2 * time.Minute, ""}, {ids[0], 1, 2 * time.Minute, grid.ClassExit}, {ids[0], 2, 3 * time.Hour,
+			""}, {ids[0], 3, 0, ""}, {ids[1], 0, 59 * time.Minute, ""}, {ids[1], 1, lost, grid.ClassExit},
 	} {
 		end := now.Add(-e.ago)
 		r := &grid.Result{Class: e.class, Started: end.Add(-time.Second).UnixMicro(), Usage: grid.Usage{Wall: 1e6}}
@@ -30,7 +31,8 @@ func TestRate(t *testing.T) {
 			r.Started, r.Usage = end.Add(-2*time.Hour).UnixMicro(), grid.Usage{}
 		}
 		batch := &grid.Batch{V: grid.EventVersion, Sweep: e.sweep, Node: "n1", Events: []grid.Event{
-			{Kind: grid.Finished, Index: e.index, Attempt: 1, Run: "n1.1." + string(rune('0'+e.index)), Time: end.UnixMicro(), Result: r}}}
+			{Kind: grid.Finished, Index: e.index, Attempt: 1, Run: "n1.1." + string(rune('0'+e.index)),
+				Time: end.UnixMicro(), Result: r}}}
 		var err error
 		if seq, err = b.store.Events.Publish(t.Context(), batch); err != nil {
 			t.Fatalf("event %d: %v", n, err)
@@ -54,7 +56,8 @@ func TestRate(t *testing.T) {
 			got[rateSteps-1-i] = n // minutes ago
 		}
 	}
-	if len(got) != 4 || got[5] != [3]int64{0, 1, 0} || got[2] != [3]int64{1, 1, 0} || got[0] != [3]int64{1, 0, 0} || got[59] != [3]int64{1, 0, 0} {
+	if len(got) != 4 || got[5] != [3]int64{0, 1, 0} || got[2] != [3]int64{1, 1, 0} || got[0] != [3]int64{1, 0, 0} ||
+		got[59] != [3]int64{1, 0, 0} {
 		t.Errorf("got %v, want 1 and 1 failed 2 minutes ago, 1 now, 1 59 minutes ago, and 1 whose node died 5 minutes ago", got)
 	}
 	if want := "5 trials ended in the last hour, at most 2 in a minute."; v.Sentence != want {

@@ -118,7 +118,8 @@ func parseQuery(r *http.Request) (api.TrialQuery, error) {
 	}
 	for _, s := range r.Form["state"] {
 		if !slices.Contains(grid.States[:], grid.State(s)) {
-			return q, badRequest(fmt.Sprintf("%q is not a state of a trial", s), "states are pending, running, succeeded, failed, cancelled")
+			return q, badRequest(fmt.Sprintf("%q is not a state of a trial", s),
+				"states are pending, running, succeeded, failed, cancelled")
 		}
 		q.States = append(q.States, grid.State(s))
 	}
@@ -253,7 +254,8 @@ func (l *listing) skipRecorded(ctx context.Context, rows *ranges.Set, next *int6
 // recorded emits trials with rows, in the requested order.
 func (l *listing) recorded(ctx context.Context) error {
 	states := l.q.States
-	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip, After: l.historyCursor()}
+	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip,
+		After: l.historyCursor()}
 	emitted := int64(0)
 	for t, err := range l.trials.history.Trials(ctx, l.sweep.ID, q) {
 		if err != nil {
@@ -391,7 +393,8 @@ func (h *trialHandlers) curves(r *http.Request) ([]api.Curve, error) {
 	}
 	all := make([]api.Curve, len(known))
 	for i, c := range known {
-		all[i] = api.Curve{Run: c.Run, Metric: c.Metric, Steps: make([]float64, len(c.Points)), Values: make([]float32, len(c.Points))}
+		all[i] = api.Curve{Run: c.Run, Metric: c.Metric, Steps: make([]float64, len(c.Points)),
+			Values: make([]float32, len(c.Points))}
 		for k, p := range c.Points {
 			all[i].Steps[k], all[i].Values[k] = p.Step, p.Value
 		}

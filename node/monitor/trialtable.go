@@ -42,7 +42,9 @@ func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
 }
 
 // table answers with a page of a listing, by columns.
-func (h *trialHandlers) table(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
+func (h *trialHandlers) table(
+	w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64,
+) {
 	applied, key := h.history.Applied(), pageKey(l, columns, limit)
 	table, err := api.TrialTable{}, error(nil)
 	found := false
@@ -149,7 +151,8 @@ func (h *trialHandlers) columns(r *http.Request, s *grid.Sweep) ([]column[api.Tr
 		return all, nil
 	}
 	if len(names) > api.MaxFieldsQuery {
-		return nil, badRequest(fmt.Sprintf("%d columns are requested, but at most %d are allowed", len(names), api.MaxFieldsQuery), "")
+		return nil, badRequest(fmt.Sprintf("%d columns are requested, but at most %d are allowed", len(names),
+			api.MaxFieldsQuery), "")
 	}
 	var chosen []column[api.Trial]
 	for i, name := range names {
@@ -158,7 +161,8 @@ func (h *trialHandlers) columns(r *http.Request, s *grid.Sweep) ([]column[api.Tr
 		}
 		at := slices.IndexFunc(all, func(c column[api.Trial]) bool { return c.name == name })
 		if at < 0 {
-			return nil, badRequest(fmt.Sprintf("trials of %s have no column %.60q", s.ID, name), "columns are fields of a trial, p[KEY] for parameters and m[NAME] for metrics")
+			return nil, badRequest(fmt.Sprintf("trials of %s have no column %.60q", s.ID, name),
+				"columns are fields of a trial, p[KEY] for parameters and m[NAME] for metrics")
 		}
 		chosen = append(chosen, all[at])
 	}

@@ -83,13 +83,17 @@ func halves() map[string]string {
 		return line + " HTTP/1.1\r\nHost: x\r\n" + headers
 	}
 	return map[string]string{
-		"nothing at all":              "",
-		"half a header":               part("POST "+api.Prefix+api.PathJoin, "Content-Le"),
-		"half a body to join":         part("POST "+api.Prefix+api.PathJoin, "Content-Length: 1000\r\n\r\n{"),
-		"half a body to ask":          part("POST "+api.Prefix+api.PathChallenge, "Content-Length: 60000\r\n\r\n{\"tok"),
-		"chunks that never end":       part("POST "+api.Prefix+api.PathJoin, "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"),
-		"a bundle without a token":    part("PUT "+api.Prefix+api.PathBundles+"x", "Content-Length: 100000000\r\n\r\nabc"),
-		"a sweep with a wrong token":  part("POST "+api.Prefix+api.PathSweeps, "Authorization: Bearer nonsense\r\nContent-Length: 1000\r\n\r\n{"),
+		"nothing at all":      "",
+		"half a header":       part("POST "+api.Prefix+api.PathJoin, "Content-Le"),
+		"half a body to join": part("POST "+api.Prefix+api.PathJoin, "Content-Length: 1000\r\n\r\n{"),
+		"half a body to ask": part("POST "+api.Prefix+api.PathChallenge,
+			"Content-Length: 60000\r\n\r\n{\"tok"),
+		"chunks that never end": part("POST "+api.Prefix+api.PathJoin,
+			"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"),
+		"a bundle without a token": part("PUT "+api.Prefix+api.PathBundles+"x",
+			"Content-Length: 100000000\r\n\r\nabc"),
+		"a sweep with a wrong token": part("POST "+api.Prefix+api.PathSweeps,
+			"Authorization: Bearer nonsense\r\nContent-Length: 1000\r\n\r\n{"),
 		"a read that brings a body":   part("GET "+api.Prefix+api.PathSweeps, "Content-Length: 1000\r\n\r\n{"),
 		"an answer that is not taken": part("GET "+api.Prefix+api.PathSweeps, "\r\n"),
 	}
@@ -130,7 +134,8 @@ func knock(t *testing.T, address, text string) net.Conn {
 // end, whatever they have sent, and an operator is served in the meantime.
 func TestStrangersAreBounded(t *testing.T) {
 	f := newFront(t, func(m *Monitor) { m.unauthenticated = newUnauthenticatedConns(16) })
-	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token))
+	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+		api.Prefix+api.PathSweeps, f.token))
 	if line, err := bufio.NewReader(known).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 		t.Fatalf("an operator got %q, %v", line, err)
 	}
@@ -150,7 +155,8 @@ func TestStrangersAreBounded(t *testing.T) {
 		}
 	}
 	// A connection that has presented a token is not limited, however long it is silent.
-	if _, err := fmt.Fprintf(known, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token); err != nil {
+	if _, err := fmt.Fprintf(known, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+		api.Prefix+api.PathSweeps, f.token); err != nil {
 		t.Error(err)
 	}
 	_ = known.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -163,9 +169,12 @@ func TestStrangersAreBounded(t *testing.T) {
 // the store continues.
 func TestDigestsAreChecked(t *testing.T) {
 	f := newFront(t, nil) // there is no store: any lookup would panic
-	for _, name := range []string{"x", "%2e%2e%2fx", "ABCDEF", fmt.Sprintf("%064d", 0) + "0", fmt.Sprintf("%063dA", 0), fmt.Sprintf("%063dg", 0), fmt.Sprintf("%04080d", 0)} {
-		for method, want := range map[string]int{http.MethodHead: http.StatusNotFound, http.MethodPut: http.StatusBadRequest} {
-			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.address+api.Prefix+api.PathBundles+name, http.NoBody)
+	for _, name := range []string{"x", "%2e%2e%2fx", "ABCDEF", fmt.Sprintf("%064d", 0) + "0", fmt.Sprintf("%063dA", 0),
+		fmt.Sprintf("%063dg", 0), fmt.Sprintf("%04080d", 0)} {
+		for method, want := range map[string]int{http.MethodHead: http.StatusNotFound,
+			http.MethodPut: http.StatusBadRequest} {
+			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.address+api.Prefix+api.PathBundles+
+				name, http.NoBody)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -228,7 +237,8 @@ func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.
 func TestRenewWithoutACertificate(t *testing.T) {
 	f := newFront(t, nil)
 	var refusal *api.Error
-	if _, err := f.handlers.access.renew(httptest.NewRequest(http.MethodPost, api.PathCertificate, nil), &trust.RenewalRequest{}); !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
+	if _, err := f.handlers.access.renew(httptest.NewRequest(http.MethodPost, api.PathCertificate, nil),
+		&trust.RenewalRequest{}); !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }

@@ -31,13 +31,15 @@ func Folder(dir string, own ...string) (changed bool, err error) {
 		return false, err
 	}
 	if !isOwnFile(info) {
-		return false, fmt.Errorf("the folder %s %w: it belongs to user %d, and this is user %d", dir, ErrExposed, owner(info), os.Geteuid())
+		return false, fmt.Errorf("the folder %s %w: it belongs to user %d, and this is user %d", dir, ErrExposed,
+			owner(info), os.Geteuid())
 	}
 	if info.Mode().Perm()&0o077 == 0 {
 		return false, nil
 	}
 	if info.Mode()&fs.ModeSticky != 0 || !isEmptyOrUsed(dir, own) {
-		return false, fmt.Errorf("the folder %s %w (mode %04o), and contains other files as well", dir, ErrExposed, info.Mode().Perm())
+		return false, fmt.Errorf("the folder %s %w (mode %04o), and contains other files as well", dir, ErrExposed,
+			info.Mode().Perm())
 	}
 	return true, os.Chmod(dir, 0o700)
 }
@@ -54,7 +56,8 @@ func Unshared(dir string) (changed bool, err error) {
 		return false, err
 	}
 	if !isOwnFile(info) {
-		return false, fmt.Errorf("the folder %s %w: it belongs to user %d, and this is user %d", dir, ErrExposed, owner(info), os.Geteuid())
+		return false, fmt.Errorf("the folder %s %w: it belongs to user %d, and this is user %d", dir, ErrExposed,
+			owner(info), os.Geteuid())
 	}
 	if info.Mode().Perm()&0o022 == 0 {
 		return false, nil

@@ -174,8 +174,9 @@ func waitForAgent(ctx context.Context, p protocol.Layout, old int, program os.Fi
 		return nil
 	}
 	return &protocol.Problem{
-		Cause: fmt.Sprintf("the node did not start within %v; the last lines of its log:\n%s", startTimeout, lastLines(p.Log(), shownLines)),
-		Cure:  "fix what the log reports, then run this again; the whole log is " + p.Log(),
+		Cause: fmt.Sprintf("the node did not start within %v; the last lines of its log:\n%s", startTimeout,
+			lastLines(p.Log(), shownLines)),
+		Cure: "fix what the log reports, then run this again; the whole log is " + p.Log(),
 	}
 }
 
@@ -238,7 +239,8 @@ func refuseOtherMachine(p protocol.Layout) error {
 	if host == "" {
 		return nil
 	}
-	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", p.Root, host),
+	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine",
+		p.Root, host),
 		Cure: "do it there; or choose another folder for this machine with -r, on a disk of its own"}
 }
 

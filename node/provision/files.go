@@ -28,7 +28,8 @@ func lock(ctx context.Context, p protocol.Layout) (unlock func(), err error) {
 	}
 	f, err := filelock.Lock(ctx, lockFile(p), lockTimeout)
 	if errors.Is(err, filelock.ErrLocked) {
-		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + p.Root, Cure: "wait until it is done, then run this again"}
+		return nil, &protocol.Problem{Cause: "another mlfnode is working in " + p.Root,
+			Cure: "wait until it is done, then run this again"}
 	}
 	if err != nil {
 		return nil, err

@@ -24,7 +24,8 @@ func TestLife(t *testing.T) {
 	file := program(t)
 	ports := gridtest.FreePorts(t, "127.0.0.61", 3)
 	master, worker := newMachine(t, file), newMachine(t, file)
-	one := protocol.Request{Desired: &protocol.Desired{Role: "master", Config: settings("127.0.0.61", "one", ports) + "worker: false\n"}}
+	one := protocol.Request{Desired: &protocol.Desired{Role: "master", Config: settings("127.0.0.61", "one", ports) +
+		"worker: false\n"}}
 	seen := master.mustAct(protocol.ActionInspect, one).Observed
 	if seen.BestService != protocol.ServiceBackground {
 		t.Skipf("this machine has %s services, and this test is for one without", seen.BestService)
@@ -34,7 +35,8 @@ func TestLife(t *testing.T) {
 	}
 	r := master.mustAct(protocol.ActionStart, one)
 	wantDone(t, r, "wrote node.yaml", "started")
-	if s := r.Observed; !s.Active || !s.Working || s.Stale || s.Role != "master" || s.Service != protocol.ServiceBackground || s.Running != s.Release {
+	if s := r.Observed; !s.Active || !s.Working || s.Stale || s.Role != "master" ||
+		s.Service != protocol.ServiceBackground || s.Running != s.Release {
 		t.Errorf("got %+v of a master that was started", s)
 	}
 	if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "after a reboot") {
@@ -166,7 +168,8 @@ func orphan(t *testing.T, worker *machine, two protocol.Request) {
 		t.Fatal(err)
 	}
 	waitFor(t, "the supervisor is gone", func() bool { return !own.Alive() })
-	if s := worker.mustAct(protocol.ActionStart, two).Observed; !s.Active || s.Service != protocol.ServiceBackground || s.PID == pid {
+	if s := worker.mustAct(protocol.ActionStart, two).Observed; !s.Active || s.Service != protocol.ServiceBackground ||
+		s.PID == pid {
 		t.Errorf("got %+v after the supervisor was killed, want another one", s)
 	}
 	if got := len(agentProcesses(worker.Layout)); got != 1 {
@@ -179,7 +182,8 @@ func forgotten(t *testing.T, master, worker *machine, two protocol.Request) {
 	worker.mustAct(protocol.ActionStop, protocol.Request{})
 	master.run("forget", "two")
 	two.Desired.Token = ""
-	if r := worker.mustAct(protocol.ActionStart, two); r.Observed.Joined || r.Observed.Active || r.Observed.Node != "two" {
+	if r := worker.mustAct(protocol.ActionStart, two); r.Observed.Joined || r.Observed.Active ||
+		r.Observed.Node != "two" {
 		t.Errorf("got %+v of a worker that was forgotten, want it not joined", r.Observed)
 	}
 	two.Desired.Token = token(t, master)
@@ -213,7 +217,8 @@ func unchanged(t *testing.T, m *machine, o protocol.Request, cause string) {
 	if r.Problem == nil || !strings.Contains(r.Problem.Cause, cause) {
 		t.Errorf("got %+v, want %q", r.Problem, cause)
 	}
-	if after, _ := os.ReadFile(m.Config()); string(after) != string(before) || !m.mustAct(protocol.ActionInspect, o).Observed.Working {
+	if after, _ := os.ReadFile(m.Config()); string(after) != string(before) ||
+		!m.mustAct(protocol.ActionInspect, o).Observed.Working {
 		t.Errorf("the node was changed by an order that was refused:\n%s", after)
 	}
 }
@@ -222,20 +227,25 @@ func unchanged(t *testing.T, m *machine, o protocol.Request, cause string) {
 func otherRole(t *testing.T, worker *machine, two protocol.Request) {
 	wanted := *two.Desired
 	wanted.Role = "master"
-	unchanged(t, worker, protocol.Request{Desired: &wanted}, "this machine is the worker two of its cluster, but cluster.yaml makes it a master")
+	unchanged(t, worker, protocol.Request{Desired: &wanted},
+		"this machine is the worker two of its cluster, but cluster.yaml makes it a master")
 }
 
 // anotherMaster has the worker join another cluster, which it does when that is meant, and come
 // back.
 func anotherMaster(t *testing.T, other, worker *machine, two protocol.Request) {
 	ports := gridtest.FreePorts(t, "127.0.0.65", 3)
-	other.mustAct(protocol.ActionStart, protocol.Request{Desired: &protocol.Desired{Role: "master", Config: settings("127.0.0.65", "third", ports) + "worker: false\n"}})
+	other.mustAct(protocol.ActionStart,
+		protocol.Request{Desired: &protocol.Desired{Role: "master", Config: settings("127.0.0.65", "third", ports) +
+			"worker: false\n"}})
 	wanted := *two.Desired
 	wanted.Seeds, wanted.NATS, wanted.Gossip = []string{"127.0.0.65:" + strconv.Itoa(ports[0])}, ports[1], ports[2]
 	wanted.Token = token(t, other)
-	unchanged(t, worker, protocol.Request{Desired: &wanted}, "is the node two of another cluster, whose master is at 127.0.0.61:")
+	unchanged(t, worker, protocol.Request{Desired: &wanted},
+		"is the node two of another cluster, whose master is at 127.0.0.61:")
 	wanted.TakeOver = true
-	wantDone(t, worker.mustAct(protocol.ActionStart, protocol.Request{Desired: &wanted}), "wrote node.yaml", "joined", "started")
+	wantDone(t, worker.mustAct(protocol.ActionStart, protocol.Request{Desired: &wanted}), "wrote node.yaml", "joined",
+		"started")
 	waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 	r := worker.mustAct(protocol.ActionStop, protocol.Request{Leave: true})
 	if r.Observed.Joined {
@@ -288,7 +298,8 @@ func saves(t *testing.T, master, worker *machine, two protocol.Request) {
 func stopAll(t *testing.T, master, worker *machine) {
 	began := time.Now()
 	r := worker.mustAct(protocol.ActionStop, protocol.Request{})
-	if wantDone(t, r, "stopped"); len(r.Observed.Leftovers) > 0 || r.Observed.Active || time.Since(began) > 6*time.Second {
+	if wantDone(t, r, "stopped"); len(r.Observed.Leftovers) > 0 || r.Observed.Active ||
+		time.Since(began) > 6*time.Second {
 		t.Errorf("got %+v after %v, want nothing left within 5 s", r.Observed, time.Since(began))
 	}
 	wantDone(t, worker.mustAct(protocol.ActionStop, protocol.Request{}))
@@ -319,9 +330,11 @@ func TestStartProblems(t *testing.T) {
 		want protocol.Desired
 		text string
 	}{
-		{"port", protocol.Desired{Role: "master", Config: config}, "port " + strconv.Itoa(ports[1]) + "/tcp is held by process " + strconv.Itoa(os.Getpid()) + " ("},
+		{"port", protocol.Desired{Role: "master", Config: config}, "port " + strconv.Itoa(ports[1]) +
+			"/tcp is held by process " + strconv.Itoa(os.Getpid()) + " ("},
 		{"settings", protocol.Desired{Role: "master", Config: "cpus: many\n"}, m.Config() + ", cpus"},
-		{"seed", protocol.Desired{Role: "worker", Config: config, Seeds: []string{"127.0.0.64:" + strconv.Itoa(ports[0])}},
+		{"seed", protocol.Desired{Role: "worker", Config: config,
+			Seeds: []string{"127.0.0.64:" + strconv.Itoa(ports[0])}},
 			"this machine can't reach the master's port " + strconv.Itoa(ports[0]) + "/tcp at 127.0.0.64 (refused)"},
 		{"role", protocol.Desired{Role: "king"}, "names no role"},
 	}
@@ -334,7 +347,8 @@ func TestStartProblems(t *testing.T) {
 	if left := processes(m.Layout); len(left) > 0 {
 		t.Errorf("got processes %+v, want none", left)
 	}
-	if r := m.act("dance", protocol.Request{}); r.Problem == nil || !strings.Contains(r.Problem.Cause, `knows no action "dance"`) {
+	if r := m.act("dance", protocol.Request{}); r.Problem == nil ||
+		!strings.Contains(r.Problem.Cause, `knows no action "dance"`) {
 		t.Errorf("got %+v for an unknown action", r.Problem)
 	}
 }

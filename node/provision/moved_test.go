@@ -38,12 +38,14 @@ func TestMovedMasterIsPutAside(t *testing.T) {
 		}
 	}
 	moved()
-	if s := m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed; !s.Moved || s.Joined || s.Role != "master" || s.Cluster == "" {
+	if s := m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed; !s.Moved || s.Joined ||
+		s.Role != "master" || s.Cluster == "" {
 		t.Errorf("got %+v of a master that was moved", s)
 	}
 	want := func(r protocol.Response, aside string) {
 		t.Helper()
-		if said := strings.Join(r.Notes, "\n"); !strings.Contains(said, "the state of the master is kept there in "+aside) {
+		if said := strings.Join(r.Notes, "\n"); !strings.Contains(said, "the state of the master is kept there in "+
+			aside) {
 			t.Errorf("got notes %q, want %s in them", said, aside)
 		}
 		if _, err := os.Stat(filepath.Join(aside, "trust", "ca.key")); err != nil {

@@ -47,7 +47,8 @@ type installation struct {
 // Serve reads one request, carries it out, and prints the response. It returns an error only if it
 // can't print one.
 func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out io.Writer) error {
-	o := &operation{installation: installation{release: p.Release}, response: protocol.Response{Version: protocol.Version}}
+	o := &operation{installation: installation{release: p.Release},
+		response: protocol.Response{Version: protocol.Version}}
 	if err := o.run(ctx, action, in); err != nil {
 		o.response.Problem = problemOf(err)
 	}
@@ -86,7 +87,8 @@ func (o *operation) run(ctx context.Context, action string, in io.Reader) error 
 	}
 	act := acts[action]
 	if act == nil {
-		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine knows no action %q", action), Cure: cureVersions}
+		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine knows no action %q", action),
+			Cure: cureVersions}
 	}
 	changes := action == protocol.ActionStart || action == protocol.ActionReceive
 	if changes || action == protocol.ActionStop && isNodeFolder(o.Layout) { // otherwise no lock file is left behind

@@ -114,7 +114,9 @@ func (m *machine) run(args ...string) string {
 
 // settings gives node.yaml for a node on a loopback address.
 func settings(address, name string, ports []int) string {
-	return protocol.NodeHeading + fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name, address, ports[0], ports[1], ports[2])
+	return protocol.NodeHeading +
+		fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name,
+			address, ports[0], ports[1], ports[2])
 }
 
 // waitFor waits until ok.

@@ -29,7 +29,8 @@ func TestPurgeLeavesWhatIsNotOurs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mine := []string{"thesis.tex", "bin/mytool", "bin/.profile", "projects/mnist/results.csv", "projects/.mnist.notes", "projects/chainer/result/log",
+	mine := []string{"thesis.tex", "bin/mytool", "bin/.profile", "projects/mnist/results.csv", "projects/.mnist.notes",
+		"projects/chainer/result/log",
 		"projects/chainer/same.py", "projects/chainer/data/mine.txt", "node.log.2", "statement.pdf", "projects/[x]/a"}
 	for _, name := range mine {
 		write(name)
@@ -40,7 +41,8 @@ func TestPurgeLeavesWhatIsNotOurs(t *testing.T) {
 	p.add("sub/dir/b.txt", "3", false)
 	p.push(t, nil)
 	p.push(t, p.tar(t, "data/a.txt", "train.py", "sub/dir/b.txt"))
-	for _, name := range []string{"bin/mlfnode", "bin/.digest", "bin/.ship-77", "node.yaml", "node.log", "node.log.1", "up.json", "supervisor.lock",
+	for _, name := range []string{"bin/mlfnode", "bin/.digest", "bin/.ship-77", "node.yaml", "node.log", "node.log.1",
+		"up.json", "supervisor.lock",
 		"state/token", "state/trust/ca.key", "state/jetstream/x/y"} {
 		write(name)
 	}

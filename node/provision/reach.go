@@ -81,7 +81,8 @@ func reachNodes(ctx context.Context, addresses []string) error {
 			if errors.Is(err, os.ErrDeadlineExceeded) || os.IsTimeout(err) {
 				why = "timed out"
 			}
-			return &protocol.Problem{Cause: fmt.Sprintf("the master can't reach this machine's port %s/tcp at %s (%s)", port, host, why),
+			return &protocol.Problem{Cause: fmt.Sprintf("the master can't reach this machine's port %s/tcp at %s (%s)",
+				port, host, why),
 				Cure: fmt.Sprintf("open the port for TCP and UDP in this machine's firewall, as with: sudo ufw allow %s", port)}
 		}
 	}
@@ -118,7 +119,9 @@ func unreachableProblem(address string, err error) *protocol.Problem {
 		why = "refused"
 		cure = fmt.Sprintf("see on the master whether its node runs and listens there (ss -ltn), or whether a firewall rejects port %s", port)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		why, cure = "there is no route to it", "ip route get "+strings.Trim(host, "[]")+" on this machine shows which network is missing"
+		why, cure = "there is no route to it", "ip route get "+strings.Trim(host, "[]")+
+			" on this machine shows which network is missing"
 	}
-	return &protocol.Problem{Cause: fmt.Sprintf("this machine can't reach the master's port %s/tcp at %s (%s)", port, host, why), Cure: cure}
+	return &protocol.Problem{Cause: fmt.Sprintf("this machine can't reach the master's port %s/tcp at %s (%s)", port,
+		host, why), Cure: cure}
 }

@@ -24,7 +24,8 @@ type testPush struct {
 }
 
 func newPushed(t *testing.T) *testPush {
-	return &testPush{root: filepath.Join(t.TempDir(), "mlfnode"), files: map[string]protocol.File{}, texts: map[string]string{}}
+	return &testPush{root: filepath.Join(t.TempDir(), "mlfnode"), files: map[string]protocol.File{},
+		texts: map[string]string{}}
 }
 
 func (p *testPush) add(name, text string, exec bool) {
@@ -59,7 +60,8 @@ func (p *testPush) tar(t *testing.T, names ...string) []byte {
 func (p *testPush) push(t *testing.T, packed []byte) protocol.Response {
 	t.Helper()
 	line, err := json.Marshal(protocol.Request{
-		Version: protocol.Version, Root: p.root, Push: &protocol.Push{Project: "chainer", Files: p.files, Tar: packed != nil},
+		Version: protocol.Version, Root: p.root, Push: &protocol.Push{Project: "chainer", Files: p.files,
+			Tar: packed != nil},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +184,8 @@ func TestReceiveCutOff(t *testing.T) {
 
 func TestPurge(t *testing.T) {
 	order := func(root string) protocol.Response {
-		o := &operation{installation: installation{Layout: protocol.Layout{Root: root}}, request: protocol.Request{Purge: true}}
+		o := &operation{installation: installation{Layout: protocol.Layout{Root: root}},
+			request: protocol.Request{Purge: true}}
 		if err := o.stop(context.Background()); err != nil {
 			o.response.Problem = problemOf(err)
 		}

@@ -218,7 +218,8 @@ func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready 
 		return true, nil
 	}
 	// A master that does not answer counts as one that accepts the credentials.
-	accepted := joined && !membership.Refused(cfg.StateDir) && !masterHasOtherCA(ctx, cfg, id) && !credentialsRefused(ctx, cfg, id)
+	accepted := joined && !membership.Refused(cfg.StateDir) && !masterHasOtherCA(ctx, cfg, id) &&
+		!credentialsRefused(ctx, cfg, id)
 	switch {
 	case accepted && id.Node == cfg.Node:
 		return true, nil
@@ -240,8 +241,9 @@ func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready 
 	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
 		o.response.NameTaken = true
 		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for people who join by hand
-		return true, &protocol.Problem{Cause: cause, Cure: "give this one another name, with `name:` in cluster.yaml; " +
-			"or, if that machine is gone, free it on the master: mlfnode forget " + string(cfg.Node)}
+		return true, &protocol.Problem{Cause: cause,
+			Cure: "give this one another name, with `name:` in cluster.yaml; " +
+				"or, if that machine is gone, free it on the master: mlfnode forget " + string(cfg.Node)}
 	}
 	if err != nil {
 		return true, err

@@ -53,7 +53,8 @@ func (o *operation) stop(ctx context.Context) error {
 	terminate(ctx, func() []process { return nodeProcesses(o.Layout) }, unix.SIGTERM, time.Second)
 	if token, err := os.ReadFile(filepath.Join(o.State(), "token")); err == nil { // a node has run here
 		// Trials may have lost their shims.
-		err := shim.Reap(ctx, node.ShimFolders(o.State()), strings.TrimSpace(string(token)), slog.New(slog.DiscardHandler))
+		err := shim.Reap(ctx, node.ShimFolders(o.State()), strings.TrimSpace(string(token)),
+			slog.New(slog.DiscardHandler))
 		if err != nil {
 			failed = append(failed, fmt.Errorf("end trials: %w", err))
 		}

@@ -147,13 +147,15 @@ func (i *installation) resolveSettings() error {
 	} else if !fresh && state != i.state {
 		i.args = append(i.args, "--state-dir", i.state)
 		if !i.User || i.StateDir != "" {
-			i.addNote("commands on this host find the node when %s says `state: %s`, or with --state-dir", i.config, i.state)
+			i.addNote("commands on this host find the node when %s says `state: %s`, or with --state-dir", i.config,
+				i.state)
 		}
 	}
 	if i.Role == Worker {
 		seed := setting(text, "seed")
 		if seed == "" && i.Seed == "" && !hasJoined(i.state) {
-			return errors.New("a worker needs to know its master: give --seed HOST, or write `seed: HOST` into " + i.config)
+			return errors.New("a worker needs to know its master: give --seed HOST, or write `seed: HOST` into " +
+				i.config)
 		}
 		if !fresh && i.Seed != "" && i.Seed != seed {
 			i.args = append(i.args, "--seed", i.Seed)
@@ -267,7 +269,8 @@ func (i *installation) write(ctx context.Context) error {
 
 func (i *installation) writeUnit(ctx context.Context) error {
 	u := unit{
-		manager: i.Manager, role: i.Role, version: i.version(ctx), command: append([]string{i.report.Program}, i.args...),
+		manager: i.Manager, role: i.Role, version: i.version(ctx), command: append([]string{i.report.Program},
+			i.args...),
 		state: i.state, owner: i.owner, created: i.created,
 	}
 	if err := writeFile(i.unit, []byte(u.text()), 0o644); err != nil {

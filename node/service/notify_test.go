@@ -87,7 +87,8 @@ func TestNotifierAlone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var n service.Notifier
-	if err := errors.Join(n.Ready("x"), n.Status("x"), n.Reloading(), n.Stopping("x"), n.ExtendTimeout(1), n.Run(ctx, nil)); err != nil {
+	if err := errors.Join(n.Ready("x"), n.Status("x"), n.Reloading(), n.Stopping("x"), n.ExtendTimeout(1),
+		n.Run(ctx, nil)); err != nil {
 		t.Error(err)
 	}
 }

@@ -21,7 +21,9 @@ var ErrNoService = errors.New("no service is installed")
 // services of that user. If install is set, it enables lingering for the user (loginctl
 // enable-linger); it changes nothing else, and without install it returns ErrNoService if there is
 // no service. release removes the command's temporary files; call it when the command has ended.
-func CommandAs(ctx context.Context, name string, install bool, args ...string) (c *exec.Cmd, release func(), err error) {
+func CommandAs(
+	ctx context.Context, name string, install bool, args ...string,
+) (c *exec.Cmd, release func(), err error) {
 	if err := (Manager{}).checkPrivilege(); err != nil {
 		return nil, nil, err
 	}

@@ -108,7 +108,8 @@ func scopeCommand(program, name string, user bool) []string {
 // unitName replaces the characters that a unit's name may not have.
 func unitName(name string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '-' || r == '_' || r == '.' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {
+		if r == '-' || r == '_' || r == '.' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') ||
+			(r >= 'A' && r <= 'Z') {
 			return r
 		}
 		return '-'

@@ -18,7 +18,8 @@ func TestOwn(t *testing.T) {
 	}{
 		{"unified", "0::/system.slice/mlfnode.service\n", "mlfnode.service", false},
 		{"below", "0::/system.slice/mlfnode.service/agent\n", "mlfnode.service", false},
-		{"hybrid", "3:memory:/x.service\n1:name=systemd:/system.slice/mlfnode.service\n0::/\n", "mlfnode.service", false},
+		{"hybrid", "3:memory:/x.service\n1:name=systemd:/system.slice/mlfnode.service\n0::/\n", "mlfnode.service",
+			false},
 		{"user", "0::/user.slice/user-7.slice/user@7.service/app.slice/mlfnode.service\n", "mlfnode.service", true},
 		{"session", "0::/user.slice/user-7.slice/session-2.scope\n", "", false},
 		{"user scope", "0::/user.slice/user-7.slice/user@7.service/app.slice/editor.scope\n", "", false},
@@ -64,7 +65,8 @@ func TestQuote(t *testing.T) {
 }
 
 func TestCreatedFiles(t *testing.T) {
-	m := createdFiles{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b", Digest: "12", Linger: "ada", State: "/var/lib/m n", Access: "/root/.config/mlfnode/context.yaml"}
+	m := createdFiles{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b", Digest: "12", Linger: "ada",
+		State: "/var/lib/m n", Access: "/root/.config/mlfnode/context.yaml"}
 	if diff := cmp.Diff(m, readCreatedFiles("[Unit]\nState=no\n"+m.text())); diff != "" {
 		t.Error(diff)
 	}
@@ -84,12 +86,14 @@ func TestSetting(t *testing.T) {
 
 func TestUnitByRelease(t *testing.T) {
 	old := unit{role: Worker, version: 252, command: []string{"/bin/m", "join"}, state: "/s", owner: "root"}.text()
-	for _, want := range []string{"Type=notify\n", "ExecReload=", "WatchdogSec=", "StartLimitIntervalSec=0\n", "WantedBy=multi-user.target"} {
+	for _, want := range []string{"Type=notify\n", "ExecReload=", "WatchdogSec=", "StartLimitIntervalSec=0\n",
+		"WantedBy=multi-user.target"} {
 		if !strings.Contains(old, want) {
 			t.Errorf("got a unit without %q:\n%s", want, old)
 		}
 	}
-	young := unit{manager: Manager{User: true}, role: Master, version: 257, command: []string{"/bin/m", "master"}, state: "/s"}.text()
+	young := unit{manager: Manager{User: true}, role: Master, version: 257, command: []string{"/bin/m", "master"},
+		state: "/s"}.text()
 	for want, there := range map[string]bool{
 		"Type=notify-reload\n": true, "ExecReload=": false, "RestartSteps=": true, "WantedBy=default.target": true,
 		"OOMScoreAdjust": false, "CapabilityBoundingSet": false, "User=": false,
@@ -113,11 +117,13 @@ func TestWithoutSystemd(t *testing.T) {
 	if _, err := Status(t.Context(), h); !errors.Is(err, ErrNoSystemd) {
 		t.Errorf("status: got %v, want %v", err, ErrNoSystemd)
 	}
-	if _, err := Install(t.Context(), Options{Manager: Manager{User: true, root: h.root}, Role: Master}); !errors.Is(err, ErrNoSystemd) {
+	if _, err := Install(t.Context(),
+		Options{Manager: Manager{User: true, root: h.root}, Role: Master}); !errors.Is(err, ErrNoSystemd) {
 		t.Errorf("install: got %v, want %v", err, ErrNoSystemd)
 	}
 	text := WithoutSystemd(Worker, "--seed", "hostA")
-	for _, want := range []string{"setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &", "exec mlfnode join --seed hostA\n"} {
+	for _, want := range []string{"setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &",
+		"exec mlfnode join --seed hostA\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("got %s, want %s", text, want)
 		}
@@ -132,7 +138,8 @@ func TestInPlace(t *testing.T) {
 	}
 	for _, inPlace := range []bool{true, false} {
 		i, err := newInstallation(Options{
-			Manager: Manager{User: true}, Role: Master, Program: program, ConfigFile: dir + "/node.yaml", StateDir: dir + "/state", InPlace: inPlace,
+			Manager: Manager{User: true}, Role: Master, Program: program, ConfigFile: dir +
+				"/node.yaml", StateDir: dir + "/state", InPlace: inPlace,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -39,7 +39,8 @@ func Status(ctx context.Context, h Manager) (State, error) {
 	if _, err := os.Stat(l.unit); err != nil {
 		return s, nil
 	}
-	p, err := h.properties(ctx, "ActiveState", "SubState", "StatusText", "MainPID", "ActiveEnterTimestamp", "NRestarts", "Result", "UnitFileState", "ExecStart")
+	p, err := h.properties(ctx, "ActiveState", "SubState", "StatusText", "MainPID", "ActiveEnterTimestamp", "NRestarts",
+		"Result", "UnitFileState", "ExecStart")
 	if err != nil {
 		return s, fmt.Errorf("ask systemd about the service: %w", err)
 	}

@@ -57,7 +57,8 @@ func TestSystemService(t *testing.T) {
 	if got := m.Run("stat -c %a /etc/mlfnode/node.yaml /var/lib/mlfnode"); got != "600\n700" {
 		t.Errorf("got modes %q, want settings and state for root alone", got)
 	}
-	if got := m.Run("cat /etc/mlfnode/node.yaml"); !strings.Contains(got, "\nstate: \"/var/lib/mlfnode\"\n") || !strings.Contains(got, "\nseed: \"hostA\"") {
+	if got := m.Run("cat /etc/mlfnode/node.yaml"); !strings.Contains(got, "\nstate: \"/var/lib/mlfnode\"\n") ||
+		!strings.Contains(got, "\nseed: \"hostA\"") {
 		t.Errorf("got settings\n%s", got)
 	}
 
@@ -223,7 +224,8 @@ func watchdog(t *testing.T, m *servicetest.Machine) {
 		t.Fatalf("got agent %s, want %s, which pings", got, pid)
 	}
 	restarted(t, m, "touch /tmp/standin/ill; while systemctl show -p MainPID --value mlfnode | grep -q ^AGENT$; do sleep 0.1; done; rm /tmp/standin/ill")
-	if got := m.Run("journalctl -o cat -q -u mlfnode.service"); !strings.Contains(got, "Watchdog timeout") || !strings.Contains(got, "goroutine ") {
+	if got := m.Run("journalctl -o cat -q -u mlfnode.service"); !strings.Contains(got, "Watchdog timeout") ||
+		!strings.Contains(got, "goroutine ") {
 		t.Errorf("got journal without the watchdog and the goroutines:\n%s", got)
 	}
 	m.Run("rm -r /run/systemd/system/mlfnode.service.d && systemctl daemon-reload")
@@ -255,11 +257,13 @@ func TestFailures(t *testing.T) {
 	m := servicetest.Boot(t)
 	standin(t, m)
 	const install = "/root/download/standin install "
-	if out, err := m.Try(install); err == nil || !strings.Contains(out, "a worker needs to know its master: give --seed HOST") {
+	if out, err := m.Try(install); err == nil ||
+		!strings.Contains(out, "a worker needs to know its master: give --seed HOST") {
 		t.Errorf("without a seed: got %v, %s", err, out)
 	}
 	m.Run("install -m 755 /root/download/standin /opt/standin")
-	if out, err := m.Try("setpriv --reuid nobody --clear-groups /opt/standin install --role master"); err == nil || !strings.Contains(out, "by root only") {
+	if out, err := m.Try("setpriv --reuid nobody --clear-groups /opt/standin install --role master"); err == nil ||
+		!strings.Contains(out, "by root only") {
 		t.Errorf("without rights: got %v, %s", err, out)
 	}
 
@@ -346,10 +350,12 @@ func TestUserService(t *testing.T) {
 	m.Run("loginctl enable-linger ada")
 	var r service.Report
 	decode(t, m.Run(ada+"/home/ada/bin/standin install --user --seed hostA"), &r)
-	if !r.Started || r.Unit != "/home/ada/.config/systemd/user/mlfnode.service" || r.Program != "/home/ada/bin/standin" || len(r.Notes) != 0 {
+	if !r.Started || r.Unit != "/home/ada/.config/systemd/user/mlfnode.service" ||
+		r.Program != "/home/ada/bin/standin" || len(r.Notes) != 0 {
 		t.Errorf("got report %+v", r)
 	}
-	if out := m.Run(ada + "XDG_RUNTIME_DIR=/run/user/$(id -u ada) systemd-analyze --user verify " + r.Unit + " 2>&1"); out != "" {
+	if out := m.Run(ada + "XDG_RUNTIME_DIR=/run/user/$(id -u ada) systemd-analyze --user verify " + r.Unit +
+		" 2>&1"); out != "" {
 		t.Errorf("systemd-analyze verify says\n%s", out)
 	}
 	if got := note(m, "scope"); got != "true" {

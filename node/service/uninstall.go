@@ -71,7 +71,8 @@ func (h Manager) stopAll(ctx context.Context, installed bool) error {
 	if len(scopes) == 0 {
 		return nil
 	}
-	if _, err := h.systemctl(ctx, append([]string{"stop"}, scopes...)...); err != nil && !strings.Contains(err.Error(), "not loaded") {
+	if _, err := h.systemctl(ctx, append([]string{"stop"}, scopes...)...); err != nil &&
+		!strings.Contains(err.Error(), "not loaded") {
 		return fmt.Errorf("stop shims: %w", err)
 	}
 	_, _ = h.systemctl(ctx, append([]string{"reset-failed"}, scopes...)...) // most are gone already

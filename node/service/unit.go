@@ -123,7 +123,8 @@ type createdFiles struct {
 
 // fields returns the fields by their names in the file.
 func (m *createdFiles) fields() map[string]*string {
-	return map[string]*string{"Program": &m.Program, "Config": &m.Config, "ConfigDigest": &m.Digest, "Linger": &m.Linger, "State": &m.State, "Access": &m.Access}
+	return map[string]*string{"Program": &m.Program, "Config": &m.Config, "ConfigDigest": &m.Digest,
+		"Linger": &m.Linger, "State": &m.State, "Access": &m.Access}
 }
 
 func (m *createdFiles) text() string {

@@ -48,7 +48,8 @@ func work(dir string) error {
 		return err
 	}
 	w, err := New(Config{
-		Node: "n", Dir: dir, Master: store.Calls.LocalClient("n"), Files: store, Programs: Programs{Executor: client, Adopt: client},
+		Node: "n", Dir: dir, Master: store.Calls.LocalClient("n"), Files: store, Programs: Programs{Executor: client,
+			Adopt: client},
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
 	})
 	if err != nil {

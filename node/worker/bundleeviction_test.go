@@ -227,7 +227,8 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 				t.Fatalf("at first: got %q, %s", result.Class, result.Reason)
 			}
 			must(
-				t, errors.Join(projects.RemoveTree(filepath.Join(s.dir, "bundles")), projects.RemoveTree(filepath.Join(s.dir, "setups"))),
+				t, errors.Join(projects.RemoveTree(filepath.Join(s.dir, "bundles")),
+					projects.RemoveTree(filepath.Join(s.dir, "setups"))),
 			)
 			if result := run(1); result.Class != grid.ClassNone {
 				t.Errorf("without the folders: got %q, %s", result.Class, result.Reason)

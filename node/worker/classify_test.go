@@ -87,7 +87,8 @@ func TestRulesOfNodeAndProject(t *testing.T) {
 		"rules: 1": grid.ClassLimits,
 	} {
 		a := &attempt{attemptSpec: attemptSpec{task: &grid.Task{}}, spool: spoolOf(t, "no licence left\n", project)}
-		c := &classifier{rules: r, cfg: &Config{Logger: logger(t)}, devices: &DeviceTracker{}, avoidedDevices: &avoidedDevices{}}
+		c := &classifier{rules: r, cfg: &Config{Logger: logger(t)}, devices: &DeviceTracker{},
+			avoidedDevices: &avoidedDevices{}}
 		result := &grid.Result{Class: grid.ClassExit, ExitCode: 1}
 		if c.classify(a, result); result.Class != want {
 			t.Errorf("project's rules %q: got class %s (rule %s), want %s", project, result.Class, result.Rule, want)

@@ -45,7 +45,8 @@ func twoGPUs() []allocator.Device {
 // TestEnvironmentOfDevices runs one trial of each kind of request and checks the environment of its
 // program.
 func TestEnvironmentOfDevices(t *testing.T) {
-	none := map[string]string{"MLF_TRIAL_CPUS": "1", "MLF_TRIAL_MEMORY": "-", "MLF_TRIAL_GPUS": "-", "CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
+	none := map[string]string{"MLF_TRIAL_CPUS": "1", "MLF_TRIAL_MEMORY": "-", "MLF_TRIAL_GPUS": "-",
+		"CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		"MLF_SLOT": "0", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 	for name, c := range map[string]struct {
 		machine inventory.Machine

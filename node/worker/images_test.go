@@ -93,7 +93,8 @@ func TestImageFailureIsToldOnce(t *testing.T) {
 		return succeeded()
 	})
 	images := containers(s)
-	failure := docker.ImageStatus{Err: &docker.ImageError{Class: grid.ClassImage, Reason: "no such image"}, Unreported: true}
+	failure := docker.ImageStatus{Err: &docker.ImageError{Class: grid.ClassImage, Reason: "no such image"},
+		Unreported: true}
 	images.set("a", failure)
 	s.run()
 	r := s.sweep("a-1", 20, 1, inImage("a"))
@@ -132,7 +133,8 @@ func TestImageRoom(t *testing.T) {
 	}{
 		{docker.ImageStatus{}, "", 0, grid.RefusedImage, "looks for a"},
 		{
-			docker.ImageStatus{Pulling: &docker.Progress{Done: 43, Total: 100, Last: time.Now().Add(-2 * time.Second)}}, "",
+			docker.ImageStatus{Pulling: &docker.Progress{Done: 43, Total: 100,
+				Last: time.Now().Add(-2 * time.Second)}}, "",
 			0, grid.RefusedImage, "pulls a, 43 % of 100 B, last progress 2 s ago",
 		},
 		{docker.ImageStatus{Err: failed(grid.ClassRegistry), Unreported: true}, "", 0, grid.RefusedImage, "because"},

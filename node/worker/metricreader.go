@@ -37,14 +37,16 @@ type metricSource struct {
 }
 
 func newMetricReader(a *attempt) *metricReader {
-	r := &metricReader{own: newMetricFile(a.spool.metrics, metricFormat{points: (*metricText).objectsOrTable, merge: mergeAll})}
+	r := &metricReader{own: newMetricFile(a.spool.metrics,
+		metricFormat{points: (*metricText).objectsOrTable, merge: mergeAll})}
 	for _, s := range a.task.Metrics {
 		source := metricSource{Source: s}
 		switch {
 		case s.Log != "":
 			path := filepath.Join(a.spool.work, s.Log)
 			source.files = []*metricFile{
-				newMetricFile(path, metricFormat{points: (*metricText).objectsOrTable, merge: mergeLog, lastOnly: true}),
+				newMetricFile(path, metricFormat{points: (*metricText).objectsOrTable, merge: mergeLog,
+					lastOnly: true}),
 			}
 		case s.Regex != "":
 			re, err := regexp.Compile(s.Regex)

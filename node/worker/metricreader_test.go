@@ -475,7 +475,8 @@ func TestMetricsNotes(t *testing.T) {
 		},
 			"$MLF_METRICS: the last 16 MiB of it contain neither a JSON object nor a CSV table with a header, and no more is read"},
 		{"too many", nil, map[string]string{
-			"metrics": `{"a": 1, "b": "` + strings.Repeat("x", maxMetrics) + `", "c": "` + strings.Repeat("y", maxMetrics) + `"}`,
+			"metrics": `{"a": 1, "b": "` + strings.Repeat("x", maxMetrics) + `", "c": "` +
+				strings.Repeat("y", maxMetrics) + `"}`,
 		},
 			"2 of the metrics were left out, the largest first: one attempt has room for 64 KiB"},
 		{

@@ -134,7 +134,8 @@ func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.
 // TestNodeThatCorruptsWhatItFetches damages an intact snapshot each time that one node fetches it:
 // the node is to blame, which its result says, and another node continues from the snapshot.
 func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
-	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil)
+	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1",
+		nil), newCheckpointHarness(t, "corrupt-1", nil)
 	bad.store, bad.cfg.Snapshots.Remote = v.store, corrupting{v.store}
 	other.store, other.cfg.Snapshots.Remote = v.store, v.store
 	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
@@ -226,7 +227,8 @@ func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 		close(began)
 		<-ctx.Done()
 		<-time.After(
-			v.trials.attempts.programs.snapshots.shutdownTimeout + v.trials.attempts.programs.snapshots.shutdownTimeout/10,
+			v.trials.attempts.programs.snapshots.shutdownTimeout +
+				v.trials.attempts.programs.snapshots.shutdownTimeout/10,
 		)
 		incrementStep(t, dir)
 		return ended(grid.ClassHalt, 0)

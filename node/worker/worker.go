@@ -156,7 +156,8 @@ func New(cfg Config) (*Worker, error) {
 
 	w := &Worker{cfg: cfg, sweeps: newSweepSet(), stopTimeout: stopTimeout}
 	c := &w.cfg
-	capacity := &capacity{allocator: resources, fairShare: newFairShare(machineTotals(resources)), wake: poll.NewSignal()}
+	capacity := &capacity{allocator: resources, fairShare: newFairShare(machineTotals(resources)),
+		wake: poll.NewSignal()}
 	bundles := newBundles(cfg.Dir, cache, cfg.Files.Bundle, cfg.ProjectCacheLimit)
 	bundles.isActive = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
 	w.outbox = newOutbox(c)

@@ -157,8 +157,9 @@ func linkEntries(links []grid.Link) ([]folderEntry, error) {
 		info, err := os.Stat(l.To)
 		if err != nil {
 			return nil, &setupError{
-				class:  grid.ClassStart,
-				reason: fmt.Sprintf("the project shares %s, which this node can't read: %v", l.To, problem.WithoutPath(err)),
+				class: grid.ClassStart,
+				reason: fmt.Sprintf("the project shares %s, which this node can't read: %v", l.To,
+					problem.WithoutPath(err)),
 			}
 		}
 		if l.Path == "" {

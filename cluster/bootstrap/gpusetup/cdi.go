@@ -47,7 +47,8 @@ func readCDI(a *answer) (c cdi) {
 func checkCDI(h host, _ Options) Finding {
 	// Since 1.18 the toolkit has units that keep the specification fresh.
 	refreshOff := !older(h.toolkitVersion(), "1.18") && h.systemd &&
-		(h.value("units", "nvidia-cdi-refresh.path") == "disabled" || h.value("units", "nvidia-cdi-refresh.service") == "disabled")
+		(h.value("units", "nvidia-cdi-refresh.path") == "disabled" ||
+			h.value("units", "nvidia-cdi-refresh.service") == "disabled")
 	switch {
 	case h.toolkitVersion() == "":
 		return Finding{Verdict: Skip, Note: "the toolkit is not installed yet"}
@@ -58,7 +59,8 @@ func checkCDI(h host, _ Options) Finding {
 	case h.stale():
 		return Finding{Verdict: Fix, Cause: "the CDI specification is older than the driver"}
 	case len(h.missingFromSpecs()) > 0:
-		return Finding{Verdict: Fix, Cause: "the CDI specification does not name " + strings.Join(h.missingFromSpecs(), ", ")}
+		return Finding{Verdict: Fix, Cause: "the CDI specification does not name " +
+			strings.Join(h.missingFromSpecs(), ", ")}
 	}
 	// The rest would not be changed by a refresh.
 	specs, docker := h.cdi.specs, h.info.ServerVersion

@@ -95,7 +95,8 @@ func TestJudges(t *testing.T) {
 		{"ubuntu2404-ready", "cdi", OK, "CDI 0.5.0 names 2 devices", Ready},
 		{"debian13-ready", "platform", OK, "Debian GNU/Linux 13 (trixie), amd64", Ready},
 		{"open-module", "driver", OK, "driver 570.133.20", Ready},
-		{"mig", "cdi", Fix, "MIG-4f1c6a6e-7b0d-5d0e-8f3c-2a9a6e1f0b77, MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", Fixable},
+		{"mig", "cdi", Fix, "MIG-4f1c6a6e-7b0d-5d0e-8f3c-2a9a6e1f0b77, MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f",
+			Fixable},
 		{"ubuntu2204-fresh", "toolkit", Fix, "is not installed", Fixable},
 		{"ubuntu2204-fresh", "configuration", Fix, "Docker does not know the NVIDIA runtime", Fixable},
 		{"ubuntu2204-fresh", "cdi", Skip, "not installed yet", Fixable},
@@ -110,7 +111,8 @@ func TestJudges(t *testing.T) {
 		{"nouveau-before-restart", "driver", Stop, "nouveau still runs", Stopped},
 		{"mismatch", "driver", Stop, "was updated under its running kernel module (570.133.20)", Stopped},
 		{"secure-boot", "driver", Stop, "Secure Boot is on", Stopped},
-		{"not-built", "driver", Stop, "not built for this kernel, 6.8.0-60-generic, whose headers are missing", Stopped},
+		{"not-built", "driver", Stop, "not built for this kernel, 6.8.0-60-generic, whose headers are missing",
+			Stopped},
 		{"not-loaded", "driver", Stop, "its kernel module is not loaded", Stopped},
 		{"no-smi", "driver", Stop, "but nvidia-smi is not there", Stopped},
 		{"lost-gpu", "hardware", Warn, "2 NVIDIA GPUs on the PCI bus, but nvidia-smi lists 1", Ready},
@@ -136,10 +138,12 @@ func TestJudges(t *testing.T) {
 		{"daemon-invalid", "configuration", Stop, "line 4: invalid character '}'", Stopped},
 		{"daemon-not-restarted", "configuration", Fix, "was not restarted since", Fixable},
 		{"old-runtime", "configuration", Fix, "does not know the NVIDIA runtime", Fixable},
-		{"leftovers", "leftovers", Fix, "nvidia-docker2, /etc/apt/sources.list.d/nvidia-docker.list, /etc/apt/trusted.gpg.d/nvidia-docker.gpg, /usr/share/containers/oci/hooks.d/oci-nvidia-hook.json", Fixable},
+		{"leftovers", "leftovers", Fix,
+			"nvidia-docker2, /etc/apt/sources.list.d/nvidia-docker.list, /etc/apt/trusted.gpg.d/nvidia-docker.gpg, /usr/share/containers/oci/hooks.d/oci-nvidia-hook.json", Fixable},
 		{"source-in-main-list", "leftovers", Stop, "/etc/apt/sources.list names NVIDIA's repository", Stopped},
 		{"toolkit-old", "toolkit", Fix, "1.13.5 is older than 1.18.0", Fixable},
-		{"toolkit-part", "toolkit", Fix, "missing: nvidia-container-toolkit, libnvidia-container-tools, libnvidia-container1", Fixable},
+		{"toolkit-part", "toolkit", Fix,
+			"missing: nvidia-container-toolkit, libnvidia-container-tools, libnvidia-container1", Fixable},
 		{"toolkit-mixed", "toolkit", Fix, "differ in version", Fixable},
 		{"no-network", "toolkit", Stop, "cannot be reached from the machine (curl: (28)", Stopped},
 		{"apt-locked", "platform", Warn, "process 81234 holds apt's lock", Fixable},
@@ -168,7 +172,8 @@ func TestJudges(t *testing.T) {
 			if (got.Verdict == Stop || got.Verdict == Warn) && (got.Cause == "" || got.Cure == "") {
 				t.Errorf("got the cause %q with the cure %q, want both", got.Cause, got.Cure)
 			}
-			if strings.Contains(got.Cure, "NOPASSWD") || strings.Contains(got.Cure, "sudo without") && !strings.Contains(got.Cure, "afterwards") {
+			if strings.Contains(got.Cure, "NOPASSWD") || strings.Contains(got.Cure, "sudo without") &&
+				!strings.Contains(got.Cure, "afterwards") {
 				t.Errorf("got the cure %q, which leaves the rights of root to a user for good", got.Cure)
 			}
 		})
@@ -189,13 +194,16 @@ func TestEverySituationIsJudged(t *testing.T) {
 }
 
 func TestLeave(t *testing.T) {
-	if got := judgeRecorded(t, "containers-run", Options{RestartDocker: true}).line("configuration"); got.Verdict != Fix || !strings.Contains(got.Program, "FORCE='1'") {
+	if got := judgeRecorded(t, "containers-run",
+		Options{RestartDocker: true}).line("configuration"); got.Verdict != Fix || !strings.Contains(got.Program, "FORCE='1'") {
 		t.Errorf("got %s with leave to restart Docker, want fix by force", got.Verdict)
 	}
-	if got := judgeRecorded(t, "mismatch", Options{Reboot: true}).line("driver"); got.Verdict != Fix || !strings.Contains(got.Program, "systemctl reboot") {
+	if got := judgeRecorded(t, "mismatch", Options{Reboot: true}).line("driver"); got.Verdict != Fix ||
+		!strings.Contains(got.Program, "systemctl reboot") {
 		t.Errorf("got %s with leave to restart the machine, want fix", got.Verdict)
 	}
-	if got := judgeRecorded(t, "ubuntu2404-ready", Options{Version: "1.18.2"}).line("toolkit"); got.Verdict != Fix || !strings.Contains(got.Program, "VERSION='1.18.2-1'") {
+	if got := judgeRecorded(t, "ubuntu2404-ready", Options{Version: "1.18.2"}).line("toolkit"); got.Verdict != Fix ||
+		!strings.Contains(got.Program, "VERSION='1.18.2-1'") {
 		t.Errorf("got %s for another version, want fix", got.Verdict)
 	}
 }
@@ -210,9 +218,11 @@ func TestFacts(t *testing.T) {
 	for _, tt := range tests {
 		f := judgeRecorded(t, tt.situation, Options{}).Facts
 		if f.Injection != tt.injection || f.Engine != tt.engine || !f.Plain {
-			t.Errorf("%s: got injection %q, engine %q, plain %v; want %q, %q, true", tt.situation, f.Injection, f.Engine, f.Plain, tt.injection, tt.engine)
+			t.Errorf("%s: got injection %q, engine %q, plain %v; want %q, %q, true", tt.situation, f.Injection,
+				f.Engine, f.Plain, tt.injection, tt.engine)
 		}
-		if len(f.GPUs) != 2 || f.GPUs[1].Model != "NVIDIA A100-SXM4-40GB" || f.Driver != "570.133.20" || f.CUDA != "12.8" {
+		if len(f.GPUs) != 2 || f.GPUs[1].Model != "NVIDIA A100-SXM4-40GB" || f.Driver != "570.133.20" ||
+			f.CUDA != "12.8" {
 			t.Errorf("%s: got facts %+v", tt.situation, f)
 		}
 	}
@@ -231,7 +241,8 @@ func TestTrialVerdicts(t *testing.T) {
 		{"inside " + a + " " + a + "\ninside " + b + " " + a + "\n", Stop, "a container for " + b + " saw " + a},
 		{"start " + a + " could not select device driver", Stop, "did not start: could not select device driver"},
 		{"image missing\n", Skip, "cannot be pulled"},
-		{"inside " + a + " " + a + "\nreloaded " + a + " Failed to initialize NVML: Unknown Error\n", Warn, "lost " + a},
+		{"inside " + a + " " + a + "\nreloaded " + a + " Failed to initialize NVML: Unknown Error\n", Warn,
+			"lost " + a},
 	}
 	for _, tt := range tests {
 		got := evaluateSmokeTest(h, tt.said)

@@ -33,7 +33,8 @@ func readDriver(a *answer) driver {
 	d.smiInstalled = len(lines) > 0
 	for _, line := range lines {
 		if m := device.FindStringSubmatch(line + " "); m != nil {
-			d.devices = append(d.devices, smiDevice{uuid: m[3], model: strings.TrimSpace(m[2]), mig: strings.HasPrefix(m[3], "MIG-")})
+			d.devices = append(d.devices,
+				smiDevice{uuid: m[3], model: strings.TrimSpace(m[2]), mig: strings.HasPrefix(m[3], "MIG-")})
 		}
 	}
 	if d.smiInstalled && (lines[len(lines)-1] != "exit 0" || len(d.devices) == 0) {
@@ -69,11 +70,13 @@ func checkHardware(h host, _ Options) Finding {
 	case h.hasNoGPU():
 		return Finding{Verdict: OK, Note: "no GPU: the node works as a CPU node"}
 	case len(h.cards) == 0:
-		return Finding{Verdict: OK, Note: fmt.Sprintf("%s, not on a PCI bus of this machine", count(len(h.wholeGPUs()), "NVIDIA GPU"))}
+		return Finding{Verdict: OK,
+			Note: fmt.Sprintf("%s, not on a PCI bus of this machine", count(len(h.wholeGPUs()), "NVIDIA GPU"))}
 	case h.driverWorks() && !h.container && len(h.wholeGPUs()) < len(h.cards):
 		return Finding{Verdict: Warn,
-			Cause: fmt.Sprintf("%s on the PCI bus, but nvidia-smi lists %d", count(len(h.cards), "NVIDIA GPU"), len(h.wholeGPUs())),
-			Cure:  "look for Xid and NVRM in the kernel's log (dmesg); a GPU that fell off the bus comes back with a restart of the machine"}
+			Cause: fmt.Sprintf("%s on the PCI bus, but nvidia-smi lists %d", count(len(h.cards), "NVIDIA GPU"),
+				len(h.wholeGPUs())),
+			Cure: "look for Xid and NVRM in the kernel's log (dmesg); a GPU that fell off the bus comes back with a restart of the machine"}
 	}
 	return Finding{Verdict: OK, Note: count(len(h.cards), "NVIDIA GPU")}
 }
@@ -98,15 +101,18 @@ func count(n int, what string) string {
 
 // checkDriver checks whether the driver works, and why not.
 func checkDriver(h host, o Options) Finding {
-	reboot := Finding{Verdict: Stop, Cure: "drain the node and restart the machine, or run gpu-setup again with leave to do it"}
+	reboot := Finding{Verdict: Stop,
+		Cure: "drain the node and restart the machine, or run gpu-setup again with leave to do it"}
 	if o.Reboot && !h.container && !h.wsl {
 		reboot.Verdict = Fix
 	}
 	switch {
 	case h.driverWorks():
-		f := Finding{Verdict: OK, Note: fmt.Sprintf("driver %s, %s", h.driver.version(), count(len(h.wholeGPUs()), "GPU"))}
+		f := Finding{Verdict: OK,
+			Note: fmt.Sprintf("driver %s, %s", h.driver.version(), count(len(h.wholeGPUs()), "GPU"))}
 		installed := h.value("module", "version")
-		if strings.Contains(h.text("reboot"), "nvidia") || installed != "" && h.moduleVersion != "" && installed != h.moduleVersion {
+		if strings.Contains(h.text("reboot"), "nvidia") || installed != "" && h.moduleVersion != "" &&
+			installed != h.moduleVersion {
 			f.Verdict, f.Cause = Warn, fmt.Sprintf("driver %s runs, and another one%s waits for a restart of the machine",
 				h.driver.version(), parenthesized(installed))
 			f.Cure = "drain the node and restart the machine soon: programs that start may already meet the new library"
@@ -130,10 +136,12 @@ func checkDriver(h host, o Options) Finding {
 		return h.notLoaded(reboot)
 	case !h.smiInstalled:
 		major, _, _ := strings.Cut(h.moduleVersion, ".")
-		return stop("the kernel module of the NVIDIA driver runs"+parenthesized(h.moduleVersion)+", but nvidia-smi is not there",
+		return stop("the kernel module of the NVIDIA driver runs"+parenthesized(h.moduleVersion)+
+			", but nvidia-smi is not there",
 			"install the programs of the same driver (Ubuntu: nvidia-utils-"+major+"; Debian: nvidia-smi)")
 	}
-	return stop("nvidia-smi says: "+h.smiError, "look for Xid and NVRM in the kernel's log (dmesg), and restart the machine")
+	return stop("nvidia-smi says: "+h.smiError,
+		"look for Xid and NVRM in the kernel's log (dmesg), and restart the machine")
 }
 
 func stop(cause, cure string) Finding { return Finding{Verdict: Stop, Cause: cause, Cure: cure} }
@@ -161,7 +169,8 @@ func (h *host) notLoaded(reboot Finding) Finding {
 		reboot.Cause = "the NVIDIA driver is installed, but waits for a restart of the machine"
 		return reboot
 	case installed && h.moduleLoaded:
-		return stop("the kernel module of the NVIDIA driver is loaded, but does not run", "look for NVRM in the kernel's log (dmesg)")
+		return stop("the kernel module of the NVIDIA driver is loaded, but does not run",
+			"look for NVRM in the kernel's log (dmesg)")
 	case installed:
 		return stop("the NVIDIA driver is installed, but its kernel module is not loaded",
 			"run modprobe nvidia as root and read what it says; dmesg says more")
@@ -169,7 +178,8 @@ func (h *host) notLoaded(reboot Finding) Finding {
 		return stop("the NVIDIA driver's module was not built for this kernel, "+h.kernel+", whose headers are missing",
 			"install linux-headers-"+h.kernel+", then run dkms autoinstall as root")
 	case strings.Contains(h.text("dkms"), "nvidia"):
-		return stop("the NVIDIA driver's module was not built for this kernel, "+h.kernel, "run dkms autoinstall as root and read what it says")
+		return stop("the NVIDIA driver's module was not built for this kernel, "+h.kernel,
+			"run dkms autoinstall as root and read what it says")
 	}
 	return noDriver("there is a GPU, but no NVIDIA driver")
 }

@@ -52,13 +52,15 @@ func readDocker(a *answer) docker {
 		d.complaint = d.info.ServerErrors[0]
 	}
 	d.daemon = parseDaemon(a.text("daemon"))
-	path, says, server := a.value("docker", "path"), strings.ToLower(a.value("docker", "says")), a.value("docker", "host")
+	path, says, server := a.value("docker", "path"), strings.ToLower(a.value("docker", "says")), a.value("docker",
+		"host")
 	switch {
 	case path == "":
 		d.engine = engineNone
 	case strings.Contains(says, "podman") || strings.HasSuffix(path, "/podman") || len(d.info.Host) > 0:
 		d.engine = enginePodman
-	case strings.Contains(path, "/snap/") || strings.HasPrefix(a.value("docker", "called"), "/snap/") || strings.HasSuffix(path, "/snap"):
+	case strings.Contains(path, "/snap/") || strings.HasPrefix(a.value("docker", "called"), "/snap/") ||
+		strings.HasSuffix(path, "/snap"):
 		d.engine = engineSnap
 	case d.info.OperatingSystem == "Docker Desktop":
 		d.engine = engineDesktop
@@ -114,7 +116,8 @@ func checkEngine(h host, _ Options) Finding {
 			"start it (systemctl start docker) and read its log (journalctl -u docker)")
 	}
 	version := h.info.ServerVersion
-	f := Finding{Verdict: OK, Note: fmt.Sprintf("Docker %s, %s running", version, count(h.info.ContainersRunning, "container"))}
+	f := Finding{Verdict: OK,
+		Note: fmt.Sprintf("Docker %s, %s running", version, count(h.info.ContainersRunning, "container"))}
 	if older(version, "19.3") {
 		f.Verdict, f.Cause = Stop, "Docker "+version+" is too old to give GPUs to containers"
 		f.Cure = "update Docker to 19.03 or newer, better 28"

@@ -126,7 +126,8 @@ func (s fakeHost) digest() string {
 
 func (s fakeHost) options(o Options) Options {
 	o.hooks = testHooks{root: s.root, pause: "0",
-		prelude: "STAGE=" + shell.Quote(s.root) + "; PATH=$STAGE/bin:/usr/bin:/bin; DOCKER_HOST=; export STAGE PATH DOCKER_HOST"}
+		prelude: "STAGE=" + shell.Quote(s.root) +
+			"; PATH=$STAGE/bin:/usr/bin:/bin; DOCKER_HOST=; export STAGE PATH DOCKER_HOST"}
 	return o
 }
 
@@ -142,7 +143,8 @@ func (s fakeHost) setup(o Options) Report {
 func (s fakeHost) expect(r Report, outcome Outcome, changed ...string) {
 	s.t.Helper()
 	if r.Outcome != outcome || fmt.Sprint(r.Changed) != fmt.Sprint(changed) {
-		s.t.Fatalf("got the outcome %q after changing %q, want %q after %q; checks %+v", r.Outcome, r.Changed, outcome, changed, r.Checks)
+		s.t.Fatalf("got the outcome %q after changing %q, want %q after %q; checks %+v", r.Outcome, r.Changed, outcome,
+			changed, r.Checks)
 	}
 }
 
@@ -150,7 +152,8 @@ func (s fakeHost) expect(r Report, outcome Outcome, changed ...string) {
 func changes(calls string) []string {
 	var all []string
 	for line := range strings.SplitSeq(calls, "\n") {
-		for _, begin := range []string{"apt-get", "systemctl restart", "systemctl reload docker", "systemctl enable", "systemctl reboot", "nvidia-ctk runtime", "nvidia-ctk cdi generate"} {
+		for _, begin := range []string{"apt-get", "systemctl restart", "systemctl reload docker", "systemctl enable",
+			"systemctl reboot", "nvidia-ctk runtime", "nvidia-ctk cdi generate"} {
 			if strings.HasPrefix(line, begin) {
 				all = append(all, line)
 			}
@@ -174,7 +177,8 @@ func TestFreshMachineBecomesReady(t *testing.T) {
 		t.Errorf("got facts %+v, want injection by cdi and toolkit %s", r.Facts, DefaultVersion)
 	}
 	calls := s.calls()
-	if !strings.Contains(calls, "nvidia-container-toolkit=1.19.1-1 nvidia-container-toolkit-base=1.19.1-1 libnvidia-container-tools=1.19.1-1 libnvidia-container1=1.19.1-1") {
+	if !strings.Contains(calls,
+		"nvidia-container-toolkit=1.19.1-1 nvidia-container-toolkit-base=1.19.1-1 libnvidia-container-tools=1.19.1-1 libnvidia-container1=1.19.1-1") {
 		t.Errorf("got no installation of four pinned packages in\n%s", calls)
 	}
 	before := s.digest()
@@ -244,7 +248,8 @@ func TestConfigurationKeepsWhatWasThere(t *testing.T) {
 	const old = "{\n  \"log-driver\": \"journald\"\n}\n"
 	s.write("etc/docker/daemon.json", old)
 	s.expect(s.setup(Options{}), Ready, "toolkit", "configuration", "cdi")
-	if got := s.read("etc/docker/daemon.json"); !strings.Contains(got, "journald") || !strings.Contains(got, "nvidia-container-runtime") {
+	if got := s.read("etc/docker/daemon.json"); !strings.Contains(got, "journald") ||
+		!strings.Contains(got, "nvidia-container-runtime") {
 		t.Errorf("got daemon.json %q, want the old entries and the new runtime", got)
 	}
 	if got := s.read("etc/docker/daemon.json.before-gpu-setup"); got != old {
@@ -260,7 +265,8 @@ func TestRunningContainersKeepRunning(t *testing.T) {
 	s.write("state/containers", "c0ffee000001\n")
 	r := s.setup(Options{})
 	s.expect(r, Stopped, "toolkit")
-	if calls := s.calls(); strings.Contains(calls, "systemctl restart docker") || s.read("etc/docker/daemon.json") != "" {
+	if calls := s.calls(); strings.Contains(calls, "systemctl restart docker") ||
+		s.read("etc/docker/daemon.json") != "" {
 		t.Errorf("got Docker restarted or configured under running containers:\n%s", calls)
 	}
 	s.expect(s.setup(Options{RestartDocker: true}), Ready, "configuration", "cdi")
@@ -290,7 +296,8 @@ func TestContainersThatBeginAfterTheProbe(t *testing.T) {
 	before := s.digest()
 	program := s.options(Options{}.withDefaults()).program(fixConfiguration(host{}, Options{}))
 	_, err := shell.Output(t.Context(), shell.Local{}, program, nil)
-	if exit, ok := exitError(err); !ok || exit.Code != 4 || exit.Error() != "containers began to run on Docker in the meantime" {
+	if exit, ok := exitError(err); !ok || exit.Code != 4 ||
+		exit.Error() != "containers began to run on Docker in the meantime" {
 		t.Errorf("got %v, want exit code 4", err)
 	}
 	os.Remove(s.root + "/etc/docker") // made empty before the look at the containers
@@ -345,10 +352,12 @@ func TestLockOfAptIsWaitedFor(t *testing.T) {
 func TestLeftoversAreSetAside(t *testing.T) {
 	s := newFakeHost(t)
 	s.write("state/packages", "ii |nvidia-docker2|2.13.0-1\n")
-	s.write("etc/apt/sources.list.d/nvidia-docker.list", "deb https://nvidia.github.io/nvidia-docker/ubuntu18.04/$(ARCH) /\n")
+	s.write("etc/apt/sources.list.d/nvidia-docker.list",
+		"deb https://nvidia.github.io/nvidia-docker/ubuntu18.04/$(ARCH) /\n")
 	s.write("usr/share/containers/oci/hooks.d/oci-nvidia-hook.json", "{}\n")
 	s.expect(s.setup(Options{}), Ready, "leftovers", "toolkit", "configuration", "cdi")
-	if got := s.read(backupDir + "/_etc_apt_sources.list.d_nvidia-docker.list"); !strings.Contains(got, "nvidia-docker/ubuntu18.04") {
+	if got := s.read(backupDir + "/_etc_apt_sources.list.d_nvidia-docker.list"); !strings.Contains(got,
+		"nvidia-docker/ubuntu18.04") {
 		t.Errorf("got the old source %q in %s, want it kept", got, backupDir)
 	}
 	if got := s.read("etc/apt/sources.list.d/nvidia-docker.list"); got != "" {
@@ -362,7 +371,8 @@ func TestWithoutRootNothingIsTried(t *testing.T) {
 	before := s.digest()
 	r := s.setup(Options{})
 	s.expect(r, Stopped)
-	if got := r.line("toolkit"); got.Verdict != Stop || !strings.Contains(got.Cause, "only root could change that") || s.digest() != before {
+	if got := r.line("toolkit"); got.Verdict != Stop || !strings.Contains(got.Cause, "only root could change that") ||
+		s.digest() != before {
 		t.Errorf("got %+v, want a stop that needs root, and nothing changed", got)
 	}
 }

@@ -11,7 +11,8 @@ func checkSmokeTest(h host, o Options) Finding {
 	case o.Image == "-":
 		return Finding{Verdict: Skip, Note: "no image to try"}
 	case h.wsl:
-		return Finding{Verdict: Skip, Note: "WSL2 gives every container all GPUs, so that one cannot be told from another"}
+		return Finding{Verdict: Skip,
+			Note: "WSL2 gives every container all GPUs, so that one cannot be told from another"}
 	case h.injection() == "none":
 		return Finding{Verdict: Skip, Note: "containers cannot get GPUs yet"}
 	}

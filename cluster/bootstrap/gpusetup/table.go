@@ -52,7 +52,8 @@ func table() []check {
 
 // facts returns what is worth keeping of a probe.
 func (h *host) facts(now time.Time) Facts {
-	f := Facts{System: h.system(), Arch: h.arch, Kernel: h.kernel, GPUs: h.gpus, CUDA: h.cuda, Toolkit: h.toolkitVersion(),
+	f := Facts{System: h.system(), Arch: h.arch, Kernel: h.kernel, GPUs: h.gpus, CUDA: h.cuda,
+		Toolkit:   h.toolkitVersion(),
 		Injection: h.injection(), Plain: h.driverWorks(), Checked: now.UTC()}
 	if h.driverWorks() || h.moduleVersion != "" {
 		f.Driver = h.driver.version()

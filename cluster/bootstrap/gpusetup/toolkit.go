@@ -14,7 +14,8 @@ const minVersion = "1.18.0"
 
 // toolkitPackages returns the toolkit's packages, which all have the same version.
 func toolkitPackages() []string {
-	return []string{"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1"}
+	return []string{"nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools",
+		"libnvidia-container1"}
 }
 
 // backupDir is where leftovers are put.
@@ -59,7 +60,8 @@ func plainPath(path string) bool {
 func checkLeftovers(h host, _ Options) Finding {
 	packages, files := h.leftovers()
 	if len(packages)+len(files) > 0 {
-		return Finding{Verdict: Fix, Cause: "older installers have left " + strings.Join(append(packages, files...), ", ")}
+		return Finding{Verdict: Fix, Cause: "older installers have left " + strings.Join(append(packages, files...),
+			", ")}
 	}
 	for _, line := range h.sections["sources"] {
 		if strings.HasPrefix(line, "/etc/apt/sources.list:") {
@@ -77,7 +79,8 @@ func checkLeftovers(h host, _ Options) Finding {
 func fixLeftovers(h host, o Options) (string, map[string]string) {
 	packages, files := h.leftovers()
 	return leftoversProgram, map[string]string{
-		"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files, " "), "KEEP": backupDir, "WAIT": lockWaitSeconds(o),
+		"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files,
+			" "), "KEEP": backupDir, "WAIT": lockWaitSeconds(o),
 	}
 }
 
@@ -109,7 +112,8 @@ func checkToolkit(h host, o Options) Finding {
 		return Finding{Verdict: OK, Note: "NVIDIA container toolkit " + have}
 	}
 	if said := h.sections["network"]; len(said) > 0 && said[len(said)-1] != "exit 0" {
-		return stop(fmt.Sprintf("%s, and %s cannot be reached from the machine (%s)", cause, o.Site, strings.Join(said, ", ")),
+		return stop(fmt.Sprintf("%s, and %s cannot be reached from the machine (%s)", cause, o.Site,
+			strings.Join(said, ", ")),
 			"let the machine reach it, set https_proxy for its user, or name a mirror")
 	}
 	return Finding{Verdict: Fix, Cause: cause}

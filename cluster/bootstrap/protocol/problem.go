@@ -28,7 +28,8 @@ func ProblemOf(err error) *Problem {
 
 // OtherRole reports a machine whose role differs from the one in cluster.yaml.
 func OtherRole(node, has, wanted string) *Problem {
-	p := &Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, but cluster.yaml makes it a %s", has, node, wanted)}
+	p := &Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, but cluster.yaml makes it a %s", has,
+		node, wanted)}
 	if has == string(trust.Master) {
 		p.Cure = "leave it the master, because it keeps the results; to move them to another machine: mlfnode move-master HOST"
 	} else {

@@ -22,7 +22,8 @@ func TestUserCertificate(t *testing.T) {
 		cert := certify(t, filepath.Join(dir, "authority"), writeKey(t, key, kind, "secret"))
 		t.Setenv("HOME", t.TempDir())
 		t.Setenv("SSH_AUTH_SOCK", "")
-		o := Options{ConfigFile: filepath.Join(dir, "config"), KnownHosts: s.know("ed25519"), Prompt: &person{secret: "secret"}}
+		o := Options{ConfigFile: filepath.Join(dir, "config"), KnownHosts: s.know("ed25519"),
+			Prompt: &person{secret: "secret"}}
 		write(t, o.ConfigFile, "Host *\nIdentityFile "+key+"\nPasswordAuthentication no\n")
 		write(t, key+"-cert.pub", cert)
 		open(t, dialer(t, o), s.target())
@@ -44,7 +45,8 @@ func certify(t *testing.T, authority string, key ssh.PublicKey) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert := &ssh.Certificate{Key: key, CertType: ssh.UserCert, ValidPrincipals: []string{"root"}, ValidBefore: ssh.CertTimeInfinity}
+	cert := &ssh.Certificate{Key: key, CertType: ssh.UserCert, ValidPrincipals: []string{"root"},
+		ValidBefore: ssh.CertTimeInfinity}
 	if err := cert.SignCert(rand.Reader, signer); err != nil {
 		t.Fatal(err)
 	}

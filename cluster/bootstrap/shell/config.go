@@ -82,7 +82,8 @@ func (c *fileConfig) lookup(t Target) (settings, error) {
 		}
 	}
 	// The second is the old name of the first.
-	if option, value := c.firstOf(t.Host, "KbdInteractiveAuthentication", "ChallengeResponseAuthentication"); option != "" {
+	if option, value := c.firstOf(t.Host, "KbdInteractiveAuthentication",
+		"ChallengeResponseAuthentication"); option != "" {
 		set("kbdinteractiveauthentication", value)
 	}
 	// The first of both counts, and a ProxyJump of none shuts out others of its kind only.
@@ -134,7 +135,8 @@ func decodeConfig(path, dir string) (*ssh_config.Config, error) {
 	}
 	c, err := ssh_config.DecodeBytes([]byte(text))
 	if err != nil {
-		return nil, problemf("fix the file; `ssh -G HOST` shows what ssh makes of it", "%s is not a configuration of ssh (%v)", path, err)
+		return nil, problemf("fix the file; `ssh -G HOST` shows what ssh makes of it",
+			"%s is not a configuration of ssh (%v)", path, err)
 	}
 	return c, nil
 }

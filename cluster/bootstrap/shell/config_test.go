@@ -84,15 +84,17 @@ func bySSH(t *testing.T, program, file string) reached {
 	}
 	r := reached{
 		User: said["user"], Host: said["hostname"], Port: said["port"], Jumps: said["proxyjump"], From: said["bindaddress"], Alias: said["hostkeyalias"],
-		Family:    map[string]string{"any": "tcp", "inet": "tcp4", "inet6": "tcp6"}[said["addressfamily"]],
-		Only:      fmt.Sprint(said["identitiesonly"] == "yes"),
-		AcceptNew: fmt.Sprint(said["stricthostkeychecking"] == "accept-new" || said["stricthostkeychecking"] == "false"),
-		Timeout:   "10s",
+		Family: map[string]string{"any": "tcp", "inet": "tcp4", "inet6": "tcp6"}[said["addressfamily"]],
+		Only:   fmt.Sprint(said["identitiesonly"] == "yes"),
+		AcceptNew: fmt.Sprint(said["stricthostkeychecking"] == "accept-new" ||
+			said["stricthostkeychecking"] == "false"),
+		Timeout: "10s",
 	}
 	if c := said["connecttimeout"]; c != "" {
 		r.Timeout = c + "s"
 	}
-	r.Command = strings.NewReplacer("%h", r.Host, "%p", r.Port, "%r", r.User, "%n", "gpu1").Replace(said["proxycommand"])
+	r.Command = strings.NewReplacer("%h", r.Host, "%p", r.Port, "%r", r.User, "%n",
+		"gpu1").Replace(said["proxycommand"])
 	switch {
 	case said["preferredauthentications"] != "":
 		r.Methods = said["preferredauthentications"]
@@ -114,8 +116,10 @@ func byRoute(r route) reached {
 		from = r.bindAddress.String()
 	}
 	return reached{
-		User: r.user, Host: r.host, Port: fmt.Sprint(r.port), Jumps: strings.Join(jumps, ","), Command: r.proxy, Family: r.family, From: from,
-		Alias: r.alias, Only: fmt.Sprint(r.identitiesOnly), Methods: strings.Join(r.methods, ","), AcceptNew: fmt.Sprint(r.acceptNew), Timeout: r.connectTimeout.String(),
+		User: r.user, Host: r.host, Port: fmt.Sprint(r.port), Jumps: strings.Join(jumps,
+			","), Command: r.proxy, Family: r.family, From: from,
+		Alias: r.alias, Only: fmt.Sprint(r.identitiesOnly), Methods: strings.Join(r.methods,
+			","), AcceptNew: fmt.Sprint(r.acceptNew), Timeout: r.connectTimeout.String(),
 	}
 }
 
@@ -189,7 +193,8 @@ func TestConfigOfHome(t *testing.T) {
 	}
 	write(t, filepath.Join(home, ".ssh", "config"), "Host gpu1\nNoSuchOption yes\n")
 	var p *Problem
-	if _, err := dialer(t, Options{}).route(Target{Host: "gpu1"}); !errors.As(err, &p) || !strings.Contains(p.Cause, "nosuchoption") {
+	if _, err := dialer(t, Options{}).route(Target{Host: "gpu1"}); !errors.As(err, &p) ||
+		!strings.Contains(p.Cause, "nosuchoption") {
 		t.Errorf("a configuration that ssh refuses: got %v", err)
 	}
 }
@@ -212,14 +217,17 @@ func TestConfigWithoutAnswers(t *testing.T) {
 	if r, err := dialer(t, Options{ConfigFile: file}).route(Target{Host: "gpu1"}); err != nil || r.host != "gpu1.lab" {
 		t.Errorf("got %q, %v", r.host, err)
 	}
-	program("echo >>" + asked + "\ncase \"$*\" in *gpu2) echo not that one >&2; exit 1 ;; esac\nsleep 600 2>&1 &\necho $! >>" + filepath.Join(dir, "children") + "\nexec " + ssh + " \"$@\"")
+	program("echo >>" + asked +
+		"\ncase \"$*\" in *gpu2) echo not that one >&2; exit 1 ;; esac\nsleep 600 2>&1 &\necho $! >>" +
+		filepath.Join(dir, "children") + "\nexec " + ssh + " \"$@\"")
 	d := dialer(t, Options{ConfigFile: file})
 	for range 3 {
 		if r, err := d.route(Target{Host: "gpu1"}); err != nil || r.host != "gpu1.lab" {
 			t.Errorf("with its output kept open: got %q, %v", r.host, err)
 		}
 		var p *Problem
-		if _, err := d.route(Target{Host: "gpu2"}); !errors.As(err, &p) || !strings.HasSuffix(p.Cause, ": not that one") {
+		if _, err := d.route(Target{Host: "gpu2"}); !errors.As(err, &p) ||
+			!strings.HasSuffix(p.Cause, ": not that one") {
 			t.Errorf("what ssh refuses: got %v", err)
 		}
 	}

@@ -31,7 +31,8 @@ func TestRun(t *testing.T) {
 		}
 	}
 	var exit *ExitError
-	if err := c.Run(limited(t), "echo no good >&2; exit 1", nil, nil); !errors.As(err, &exit) || exit.Stderr != "no good\n" {
+	if err := c.Run(limited(t), "echo no good >&2; exit 1", nil, nil); !errors.As(err, &exit) ||
+		exit.Stderr != "no good\n" {
 		t.Errorf("error = %q; want its own words", err)
 	}
 }
@@ -70,7 +71,8 @@ func TestNewHost(t *testing.T) {
 		all.Go(func() { open(t, d, s.target()) })
 	}
 	all.Wait()
-	want := fmt.Sprintf("[%s was never seen before. Its host key is %s. Connect and remember it?]", s.address(), fingerprint(s.hosts["ed25519"]))
+	want := fmt.Sprintf("[%s was never seen before. Its host key is %s. Connect and remember it?]", s.address(),
+		fingerprint(s.hosts["ed25519"]))
 	if got := fmt.Sprint(asked.asked); got != want {
 		t.Errorf("asked %s\nwant %s", got, want)
 	}
@@ -149,7 +151,8 @@ Host *
 	}
 	write(t, filepath.Join(jump.dir, "authorized"), "")
 	_, err = dialer(t, Options{ConfigFile: config, KnownHosts: known}).Dial(limited(t), Target{Host: "gpu1"})
-	want := "the jump host bastion of gpu1 cannot be passed, bastion (" + jump.address() + ") lets root in with none of the keys here, tried " + jump.key
+	want := "the jump host bastion of gpu1 cannot be passed, bastion (" + jump.address() +
+		") lets root in with none of the keys here, tried " + jump.key
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error = %v\nwant %s", err, want)
 	}
@@ -166,8 +169,10 @@ func TestLost(t *testing.T) {
 
 func TestParseTarget(t *testing.T) {
 	for text, want := range map[string]Target{
-		"a": {Host: "a"}, "u@a": {User: "u", Host: "a"}, "u@a:22": {User: "u", Host: "a", Port: 22}, "[::1]:7": {Host: "::1", Port: 7},
-		"::1": {Host: "::1"}, "u@[fe80::1]": {User: "u", Host: "fe80::1"}, "ssh://u@a:2": {User: "u", Host: "a", Port: 2},
+		"a": {Host: "a"}, "u@a": {User: "u", Host: "a"}, "u@a:22": {User: "u", Host: "a",
+			Port: 22}, "[::1]:7": {Host: "::1", Port: 7},
+		"::1": {Host: "::1"}, "u@[fe80::1]": {User: "u", Host: "fe80::1"}, "ssh://u@a:2": {User: "u", Host: "a",
+			Port: 2},
 	} {
 		got, err := ParseTarget(text)
 		if err != nil || got != want {

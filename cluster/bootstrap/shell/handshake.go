@@ -139,9 +139,11 @@ func (h *handshake) failureReason(err error) error {
 	dropped := func(by error) bool { return errors.Is(err, by) }
 	switch {
 	case late:
-		return problemf(fmt.Sprintf("check that port %d is an ssh server and that the machine is not overloaded", h.route.port),
+		return problemf(fmt.Sprintf("check that port %d is an ssh server and that the machine is not overloaded",
+			h.route.port),
 			"%s took the connection and then said nothing for %v", h.route, handshakeTimeout)
-	case h.callbackErr == nil && slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE}, dropped):
+	case h.callbackErr == nil &&
+		slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE}, dropped):
 		return errDropped
 	}
 	return h.explain(err)
@@ -177,7 +179,8 @@ func dialTransport(ctx context.Context, r route, jump *Connection) (net.Conn, er
 		return nil, context.Cause(ctx)
 	case jump != nil && limited.Err() != nil:
 		name := jump.route.name
-		return nil, problemf(fmt.Sprintf("check that %s is on and reached from %s, and that %s itself still answers", r.host, name, name),
+		return nil, problemf(fmt.Sprintf("check that %s is on and reached from %s, and that %s itself still answers",
+			r.host, name, name),
 			"the jump host %s did not get through to %s within %v", name, r.address(), r.connectTimeout)
 	case jump != nil && jump.lost():
 		return nil, jumpProblem(r, jump.route, lostProblem(jump.route))

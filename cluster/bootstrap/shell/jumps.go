@@ -85,7 +85,9 @@ func (j *jumpConnections) acquire(ctx context.Context, name string,
 }
 
 // join adds a user of the connection, and dials a new one if there is none or it is unusable.
-func (j *jumpConnections) join(ctx context.Context, name string, dial func(context.Context) (*Connection, error)) *jumpConnection {
+func (j *jumpConnections) join(
+	ctx context.Context, name string, dial func(context.Context) (*Connection, error),
+) *jumpConnection {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := j.byPath[name]

@@ -18,7 +18,8 @@ import (
 func behind(t *testing.T, o Options, last *server, jumps ...*server) (Options, []*atomic.Int64) {
 	t.Helper()
 	known := "inner " + authorized(last.hosts["ed25519"])
-	config := fmt.Sprintf("Host gpu*\nHostName 127.0.0.1\nPort %d\nHostKeyAlias inner\nIdentityFile %s\nProxyJump ", last.port, last.key)
+	config := fmt.Sprintf("Host gpu*\nHostName 127.0.0.1\nPort %d\nHostKeyAlias inner\nIdentityFile %s\nProxyJump ",
+		last.port, last.key)
 	hosts, counts := "", []*atomic.Int64{}
 	for i, j := range jumps {
 		count := &atomic.Int64{}
@@ -50,7 +51,8 @@ func closing(t *testing.T, c *Connection) {
 // with the last of them.
 func TestJumpShared(t *testing.T) {
 	const machines = 20
-	last, jump := sshd(t, []string{"ed25519"}, "MaxStartups 100"), sshdByPassword(t, "secret", "MaxSessions 1", "MaxStartups 1")
+	last, jump := sshd(t, []string{"ed25519"}, "MaxStartups 100"), sshdByPassword(t, "secret", "MaxSessions 1",
+		"MaxStartups 1")
 	asked := &person{secret: "secret", slips: 1}
 	o, counts := behind(t, Options{Prompt: asked}, last, jump)
 	d := dialer(t, o)
@@ -186,7 +188,8 @@ func TestJumpSilent(t *testing.T) {
 	o := Options{ConfigFile: filepath.Join(dir, "config"), KnownHosts: filepath.Join(dir, "known_hosts"), Key: jump.key}
 	write(t, o.ConfigFile, fmt.Sprintf("Host gpu*\nHostName 127.0.0.1\nPort %d\nHostKeyAlias inner\nIdentityFile %s\nProxyJump %s\n"+
 		"Host far\nProxyJump %s\nHost *\nUser root\nConnectTimeout 1\n", last.port, last.key, at, hung.Addr()))
-	write(t, o.KnownHosts, "inner "+authorized(last.hosts["ed25519"])+knownhosts.Normalize(at.String())+" "+authorized(jump.hosts["ed25519"]))
+	write(t, o.KnownHosts, "inner "+authorized(last.hosts["ed25519"])+knownhosts.Normalize(at.String())+" "+
+		authorized(jump.hosts["ed25519"]))
 	d := dialer(t, o)
 	open(t, d, Target{Host: "gpu0"})
 	silence()

@@ -109,7 +109,8 @@ func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
 		}
 		k.signer = nil
 	}
-	k.openErr = problemf("try again, or run `ssh-add "+Quote(k.path)+"` first", "the passphrase does not open the key %s", k.path)
+	k.openErr = problemf("try again, or run `ssh-add "+Quote(k.path)+"` first",
+		"the passphrase does not open the key %s", k.path)
 	return nil, k.openErr
 }
 

@@ -49,7 +49,8 @@ func loadKnownHosts(r route) (*knownHosts, error) {
 				k.revoked = append(k.revoked, line)
 			case marker == "" && matchesAny(patterns, name):
 				k.keys = append(k.keys, line)
-			case marker == "cert-authority" && (matchesAny(patterns, name) || r.alias == "" && matchesAny(patterns, r.host)):
+			case marker == "cert-authority" &&
+				(matchesAny(patterns, name) || r.alias == "" && matchesAny(patterns, r.host)):
 				k.authorities = append(k.authorities, line)
 			case marker == "" && r.alias == "" && matchesAny(patterns, r.host):
 				k.otherPorts = append(k.otherPorts, line)
@@ -123,11 +124,13 @@ func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) e
 		return addKnownHost(r, key)
 	}
 	if d.options.Prompt == nil {
-		return problemf("run `"+r.command()+"` once and compare the fingerprint, or add --accept-new to trust machines that are new",
+		return problemf("run `"+r.command()+
+			"` once and compare the fingerprint, or add --accept-new to trust machines that are new",
 			"the host key of %s is not known, and there is no terminal to ask whether %s is right", r, fingerprint(key))
 	}
-	yes, err := d.options.Prompt.Confirm(ctx, fmt.Sprintf("%s was never seen before. Its host key is %s. Connect and remember it?",
-		r, fingerprint(key)))
+	yes, err := d.options.Prompt.Confirm(ctx,
+		fmt.Sprintf("%s was never seen before. Its host key is %s. Connect and remember it?",
+			r, fingerprint(key)))
 	if err != nil {
 		return err
 	}

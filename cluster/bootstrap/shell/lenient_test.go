@@ -67,9 +67,11 @@ func dialed(t *testing.T, o Options, s *server, want string) {
 func TestConfiguredTrust(t *testing.T) {
 	s := sshd(t, []string{"ed25519"})
 	config := filepath.Join(s.dir, "ssh_config")
-	for policy, want := range map[string]string{"accept-new": "", "no": "", "ask": "is not known", "yes": "is not known"} {
+	for policy, want := range map[string]string{"accept-new": "", "no": "", "ask": "is not known",
+		"yes": "is not known"} {
 		write(t, config, "StrictHostKeyChecking "+policy+"\n")
-		dialed(t, Options{Key: s.key, ConfigFile: config, KnownHosts: filepath.Join(t.TempDir(), "known_hosts")}, s, want)
+		dialed(t, Options{Key: s.key, ConfigFile: config, KnownHosts: filepath.Join(t.TempDir(), "known_hosts")}, s,
+			want)
 	}
 	write(t, config, "UserKnownHostsFile none\n")
 	dialed(t, Options{Key: s.key, ConfigFile: config, AcceptNew: true}, s, "")

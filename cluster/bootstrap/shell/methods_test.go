@@ -23,12 +23,15 @@ func TestMethods(t *testing.T) {
 	}
 	for text, want := range map[string][]string{
 		"": {"publickey", "password", "keyboard-interactive"},
-		"PreferredAuthentications gssapi-with-mic,keyboard-interactive,publickey": {"keyboard-interactive", "publickey"},
-		"PreferredAuthentications password,publickey\nPubkeyAuthentication no":    {"password"},
-		"PasswordAuthentication no\nPasswordAuthentication yes":                   {"publickey", "keyboard-interactive"},
-		"KbdInteractiveAuthentication no\nPubkeyAuthentication unbound":           {"publickey", "password"},
-		"ChallengeResponseAuthentication no":                                      {"publickey", "password"},
-		"Host other\nPasswordAuthentication no":                                   {"publickey", "password", "keyboard-interactive"},
+		"PreferredAuthentications gssapi-with-mic,keyboard-interactive,publickey": {"keyboard-interactive",
+			"publickey"},
+		"PreferredAuthentications password,publickey\nPubkeyAuthentication no": {"password"},
+		"PasswordAuthentication no\nPasswordAuthentication yes": {"publickey",
+			"keyboard-interactive"},
+		"KbdInteractiveAuthentication no\nPubkeyAuthentication unbound": {"publickey", "password"},
+		"ChallengeResponseAuthentication no":                            {"publickey", "password"},
+		"Host other\nPasswordAuthentication no": {"publickey", "password",
+			"keyboard-interactive"},
 	} {
 		if got := d(text); !slices.Equal(got, want) {
 			t.Errorf("%q: methods %q; want %q", text, got, want)
@@ -59,7 +62,8 @@ func TestMethodsObeyed(t *testing.T) {
 			config := filepath.Join(t.TempDir(), "config")
 			write(t, config, "Host *\n"+tt.config+"\n")
 			asked := &person{secret: "secret"}
-			dialed(t, Options{ConfigFile: config, Key: tt.s.key, KnownHosts: tt.s.know("ed25519"), Prompt: asked}, tt.s, tt.want)
+			dialed(t, Options{ConfigFile: config, Key: tt.s.key, KnownHosts: tt.s.know("ed25519"), Prompt: asked}, tt.s,
+				tt.want)
 			if len(asked.asked) != tt.asked {
 				t.Errorf("asked %q; want %d questions", asked.asked, tt.asked)
 			}
@@ -85,8 +89,10 @@ func TestWaysBeyondOurs(t *testing.T) {
 	}{
 		{"", []string{"gssapi-with-mic", "publickey", "hostbased"}, "", ""},
 		{all, []string{"password"}, "", ""},
-		{all, []string{"gssapi-with-mic"}, "ssh itself may use Kerberos (GSSAPIAuthentication), which mlfnode can't", ""},
-		{all, []string{"publickey", "hostbased"}, "the key of this machine (HostbasedAuthentication) and the keys of a card (PKCS11Provider)", "ssh-add -s '/lib/card.so'"},
+		{all, []string{"gssapi-with-mic"}, "ssh itself may use Kerberos (GSSAPIAuthentication), which mlfnode can't",
+			""},
+		{all, []string{"publickey", "hostbased"},
+			"the key of this machine (HostbasedAuthentication) and the keys of a card (PKCS11Provider)", "ssh-add -s '/lib/card.so'"},
 		{"ControlPath " + socket, []string{"password"}, "the connection that is open already (ControlPath)", ""},
 		{"ControlMaster auto\nControlPath " + socket + "-other", []string{"password"}, "", ""},
 		{"ControlPath none\nPKCS11Provider none", []string{"publickey"}, "", ""},
@@ -109,7 +115,8 @@ func TestWaysBeyondOurs(t *testing.T) {
 				t.Fatalf("%q: got %v", c.text, err)
 			}
 			before := methodsProblem(r, c.taken)
-			if !strings.Contains(p.Cause, c.cause) || !strings.Contains(p.Cure, c.cure) || (c.cause == "") != (p.Cause == before.Cause) || (c.cure == "") != (p.Cure == before.Cure) {
+			if !strings.Contains(p.Cause, c.cause) || !strings.Contains(p.Cure, c.cure) ||
+				(c.cause == "") != (p.Cause == before.Cause) || (c.cure == "") != (p.Cure == before.Cure) {
 				t.Errorf("%q, machine takes %q: got %v; want %q, %q", c.text, c.taken, p, c.cause, c.cure)
 			}
 		}

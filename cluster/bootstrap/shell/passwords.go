@@ -46,7 +46,9 @@ type password struct {
 }
 
 // get returns the stored answer, or asks for one. again says that the last one was refused.
-func (p *password) get(ctx context.Context, ask func(again bool) (string, error)) (answer string, number int, err error) {
+func (p *password) get(
+	ctx context.Context, ask func(again bool) (string, error),
+) (answer string, number int, err error) {
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()

@@ -81,7 +81,8 @@ func keysProblem(r route, tried []string, left int, taken []string) *Problem {
 	if left > 0 {
 		what += fmt.Sprintf(" and left out %d more", left)
 	}
-	return problemf(fmt.Sprintf("run `ssh-copy-id%s` once, or name the key with -i or an IdentityFile in ~/.ssh/config", strings.TrimPrefix(r.command(), "ssh")),
+	return problemf(fmt.Sprintf("run `ssh-copy-id%s` once, or name the key with -i or an IdentityFile in ~/.ssh/config",
+		strings.TrimPrefix(r.command(), "ssh")),
 		"%s lets %s in with none of the keys here, %s; it takes %s", r, r.user, what, strings.Join(taken, ", "))
 }
 
@@ -98,12 +99,14 @@ func methodsProblem(r route, taken []string) *Problem {
 func keyFileProblem(file string, err error) *Problem {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return &Problem{Cause: "there is no key file " + file, Cure: "correct the name, or make a key with `ssh-keygen -f " + Quote(file) + "`"}
+		return &Problem{Cause: "there is no key file " + file,
+			Cure: "correct the name, or make a key with `ssh-keygen -f " + Quote(file) + "`"}
 	case errors.As(err, new(syscall.Errno)):
 		return problemf("let yourself read it with `chmod u+r "+Quote(file)+"`",
 			"the key file %s cannot be read (%v)", file, unwrapErrno(err))
 	}
-	return &Problem{Cause: file + " contains no private key that ssh knows", Cure: "name the private half of a key, as ssh-keygen makes it"}
+	return &Problem{Cause: file + " contains no private key that ssh knows",
+		Cure: "name the private half of a key, as ssh-keygen makes it"}
 }
 
 func jumpProblem(r, jump route, err error) *Problem {

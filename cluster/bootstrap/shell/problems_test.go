@@ -48,7 +48,8 @@ func TestProblems(t *testing.T) {
 		t           Target
 		cause, cure string
 	}{
-		{"not found", Options{}, Target{Host: "gpu1.invalid"}, "there is no machine gpu1.invalid, the name gpu1.invalid was not found",
+		{"not found", Options{}, Target{Host: "gpu1.invalid"},
+			"there is no machine gpu1.invalid, the name gpu1.invalid was not found",
 			"correct the name, or add it to ~/.ssh/config with a HostName"},
 		{"refused", Options{}, closed, fmt.Sprintf("127.0.0.1 refuses connections on port %d", closed.Port),
 			"start the ssh server there, or give the right port"},
@@ -63,17 +64,23 @@ func TestProblems(t *testing.T) {
 			"give the machine a new host key; do not use it before"},
 		{"no file of known hosts", Options{Key: s.key, KnownHosts: dir}, s.target(),
 			"the known hosts cannot be read, read " + dir + ": is a directory", "make the file readable"},
-		{"circle", Options{ConfigFile: jumps}, Target{Host: "a"}, "the jump hosts of a form a loop", "fix ProxyJump in ~/.ssh/config"},
-		{"proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "c"}, `the ProxyCommand of c gives no connection, it said "no c:22": sh -c 'echo no c:22 >&2; exit 3'`,
+		{"circle", Options{ConfigFile: jumps}, Target{Host: "a"}, "the jump hosts of a form a loop",
+			"fix ProxyJump in ~/.ssh/config"},
+		{"proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "c"},
+			`the ProxyCommand of c gives no connection, it said "no c:22": sh -c 'echo no c:22 >&2; exit 3'`,
 			"fix it in ~/.ssh/config; see what `ssh me@c` says"},
-		{"silent proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "e"}, "the ProxyCommand of e said nothing for 10s: sleep 60",
+		{"silent proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "e"},
+			"the ProxyCommand of e said nothing for 10s: sleep 60",
 			"see whether `ssh me@e` gets there"},
-		{"beyond the jump host", Options{ConfigFile: jumps, Key: s.key, KnownHosts: s.know("ed25519")}, Target{Host: "d"},
+		{"beyond the jump host", Options{ConfigFile: jumps, Key: s.key, KnownHosts: s.know("ed25519")},
+			Target{Host: "d"},
 			"the jump host 127.0.0.1 cannot reach 127.0.0.1:1 (Connection refused)", "see what `ssh -p 1 "},
-		{"no configuration", Options{ConfigFile: filepath.Join(dir, "no")}, closed, "there is no configuration of ssh " + filepath.Join(dir, "no"),
+		{"no configuration", Options{ConfigFile: filepath.Join(dir, "no")}, closed,
+			"there is no configuration of ssh " + filepath.Join(dir, "no"),
 			"correct the name"},
 		{"unknown", Options{Key: s.key, KnownHosts: filepath.Join(dir, "none")}, s.target(),
-			fmt.Sprintf("the host key of %s is not known, and there is no terminal to ask whether %s is right", s.address(), host),
+			fmt.Sprintf("the host key of %s is not known, and there is no terminal to ask whether %s is right",
+				s.address(), host),
 			fmt.Sprintf("run `ssh -p %d root@127.0.0.1` once and compare the fingerprint, or add --accept-new to trust machines that are new", port)},
 		{"not accepted", Options{Key: s.key, KnownHosts: filepath.Join(dir, "none"), Prompt: &person{}}, s.target(),
 			fmt.Sprintf("the host key of %s was not accepted, %s", s.address(), host),
@@ -83,17 +90,21 @@ func TestProblems(t *testing.T) {
 			fmt.Sprintf("run `ssh-copy-id -p %d root@127.0.0.1` once, or name the key with -i or an IdentityFile in ~/.ssh/config", port)},
 		{"encrypted", Options{Key: locked, KnownHosts: s.know("ed25519")}, s.target(),
 			"the key " + locked + " is encrypted, and there is no terminal to ask for its passphrase", "run `ssh-add '" + locked + "'` first"},
-		{"passphrase", Options{Key: locked, KnownHosts: s.know("ed25519"), Prompt: &person{secret: "wrong"}}, s.target(),
+		{"passphrase", Options{Key: locked, KnownHosts: s.know("ed25519"), Prompt: &person{secret: "wrong"}},
+			s.target(),
 			"the passphrase does not open the key " + locked, "try again, or run `ssh-add '" + locked + "'` first"},
 		{"password only", Options{Key: s.key, KnownHosts: passwords.know("ed25519")}, passwords.target(),
 			passwords.address() + " lets root in by password only, and there is no terminal to ask for it",
 			"run this in a terminal, or have the ssh server there take keys"},
-		{"wrong password", Options{KnownHosts: passwords.know("ed25519"), Prompt: &person{secret: "wrong"}}, passwords.target(),
+		{"wrong password", Options{KnownHosts: passwords.know("ed25519"), Prompt: &person{secret: "wrong"}},
+			passwords.target(),
 			passwords.address() + " did not take the password of root", "try again"},
 		{"mute shell", Options{Key: mute.key, KnownHosts: mute.know("ed25519")}, mute.target(),
-			`the login shell of root on ` + mute.address() + ` runs no programs, it said "This account is not available."`,
+			`the login shell of root on ` + mute.address() +
+				` runs no programs, it said "This account is not available."`,
 			"give the user a shell there, as with `chsh -s /bin/sh root`"},
-		{"no key file", Options{Key: filepath.Join(dir, "no")}, closed, "there is no key file " + filepath.Join(dir, "no"),
+		{"no key file", Options{Key: filepath.Join(dir, "no")}, closed, "there is no key file " +
+			filepath.Join(dir, "no"),
 			"correct the name, or make a key with `ssh-keygen -f '" + filepath.Join(dir, "no") + "'`"},
 		{"no key in file", Options{Key: revoked}, closed, revoked + " contains no private key that ssh knows",
 			"name the private half of a key, as ssh-keygen makes it"},
@@ -117,12 +128,14 @@ func TestProblems(t *testing.T) {
 
 // What the network says, where this machine cannot have it happen.
 func TestNetworkProblems(t *testing.T) {
-	r := route{name: "gpu1", host: "10.0.0.1", port: 22, transportOptions: transportOptions{connectTimeout: connectTimeout}}
+	r := route{name: "gpu1", host: "10.0.0.1", port: 22,
+		transportOptions: transportOptions{connectTimeout: connectTimeout}}
 	for want, err := range map[string]error{
-		"10.0.0.1 did not answer on port 22 within 10s":                       context.DeadlineExceeded,
-		"there is no route to gpu1 (10.0.0.1:22)":                             syscall.EHOSTUNREACH,
-		"the name 10.0.0.1 could not be looked up (server misbehaving)":       &net.DNSError{Err: "server misbehaving"},
-		"gpu1 (10.0.0.1:22) cannot be connected to (operation not permitted)": &net.OpError{Op: "dial", Err: syscall.EPERM},
+		"10.0.0.1 did not answer on port 22 within 10s":                 context.DeadlineExceeded,
+		"there is no route to gpu1 (10.0.0.1:22)":                       syscall.EHOSTUNREACH,
+		"the name 10.0.0.1 could not be looked up (server misbehaving)": &net.DNSError{Err: "server misbehaving"},
+		"gpu1 (10.0.0.1:22) cannot be connected to (operation not permitted)": &net.OpError{Op: "dial",
+			Err: syscall.EPERM},
 	} {
 		if got := networkProblem(r, err); got.Cause != want || got.Cure == "" {
 			t.Errorf("problem = %+v; want %s, and a cure", got, want)

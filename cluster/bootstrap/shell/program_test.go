@@ -43,7 +43,8 @@ func TestAfterMark(t *testing.T) {
 		}
 		started, before, _ := a.result()
 		if got.String() != "rest of it" || !started || len(before) > tailSize {
-			t.Errorf("in writes of %d: %q, started %v, %d bytes kept before it; want %q and at most %d", size, got.String(), started, len(before), "rest of it", tailSize)
+			t.Errorf("in writes of %d: %q, started %v, %d bytes kept before it; want %q and at most %d", size,
+				got.String(), started, len(before), "rest of it", tailSize)
 		}
 	}
 }

@@ -37,7 +37,8 @@ func TestProxyCommand(t *testing.T) {
 	if n, err := strconv.Atoi(pid); err != nil || syscall.Kill(n, 0) == nil {
 		t.Errorf("the command %s runs after Close: %v", pid, err)
 	}
-	if _, err := d.Dial(limited(t), Target{Host: "gpu1"}); err == nil || !strings.Contains(err.Error(), "the name inside") {
+	if _, err := d.Dial(limited(t), Target{Host: "gpu1"}); err == nil ||
+		!strings.Contains(err.Error(), "the name inside") {
 		t.Errorf("with ProxyCommand none before it: %v; want that inside is not found", err)
 	}
 }

@@ -119,7 +119,8 @@ func (r *route) resolveProxy(options settings, t Target) error {
 			r.jumps = append(r.jumps, jump)
 		}
 	case !strings.EqualFold(command, "none"):
-		r.proxy = strings.NewReplacer("%%", "%", "%h", r.host, "%n", r.name, "%p", strconv.Itoa(r.port), "%r", r.user).Replace(command)
+		r.proxy = strings.NewReplacer("%%", "%", "%h", r.host, "%n", r.name, "%p", strconv.Itoa(r.port), "%r",
+			r.user).Replace(command)
 	}
 	return nil
 }

@@ -55,7 +55,8 @@ func Output(ctx context.Context, m Machine, program string, stdin io.Reader) (st
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	out := &limitedBuffer{remaining: outputLimit, onFull: func() {
-		stop(&Problem{Cause: "the machine does not stop printing", Cure: "log in and see what its start-up files and mlfnode print"})
+		stop(&Problem{Cause: "the machine does not stop printing",
+			Cure: "log in and see what its start-up files and mlfnode print"})
 	}}
 	err := m.Run(ctx, program, stdin, out)
 	return out.text.String(), err

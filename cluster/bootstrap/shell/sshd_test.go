@@ -81,7 +81,8 @@ func sshdByPassword(t *testing.T, password string, lines ...string) *server {
 
 func (s *server) start(kinds []string, prepare func(*server), lines []string) {
 	t := s.t
-	config := []string{"ListenAddress 127.0.0.1", fmt.Sprint("Port ", s.port), "AuthorizedKeysFile " + filepath.Join(s.dir, "authorized"),
+	config := []string{"ListenAddress 127.0.0.1", fmt.Sprint("Port ", s.port), "AuthorizedKeysFile " +
+		filepath.Join(s.dir, "authorized"),
 		"PidFile none", "StrictModes no", "UsePAM no", "PermitRootLogin yes"}
 	for _, kind := range kinds {
 		path := filepath.Join(s.dir, "host_"+kind)
@@ -93,7 +94,8 @@ func (s *server) start(kinds []string, prepare func(*server), lines []string) {
 	write(t, file, strings.Join(append(lines, config...), "\n")+"\n")
 	run := exec.Command(s.binary, "-D", "-e", "-f", file)
 	if s.shadow != "" {
-		run = exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" /etc/shadow && exec "$0" -D -e -f "$2"`, s.binary, s.shadow, file)
+		run = exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" /etc/shadow && exec "$0" -D -e -f "$2"`,
+			s.binary, s.shadow, file)
 	}
 	log := &bytes.Buffer{}
 	said, err := run.StderrPipe()

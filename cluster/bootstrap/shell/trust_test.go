@@ -49,7 +49,8 @@ func TestHostCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cert := &ssh.Certificate{Key: s.hosts["ed25519"], CertType: ssh.HostCert, ValidPrincipals: []string{"127.0.0.1"}, ValidBefore: ssh.CertTimeInfinity}
+		cert := &ssh.Certificate{Key: s.hosts["ed25519"], CertType: ssh.HostCert,
+			ValidPrincipals: []string{"127.0.0.1"}, ValidBefore: ssh.CertTimeInfinity}
 		if err := cert.SignCert(rand.Reader, signer); err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +154,8 @@ func TestAgentThatAsks(t *testing.T) {
 // longer than a handshake may take.
 func TestAgentThatAsksForAnother(t *testing.T) {
 	s, held, config := behindAgent(t)
-	asks := &askingAgent{Agent: held, takes: handshakeTimeout + 5*time.Second, agree: true, asking: make(chan struct{}, 2)}
+	asks := &askingAgent{Agent: held, takes: handshakeTimeout + 5*time.Second, agree: true,
+		asking: make(chan struct{}, 2)}
 	t.Setenv("SSH_AUTH_SOCK", serveAgent(t, asks))
 	d := dialer(t, Options{ConfigFile: config, KnownHosts: s.know("ed25519")})
 	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -40,7 +40,8 @@ const (
 func open(b *testing.B, instant bool) *node.Session {
 	cfg := config.Config{
 		StateDir: b.TempDir(), Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34},
-		Retention: config.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Retention: config.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(os.Stderr,
+			&slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if instant {
 		cfg.Executor = executortest.Instant{}
@@ -63,7 +64,8 @@ func submission(b *testing.B, n int64, command ...string) api.Submit {
 	if err != nil {
 		b.Fatal(err)
 	}
-	task := grid.Task{Name: "bench", Command: command, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
+	task := grid.Task{Name: "bench", Command: command, Resources: grid.Resources{CPUs: grid.One},
+		Retries: grid.DefaultRetries()}
 	return api.Submit{Project: "bench", Task: task, Space: points, Environ: []string{"PATH=/usr/bin:/bin"}}
 }
 
@@ -135,7 +137,8 @@ func bareGo(b *testing.B) time.Duration {
 	for range slots {
 		wg.Go(func() {
 			for range spawns / slots {
-				p, err := os.StartProcess("/bin/true", []string{"/bin/true"}, &os.ProcAttr{Files: []*os.File{null, null, null}})
+				p, err := os.StartProcess("/bin/true", []string{"/bin/true"},
+					&os.ProcAttr{Files: []*os.File{null, null, null}})
 				if err != nil {
 					b.Error(err)
 					return
@@ -209,7 +212,8 @@ func BenchmarkNoExec(b *testing.B) {
 		for b.Loop() {
 			begin := time.Now()
 			n := 0
-			for _, err := range s.Client().Trials().List(b.Context(), api.Last, api.TrialQuery{Sort: "wall", Desc: true, Limit: 50}) {
+			for _, err := range s.Client().Trials().List(b.Context(), api.Last,
+				api.TrialQuery{Sort: "wall", Desc: true, Limit: 50}) {
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -220,7 +224,8 @@ func BenchmarkNoExec(b *testing.B) {
 			}
 			b.ReportMetric(time.Since(begin).Seconds()*1000, "ms-sorted-by-wall")
 			begin = time.Now()
-			for _, err := range s.Client().Trials().List(b.Context(), api.Last, api.TrialQuery{Limit: 50, Offset: points / 2}) {
+			for _, err := range s.Client().Trials().List(b.Context(), api.Last,
+				api.TrialQuery{Limit: 50, Offset: points / 2}) {
 				if err != nil {
 					b.Fatal(err)
 				}

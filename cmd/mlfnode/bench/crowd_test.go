@@ -168,7 +168,8 @@ func (h *headquarters) view() *master.Nodes {
 		Members: func() []cluster.Member {
 			all := make([]cluster.Member, h.nodes.Load())
 			for i := range all {
-				all[i] = cluster.Member{Node: crowdName(i), State: cluster.Alive, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}, CPUs: slots}}
+				all[i] = cluster.Member{Node: crowdName(i), State: cluster.Alive,
+					Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}, CPUs: slots}}
 			}
 			return all
 		},
@@ -221,7 +222,8 @@ func (h *headquarters) sweep(ctx context.Context, n int64) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
-	task := grid.Task{Name: "bench", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
+	task := grid.Task{Name: "bench", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One},
+		Retries: grid.DefaultRetries()}
 	begin := time.Now()
 	r, err := h.master.Submit(ctx, &api.Submit{Project: "bench", Task: task, Space: points})
 	if err != nil {

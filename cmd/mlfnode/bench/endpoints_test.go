@@ -57,7 +57,8 @@ func BenchmarkEndpoints(b *testing.B) {
 	}
 	var axes []space.Axis
 	for k, n := range []int{6, 8, 4, 10, 5, 104} {
-		axes = append(axes, space.Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
+		axes = append(axes, space.Axis{Key: string(rune('a' + k)),
+			Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
 	}
 	points, err := space.New(axes, nil)
 	if err != nil {
@@ -70,14 +71,16 @@ func BenchmarkEndpoints(b *testing.B) {
 	text := bytes.Repeat([]byte("epoch 12 of 90: loss 0.4132 accuracy 0.91\n"), 400_000) // 17 MB
 	endedTrials(b, dir, big, func(i int64) *grid.Result {
 		r := &grid.Result{
-			Usage:   grid.Usage{Wall: int64(1e6 * math.Exp(random.NormFloat64())), CPU: 900, Memory: 1 << 20},
-			Metrics: grid.Metric{"accuracy": strconv.AppendFloat(nil, random.ExpFloat64()+float64(i%7), 'g', 6, 64), "loss": json.RawMessage("0.5")},
+			Usage: grid.Usage{Wall: int64(1e6 * math.Exp(random.NormFloat64())), CPU: 900, Memory: 1 << 20},
+			Metrics: grid.Metric{"accuracy": strconv.AppendFloat(nil, random.ExpFloat64()+float64(i%7), 'g', 6, 64),
+				"loss": json.RawMessage("0.5")},
 		}
 		switch {
 		case i == 17:
 			r.Log = grid.LogRef{First: first, Last: last, Bytes: int64(len(text))}
 		case random.IntN(50) == 0:
-			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1, fmt.Sprintf("exit code 1\nKeyError: %d", i%9), nil
+			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1, fmt.Sprintf("exit code 1\nKeyError: %d",
+				i%9), nil
 		case random.IntN(100) == 0:
 			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassMemory, 137, "out of memory", nil
 		}
@@ -89,7 +92,8 @@ func BenchmarkEndpoints(b *testing.B) {
 		}
 	})
 	s, err := node.Attach(b.Context(), config.Config{
-		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34}, Retention: config.DefaultRetention(), Executor: executortest.Instant{},
+		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots,
+			Memory: 1 << 34}, Retention: config.DefaultRetention(), Executor: executortest.Instant{},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {
@@ -122,15 +126,18 @@ func BenchmarkEndpoints(b *testing.B) {
 			for n := range rounds {
 				before := gridtest.CPUTime(b)
 				d, answer := ask(walk.path(call, 1+n*100/rounds))
-				took, used, l.bytes = append(took, d), append(used, gridtest.CPUTime(b)-before), max(l.bytes, len(answer))
+				took, used, l.bytes = append(took, d), append(used, gridtest.CPUTime(b)-before), max(l.bytes,
+					len(answer))
 				walk.follow(call, answer)
 			}
 			l.first = took[0]
 			slices.Sort(took)
 			slices.Sort(used)
-			l.middle, l.p99, l.longest, l.cpu = took[rounds/2], took[(99*rounds+99)/100-1], took[rounds-1], used[rounds/2]
+			l.middle, l.p99, l.longest, l.cpu = took[rounds/2], took[(99*rounds+
+				99)/100-1], took[rounds-1], used[rounds/2]
 			all = append(all, l)
-			fmt.Fprintf(os.Stderr, "%-70s %10.1f %10.1f %10.1f %10.1f %10.1f %10d\n", l.call, ms(l.cpu), ms(l.first), ms(l.middle), ms(l.p99), ms(l.longest), l.bytes)
+			fmt.Fprintf(os.Stderr, "%-70s %10.1f %10.1f %10.1f %10.1f %10.1f %10d\n", l.call, ms(l.cpu), ms(l.first),
+				ms(l.middle), ms(l.p99), ms(l.longest), l.bytes)
 		}
 		return all
 	}
@@ -142,16 +149,19 @@ func BenchmarkEndpoints(b *testing.B) {
 				big = append(big, call)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "\n%-70s %10s %10s %10s %10s %10s %10s\n", "call, alone", "cpu ms", "first ms", "median ms", "p99 ms", "longest ms", "bytes")
+		fmt.Fprintf(os.Stderr, "\n%-70s %10s %10s %10s %10s %10s %10s\n", "call, alone", "cpu ms", "first ms",
+			"median ms", "p99 ms", "longest ms", "bytes")
 		measure(big, few)
 		running, err := s.Client().Sweeps().Submit(b.Context(), submission(b, 1<<40, "/bin/true"))
 		if err != nil {
 			b.Fatal(err)
 		}
 		for _, call := range asked {
-			both = append(both, strings.NewReplacer("BIG", "/sweeps/big-1", "RUN", "/sweeps/"+string(running.Sweep)).Replace(call))
+			both = append(both, strings.NewReplacer("BIG", "/sweeps/big-1", "RUN",
+				"/sweeps/"+string(running.Sweep)).Replace(call))
 		}
-		fmt.Fprintf(os.Stderr, "\n%-70s %10s %10s %10s %10s %10s %10s\n", "call, beside a sweep at full rate", "all cpu ms", "first ms", "median ms", "p99 ms", "longest ms", "bytes")
+		fmt.Fprintf(os.Stderr, "\n%-70s %10s %10s %10s %10s %10s %10s\n", "call, beside a sweep at full rate",
+			"all cpu ms", "first ms", "median ms", "p99 ms", "longest ms", "bytes")
 		all := measure(both, rounds)
 		slow, large, worst := 0, 0, time.Duration(0)
 		for _, l := range all {

@@ -43,12 +43,14 @@ func BenchmarkETA(b *testing.B) {
 	}{
 		{"chainer, order spread", packed(b, s, filepath.Join(root, "chainer"), spread, "epoch=2:8:2", "seed=0:4")},
 		{"bowcnn, order spread", packed(b, s, filepath.Join(root, "bowcnn"), spread, "seed=0:4")},
-		{"slow axis first, by index", packed(b, s, small, grid.OrderIndex, "work=1:9", "way=plain,careful", "repeat=0:6")},
+		{"slow axis first, by index", packed(b, s, small, grid.OrderIndex, "work=1:9", "way=plain,careful",
+			"repeat=0:6")},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			worst := 0.0
 			for b.Loop() {
-				fmt.Fprintf(os.Stderr, "\n%6s %10s %10s %10s %12s %12s\n", "done", "model s", "formula s", "true s", "model/true", "formula/true")
+				fmt.Fprintf(os.Stderr, "\n%6s %10s %10s %10s %12s %12s\n", "done", "model s", "formula s", "true s",
+					"model/true", "formula/true")
 				for _, l := range looks(b, s.Client(), c.sub) {
 					fmt.Fprintf(os.Stderr, "%5.0f%% %10.1f %10.1f %10.1f %12.2f %12.2f\n",
 						100*l.share, l.model, l.formula, l.truth, l.model/l.truth, l.formula/l.truth)
@@ -133,7 +135,8 @@ func looks(b *testing.B, c *api.Client, sub api.Submit) []look {
 			}
 			now := time.Now()
 			ran := now.Sub(*v.Started).Seconds()
-			all = append(all, look{share: shares[len(all)], model: float64(e.Seconds), formula: ran * (float64(v.Count) - done) / done})
+			all = append(all, look{share: shares[len(all)], model: float64(e.Seconds),
+				formula: ran * (float64(v.Count) - done) / done})
 			asked = append(asked, now)
 		}
 		if v.State == grid.SweepFinished {

@@ -37,7 +37,8 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 		}
 	})
 	s, err := node.Attach(b.Context(), config.Config{
-		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30}, Retention: config.DefaultRetention(),
+		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: 2,
+			Memory: 4 << 30}, Retention: config.DefaultRetention(),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {
@@ -61,7 +62,8 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 			reading.Go(func() {
 				sorts := []string{"accuracy", "wall", "accuracy", "loss"}
 				for n := 0; ctx.Err() == nil; n++ {
-					q := api.TrialQuery{Sort: sorts[(i+n)%len(sorts)], Desc: n%2 == 0, Limit: 10, Offset: int64(500_000 + (i*37_123+n*911)%400_000)}
+					q := api.TrialQuery{Sort: sorts[(i+n)%len(sorts)], Desc: n%2 == 0, Limit: 10,
+						Offset: int64(500_000 + (i*37_123+n*911)%400_000)}
 					for range s.Client().Trials().List(ctx, "big-1", q) {
 					}
 				}
@@ -77,14 +79,17 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 }
 
 // endedTrials stores a finished sweep, as a worker's reports do, after what is stored before.
-func endedTrials(b *testing.B, dir string, sub api.Submit, result func(i int64) *grid.Result, before ...func(*jetstream.Store)) {
+func endedTrials(
+	b *testing.B, dir string, sub api.Submit, result func(i int64) *grid.Result, before ...func(*jetstream.Store),
+) {
 	b.Helper()
 	check := func(err error) {
 		if err != nil {
 			b.Fatal(err)
 		}
 	}
-	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: slog.New(slog.DiscardHandler)})
+	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"),
+		Logger: slog.New(slog.DiscardHandler)})
 	check(err)
 	defer server.Close()
 	store, err := server.OpenStore(b.Context())
@@ -105,7 +110,8 @@ func endedTrials(b *testing.B, dir string, sub api.Submit, result func(i int64) 
 			r := result(i)
 			r.Started = now + 1000*i
 			batch.Events = append(batch.Events, grid.Event{
-				Kind: grid.Finished, Index: i, Attempt: 1, Run: fmt.Sprint("bench.1.", i), Time: r.Started + r.Usage.Wall, Result: r,
+				Kind: grid.Finished, Index: i, Attempt: 1, Run: fmt.Sprint("bench.1.", i), Time: r.Started +
+					r.Usage.Wall, Result: r,
 			})
 			i++
 		}

@@ -25,12 +25,15 @@ func BenchmarkRetry(b *testing.B) {
 		b.Fatal(err)
 	}
 	endedTrials(b, dir, submission(b, points, "/bin/true"), func(int64) *grid.Result {
-		return &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Usage: grid.Usage{Wall: 1000, CPU: 900, Memory: 1 << 20}}
+		return &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1",
+			Usage: grid.Usage{Wall: 1000, CPU: 900, Memory: 1 << 20}}
 	})
 	attach := func() *node.Session {
 		s, err := node.Attach(b.Context(), config.Config{
-			StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 4 << 30}, Retention: config.DefaultRetention(),
-			Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})), Executor: executortest.Instant{},
+			StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots,
+				Memory: 4 << 30}, Retention: config.DefaultRetention(),
+			Logger: slog.New(slog.NewTextHandler(os.Stderr,
+				&slog.HandlerOptions{Level: slog.LevelError})), Executor: executortest.Instant{},
 		}, true, func() {})
 		if err != nil {
 			b.Fatal(err)

@@ -47,14 +47,16 @@ func (b *tab) heap() float64 {
 func BenchmarkPageHeap(b *testing.B) {
 	total := pageTime(b)
 	c := newCluster(b)
-	id := c.sweep(`echo "trial $1"; sleep 0.2; echo "{\"accuracy\": 0.$MLF_ATTEMPT$(date +%N)}" >>$MLF_METRICS`, "x=0:1000000", "y=1,2,3")
+	id := c.sweep(`echo "trial $1"; sleep 0.2; echo "{\"accuracy\": 0.$MLF_ATTEMPT$(date +%N)}" >>$MLF_METRICS`,
+		"x=0:1000000", "y=1,2,3")
 	m := c.monitor()
 	grown := map[string]float64{}
 	b.ResetTimer()
 	for range b.N {
 		var mu sync.Mutex
 		var pages sync.WaitGroup
-		for name, path := range map[string]string{"overview": "/", "sweep": "/sweeps/" + id, "logs": "/sweeps/" + id + "/logs"} {
+		for name, path := range map[string]string{"overview": "/", "sweep": "/sweeps/" + id, "logs": "/sweeps/" + id +
+			"/logs"} {
 			page := newBrowser(b)
 			page.login(m)
 			page.open(path)

@@ -28,8 +28,10 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 	const rounds, span, settle, record = 4, 15 * time.Second, 10 * time.Second, 25 * time.Second
 	c := newState(b)
 	s, err := node.Attach(b.Context(), config.Config{
-		StateDir: filepath.Join(c.dir, "state"), Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30}, Retention: config.DefaultRetention(),
-		Executor: executortest.Instant{}, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		StateDir: filepath.Join(c.dir, "state"), Node: "bench", Machine: inventory.Machine{CPUs: 2,
+			Memory: 4 << 30}, Retention: config.DefaultRetention(),
+		Executor: executortest.Instant{}, Logger: slog.New(slog.NewTextHandler(os.Stderr,
+			&slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {
 		b.Fatal(err)
@@ -134,7 +136,8 @@ func endless(b *testing.B) api.Submit {
 	if err != nil {
 		b.Fatal(err)
 	}
-	task := grid.Task{Name: "bench", Command: []string{"/bin/true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
+	task := grid.Task{Name: "bench", Command: []string{"/bin/true"}, Resources: grid.Resources{CPUs: grid.One},
+		Retries: grid.DefaultRetries()}
 	return api.Submit{Project: "bench", Task: task, Space: points, Environ: []string{"PATH=/usr/bin:/bin"}}
 }
 

@@ -84,7 +84,8 @@ func newState(t testing.TB) *cluster {
 
 // command makes a command of mlfnode with this cluster's state.
 func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, append([]string{"--config", c.config, "--state-dir", filepath.Join(c.dir, "state")}, args...)...)
+	cmd := exec.CommandContext(ctx, program,
+		append([]string{"--config", c.config, "--state-dir", filepath.Join(c.dir, "state")}, args...)...)
 	cmd.Dir = c.dir
 	return cmd
 }
@@ -113,7 +114,8 @@ func (c *cluster) start() {
 func build(t testing.TB, flags ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mlfnode")
-	if out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"build"}, flags...), "-o", path, "mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"build"}, flags...), "-o", path,
+		"mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
 		t.Fatalf("build mlfnode: %v\n%s", err, out)
 	}
 	return path

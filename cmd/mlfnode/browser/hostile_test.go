@@ -40,9 +40,11 @@ func TestHostileTexts(t *testing.T) {
 	}
 	var print strings.Builder
 	for _, p := range payloads {
-		fmt.Fprintf(&print, "echo %s | base64 -d; echo; echo %[1]s | base64 -d >&2; echo >&2\n", base64.StdEncoding.EncodeToString([]byte(p)))
+		fmt.Fprintf(&print, "echo %s | base64 -d; echo; echo %[1]s | base64 -d >&2; echo >&2\n",
+			base64.StdEncoding.EncodeToString([]byte(p)))
 	}
-	id := strings.TrimSpace(c.mlfnode("sweep", "--detach", "--parameters", filepath.Join(c.dir, "hostile.yml"), "--", "sh", "-c", print.String()+"exit 7", "run"))
+	id := strings.TrimSpace(c.mlfnode("sweep", "--detach", "--parameters", filepath.Join(c.dir, "hostile.yml"), "--",
+		"sh", "-c", print.String()+"exit 7", "run"))
 	if s := c.settled(id); s.Failed != int64(len(values)) {
 		t.Fatalf("%d trials of %d failed", s.Failed, len(values))
 	}
@@ -74,13 +76,15 @@ func TestHostileTexts(t *testing.T) {
 		b.open(fmt.Sprintf("/sweeps/%s/trials/%d", id, i))
 		b.see(".log .ln.stderr")
 		clean(values[i])
-		if want := values[i]; !strings.Contains(want, "\x1b") && !eval[bool](b, fmt.Sprintf("[...document.querySelectorAll('table.values td')].some(e => e.textContent === %q)", want)) {
+		if want := values[i]; !strings.Contains(want, "\x1b") &&
+			!eval[bool](b, fmt.Sprintf("[...document.querySelectorAll('table.values td')].some(e => e.textContent === %q)", want)) {
 			t.Errorf("parameter %q is not shown as it is", want)
 		}
 	}
 	eval[bool](b, "(document.querySelector('.log:not(.last)').scrollTop = 0, true)")
 	b.wait(fmt.Sprintf("[...document.querySelectorAll('.log .ln')].some(e => e.textContent === %q)", payloads[1]))
-	for _, path := range []string{"/sweeps/%3Cscript%3Ewindow.hit=1%3C%2Fscript%3E", "/nodes/%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E", "/sweeps?state=<img>&find=<svg/onload=window.hit=1>", "/sweeps/" + id + "/trials/0?p[%22]=<x>#<img>"} {
+	for _, path := range []string{"/sweeps/%3Cscript%3Ewindow.hit=1%3C%2Fscript%3E",
+		"/nodes/%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E", "/sweeps?state=<img>&find=<svg/onload=window.hit=1>", "/sweeps/" + id + "/trials/0?p[%22]=<x>#<img>"} {
 		b.allowFailures(true)
 		b.open(path)
 		b.see("main > *")

@@ -70,7 +70,8 @@ func TestLastHour(t *testing.T) {
 			audit(b, axe, theme+" overview")
 			b.shot(fmt.Sprintf("rate-%s-%d", theme, width))
 			b.open("/nodes")
-			for _, name := range []string{"CPU of gpu-1: ", "memory of gpu-1: ", "GPU 0 of gpu-1: ", "GPU 1 memory of gpu-1: "} {
+			for _, name := range []string{"CPU of gpu-1: ", "memory of gpu-1: ", "GPU 0 of gpu-1: ",
+				"GPU 1 memory of gpu-1: "} {
 				b.see(fmt.Sprintf(`.strips svg[aria-label^="%s"][aria-label*=" now, "] path[d^=M]`, name))
 			}
 			audit(b, axe, theme+" nodes")

@@ -12,7 +12,8 @@ import (
 func TestLog(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep(`printf '\033[31mred\033[0m plain\n'; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo "line $i"; done; echo needle
-		j=0; while [ ! -e `+c.dir+`/stop ]; do j=$((j+1)); printf '\rbar %d' $j; sleep 0.05; done; echo; echo the last line; echo to stderr >&2`, "x=1")
+		j=0; while [ ! -e `+c.dir+
+		`/stop ]; do j=$((j+1)); printf '\rbar %d' $j; sleep 0.05; done; echo; echo the last line; echo to stderr >&2`, "x=1")
 	b := newBrowser(t)
 	b.login(c.monitor())
 	b.open("/sweeps/" + id + "/trials/0")

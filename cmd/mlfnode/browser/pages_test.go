@@ -14,8 +14,10 @@ import (
 // pages are the places of the page, with what each shows.
 func pages(sweep string) [][2]string {
 	return [][2]string{
-		{"/", ".sweeprow"}, {"/sweeps", "table.plain tbody tr"}, {"/sweeps/" + sweep, "main"}, {"/sweeps/" + sweep + "/trials/0", ".log .ln"},
-		{"/sweeps/" + sweep + "/trials/1", ".notice.failed"}, {"/sweeps/" + sweep + "/compare?pins=0,1", "table.plain"}, {"/nodes", "table.plain tbody tr"}, {"/nodes/gpu-1", ".figures"},
+		{"/", ".sweeprow"}, {"/sweeps", "table.plain tbody tr"}, {"/sweeps/" + sweep, "main"}, {"/sweeps/" + sweep +
+			"/trials/0", ".log .ln"},
+		{"/sweeps/" + sweep + "/trials/1", ".notice.failed"}, {"/sweeps/" + sweep + "/compare?pins=0,1",
+			"table.plain"}, {"/nodes", "table.plain tbody tr"}, {"/nodes/gpu-1", ".figures"},
 		{"/settings", ".form"}, {"/nowhere", ""},
 	}
 }
@@ -34,13 +36,15 @@ func TestPages(t *testing.T) {
 		for _, width := range []int64{1280, 400} {
 			b.media("prefers-color-scheme", theme, "prefers-reduced-motion", "reduce")
 			b.size(width, 800)
-			for _, p := range append(pages(ended), [2]string{"/sweeps/" + running, "main"}, [2]string{"/sweeps/" + running + "/trials/0", ".log"}) {
+			for _, p := range append(pages(ended), [2]string{"/sweeps/" + running, "main"},
+				[2]string{"/sweeps/" + running + "/trials/0", ".log"}) {
 				name := fmt.Sprintf("%s %d %s", theme, width, p[0])
 				if p[1] == "" {
 					continue // it is not a place of the page
 				}
 				b.fits(p, width, name)
-				if dark := eval[bool](b, "getComputedStyle(document.body).backgroundColor === 'rgb(15, 19, 23)'"); dark != (theme == "dark") {
+				if dark := eval[bool](b,
+					"getComputedStyle(document.body).backgroundColor === 'rgb(15, 19, 23)'"); dark != (theme == "dark") {
 					t.Errorf("%s: dark is %v", name, dark)
 				}
 				b.shot(strings.NewReplacer("/", "_", " ", "-", "?", "_").Replace(name))

@@ -94,14 +94,16 @@ func TestViewer(t *testing.T) {
 		b.open(path)
 		b.see("h1")
 		b.rest()
-		if found := eval[[]string](b, "[...document.querySelectorAll('main button')].map(b => b.textContent).filter(t => /^(Retry|Extend|Pause|Cancel|Drain)/.test(t))"); len(found) > 0 {
+		if found := eval[[]string](b,
+			"[...document.querySelectorAll('main button')].map(b => b.textContent).filter(t => /^(Retry|Extend|Pause|Cancel|Drain)/.test(t))"); len(found) > 0 {
 			t.Errorf("%s offers %v to a viewer", path, found)
 		}
 	}
 	b.open("/sweeps/" + id + "/trials/0")
 	b.says("a viewer does not see it")
 	b.allowFailures(true)
-	if got := eval[int](b, "fetch('/api/v1/sweeps/"+id+"/actions/retry', {method: 'POST', body: '{}', headers: {'Mlf-Session': localStorage.getItem('mlf-session')}}).then(r => r.status)"); got != 403 {
+	if got := eval[int](b, "fetch('/api/v1/sweeps/"+id+
+		"/actions/retry', {method: 'POST', body: '{}', headers: {'Mlf-Session': localStorage.getItem('mlf-session')}}).then(r => r.status)"); got != 403 {
 		t.Errorf("a viewer retries: got %d, want 403", got)
 	}
 }

@@ -35,12 +35,15 @@ func TestEmptyStates(t *testing.T) {
 		{"/sweeps/" + equal + "/compare", []string{"Choose two to five trials", "Add them by their numbers here"}},
 		{"/sweeps/" + waiting, []string{"No trial has ended yet; 4 running.", "Charts appear with the first result."}},
 		{"/sweeps/" + waiting + "/failures", []string{"No trial has ended yet."}},
-		{"/sweeps/" + waiting + "/logs", []string{"No trial has printed anything yet.", "Lines appear here as they are printed."}},
-		{"/sweeps/" + waiting + "/trials/0", []string{"Nothing has been printed yet.", "A program reports them as JSON lines in the file $MLF_METRICS"}},
+		{"/sweeps/" + waiting + "/logs",
+			[]string{"No trial has printed anything yet.", "Lines appear here as they are printed."}},
+		{"/sweeps/" + waiting + "/trials/0",
+			[]string{"Nothing has been printed yet.", "A program reports them as JSON lines in the file $MLF_METRICS"}},
 		{"/sweeps/" + waiting + "/trials/15", []string{"pending"}},
 		{"/sweeps/" + equal, []string{"loss of 3 trials: the middle half from 0.5 to 0.5"}},
 		{"/sweeps/" + diverged, []string{"No trial has a finite value of this: it is NaN, infinite, or was not reported.", "Choose another value above"}},
-		{"/sweeps/" + equal + "/heat", []string{"x is the only parameter with more than one value: there is no pair to combine."}},
+		{"/sweeps/" + equal + "/heat",
+			[]string{"x is the only parameter with more than one value: there is no pair to combine."}},
 		{"/sweeps/" + equal + "?state=failed", []string{"No trial matches"}},
 		{"/sweeps/" + equal + "/timeline?state=failed", []string{"Nothing matches the filter."}},
 	} {
@@ -67,12 +70,14 @@ func (b *tab) answers(path string, status int, problem string) {
 // before has a script run before those of each page that is opened.
 func (b *tab) before(script string) {
 	b.t.Helper()
-	added, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+	added, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument,
+		page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() {
-		_, _ = chromedp.Call(b.ctx, page.RemoveScriptToEvaluateOnNewDocument, page.RemoveScriptToEvaluateOnNewDocumentParams{Identifier: added.Identifier})
+		_, _ = chromedp.Call(b.ctx, page.RemoveScriptToEvaluateOnNewDocument,
+			page.RemoveScriptToEvaluateOnNewDocumentParams{Identifier: added.Identifier})
 	})
 }
 
@@ -102,7 +107,8 @@ func TestFailedStates(t *testing.T) {
 		b := newBrowser(t)
 		b.allowFailures(true)
 		b.login(m)
-		b.answers(s.call, s.status, `{"title": "refused", "detail": "the reason of the test", "hint": "what to do about it"}`)
+		b.answers(s.call, s.status,
+			`{"title": "refused", "detail": "the reason of the test", "hint": "what to do about it"}`)
 		b.open(s.path)
 		b.says("the reason of the test")
 		b.says("what to do about it")
@@ -152,7 +158,8 @@ func TestWithoutJavaScript(t *testing.T) {
 	b := newBrowser(t)
 	m := c.monitor()
 	b.login(m)
-	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
 		t.Fatal(err)
 	}
 	b.open("/sweeps")

@@ -67,10 +67,13 @@ func (b *tab) drawn() {
 func (b *tab) drag(selector string, x0, y0, x1, y1 float64) {
 	b.t.Helper()
 	eval[bool](b, "(document.querySelector('"+selector+"').scrollIntoView({block: 'center'}), true)")
-	r := eval[struct{ X, Y, Width, Height float64 }](b, "(r => ({X: r.x, Y: r.y, Width: r.width, Height: r.height}))(document.querySelector('"+selector+"').getBoundingClientRect())")
+	r := eval[struct{ X, Y, Width, Height float64 }](b,
+		"(r => ({X: r.x, Y: r.y, Width: r.width, Height: r.height}))(document.querySelector('"+selector+
+			"').getBoundingClientRect())")
 	send := func(kind string, x, y float64, down int64) {
 		_, err := chromedp.Call(b.ctx, input.DispatchMouseEvent, input.DispatchMouseEventParams{
-			Type: input.DispatchMouseEventType(kind), X: r.X + x*r.Width, Y: r.Y + y*r.Height, Button: "left", Buttons: down, ClickCount: 1})
+			Type: input.DispatchMouseEventType(kind), X: r.X + x*r.Width, Y: r.Y +
+				y*r.Height, Button: "left", Buttons: down, ClickCount: 1})
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -142,7 +145,8 @@ func TestViewsOfSweep(t *testing.T) {
 		for _, width := range []int64{1280, 400} {
 			b.media("prefers-color-scheme", theme)
 			b.size(width, 900)
-			for _, view := range []string{"explore", "heat", "slices", "curves", "failures", "timeline", "logs", "coverage"} {
+			for _, view := range []string{"explore", "heat", "slices", "curves", "failures", "timeline", "logs",
+				"coverage"} {
 				b.open("/sweeps/" + id + "/" + view + "?d[lr]=1..3&over=seed&pins=31,32")
 				if view == "logs" {
 					b.see(".log .ln")
@@ -165,7 +169,8 @@ func TestViewsOfSweep(t *testing.T) {
 // TestChartAsTable shows the numbers of each chart, and says the same to those who see no picture.
 func TestChartAsTable(t *testing.T) {
 	b, _ := instrument(t)
-	if missing := eval[[]string](b, "[...document.querySelectorAll('.layers canvas[role=img]')].filter(c => !(c.getAttribute('aria-label') ?? '').trim()).map(c => c.outerHTML)"); len(missing) > 0 {
+	if missing := eval[[]string](b,
+		"[...document.querySelectorAll('.layers canvas[role=img]')].filter(c => !(c.getAttribute('aria-label') ?? '').trim()).map(c => c.outerHTML)"); len(missing) > 0 {
 		t.Errorf("charts without a sentence: %q", missing)
 	}
 	eval[bool](b, "([...document.querySelectorAll('.chart button')].filter(e => e.textContent === 'Table').forEach(e => e.click()), true)")

@@ -37,8 +37,10 @@ type tab struct {
 // newBrowser starts a Chromium of its own with one tab.
 func newBrowser(t testing.TB) *tab {
 	t.Helper()
-	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(gridtest.Program(t, "chromium")), chromedp.NoSandbox,
-		chromedp.Flag("font-render-hinting", "none"), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(patience))
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath(gridtest.Program(t, "chromium")), chromedp.NoSandbox,
+		chromedp.Flag("font-render-hinting",
+			"none"), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(patience))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	return newTab(t, ctx)
@@ -109,7 +111,8 @@ func (b *tab) listen(event any) {
 		}
 	case *network.EventRequestWillBeSent:
 		u := e.Request.URL
-		if b.origin != "" && !strings.HasPrefix(u, b.origin+"/") && !strings.HasPrefix(u, "blob:"+b.origin+"/") && !strings.HasPrefix(u, "data:") && u != "about:blank" {
+		if b.origin != "" && !strings.HasPrefix(u, b.origin+"/") && !strings.HasPrefix(u, "blob:"+b.origin+"/") &&
+			!strings.HasPrefix(u, "data:") && u != "about:blank" {
 			fault("a request to another origin: %s", u)
 		}
 	}

@@ -70,7 +70,8 @@ func TestTableWaitsForItsReader(t *testing.T) {
 	}
 	b.shot("new-results")
 	b.click("2 new")
-	b.wait(order + ".includes('2 succeeded') && " + order + ".includes('3 succeeded') && !document.querySelector('.trials .fresh')")
+	b.wait(order + ".includes('2 succeeded') && " + order +
+		".includes('3 succeeded') && !document.querySelector('.trials .fresh')")
 	end(5)
 	b.wait("document.querySelector('.trials .fresh')?.textContent === '1 new'")
 	b.press("R")

@@ -36,7 +36,8 @@ func TestCheckpointInContainers(t *testing.T) {
 	a.until("nodeb", "members")
 	r := dockertest.NewRegistry(t)
 	r.PushBusybox("lab/train", "1", "x")
-	a.project("p", r.Host()+"/lab/train:1", savingScript, `artifacts: ["result/**"]`, "checkpoint: {grace: 30s, quiet: 0s}", "retries: {engine: 4}", "parameters: one.yml")
+	a.project("p", r.Host()+"/lab/train:1", savingScript, `artifacts: ["result/**"]`,
+		"checkpoint: {grace: 30s, quiet: 0s}", "retries: {engine: 4}", "parameters: one.yml")
 	a.write("p/one.yml", "x: 1\n")
 	a.must("sweep", "--detach", "p")
 	machines := map[string]*machine{"nodea": a, "nodeb": b}

@@ -56,7 +56,8 @@ func newMachine(t *testing.T, env ...string) *machine {
 	t.Helper()
 	dockertest.Need(t)
 	dir := t.TempDir()
-	base := []string{"HOME=" + dir, "XDG_STATE_HOME=" + filepath.Join(dir, "state"), "PATH=" + os.Getenv("PATH"), "NO_COLOR=1", "MLF_CPUS=4"}
+	base := []string{"HOME=" + dir, "XDG_STATE_HOME=" + filepath.Join(dir, "state"), "PATH=" + os.Getenv("PATH"),
+		"NO_COLOR=1", "MLF_CPUS=4"}
 	return &machine{t: t, dir: dir, env: append(base, env...)}
 }
 
@@ -82,7 +83,8 @@ func (m *machine) become(user uint32) {
 		m.t.Fatal(err)
 	}
 	m.user = user
-	if err := errors.Join(os.Chmod(filepath.Dir(name), 0o755), os.Chmod(filepath.Dir(m.dir), 0o755), os.Chown(m.dir, int(user), int(user))); err != nil {
+	if err := errors.Join(os.Chmod(filepath.Dir(name), 0o755), os.Chmod(filepath.Dir(m.dir), 0o755),
+		os.Chown(m.dir, int(user), int(user))); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -119,7 +121,8 @@ func (m *machine) project(name, image, script string, more ...string) {
 	for _, line := range more {
 		text += "    " + line + "\n"
 	}
-	for file, content := range map[string]string{"project.yaml": text, "main.sh": script, "parameters.yml": "x: [1, 2, 3, 4]\n"} {
+	for file, content := range map[string]string{"project.yaml": text, "main.sh": script,
+		"parameters.yml": "x: [1, 2, 3, 4]\n"} {
 		m.write(filepath.Join(name, file), content)
 	}
 }
@@ -154,7 +157,8 @@ func TestSweepInContainers(t *testing.T) {
 	e, r := dockertest.New(t), dockertest.NewRegistry(t)
 	r.PushBusybox("lab/train", "1", "first")
 	m := newMachine(t, "MLF_ENGINE_SOCKET="+e.Host())
-	m.project("p", r.Host()+"/lab/train:1", script, `setup: [sh, -c, 'echo "by $FROM_IMAGE" >made; echo once >>"$MLF_CACHE/setups"']`, `artifacts: ["result/**"]`)
+	m.project("p", r.Host()+"/lab/train:1", script,
+		`setup: [sh, -c, 'echo "by $FROM_IMAGE" >made; echo once >>"$MLF_CACHE/setups"']`, `artifacts: ["result/**"]`)
 	m.must("sweep", "-q", "p")
 	for i := range 4 {
 		want := fmt.Sprintf("image first user %d:%d made by first\n", os.Getuid(), os.Getgid())
@@ -179,7 +183,8 @@ func TestSweepInContainers(t *testing.T) {
 		t.Errorf("got the artifacts %v (%v), want one of each trial", files, err)
 	}
 	cache := filepath.Join(m.dir, "state", "mlfnode", "cache")
-	for file, want := range map[string]string{"setups": "once\n", "seen": "kept\nkept\nkept\nkept\n", "home/p/file": "home\n"} {
+	for file, want := range map[string]string{"setups": "once\n", "seen": "kept\nkept\nkept\nkept\n",
+		"home/p/file": "home\n"} {
 		b, err := os.ReadFile(filepath.Join(cache, file))
 		if err != nil || string(b) != want {
 			t.Errorf("%s: got %q and %v, want %q", file, b, err, want)
@@ -200,7 +205,8 @@ func TestMissingImagePausesTheSweep(t *testing.T) {
 	m := newMachine(t, "MLF_ENGINE_SOCKET="+e.Host())
 	m.project("p", r.Host()+"/lab/late:1", `echo "$FROM_IMAGE"`)
 	_, errs, code := m.run("sweep", "p")
-	if code == 0 || !strings.Contains(errs, "paused, because its image could not be had") || !strings.Contains(errs, "lab/late:1") {
+	if code == 0 || !strings.Contains(errs, "paused, because its image could not be had") ||
+		!strings.Contains(errs, "lab/late:1") {
 		t.Fatalf("got exit code %d and %q, want the sweep paused with the reason", code, errs)
 	}
 	r.PushBusybox("lab/late", "1", "late")
@@ -289,7 +295,8 @@ func newClusterOf(t *testing.T, user uint32) (a, b *machine, engines [2]*dockert
 	engines = [2]*dockertest.Engine{dockertest.New(t), dockertest.New(t)}
 	api := freePort(t)
 	common := []string{"MLF_BIND=127.0.0.1", "MLF_ADVERTISE=127.0.0.1", "MLF_CPUS=2"}
-	a = newMachine(t, append(common, "MLF_NODE=nodea", "MLF_ENGINE_SOCKET="+engines[0].Host(), "MLF_PORTS_API="+api, "MLF_PORTS_NATS="+freePort(t), "MLF_PORTS_GOSSIP="+freePort(t))...)
+	a = newMachine(t, append(common, "MLF_NODE=nodea", "MLF_ENGINE_SOCKET="+engines[0].Host(), "MLF_PORTS_API="+api,
+		"MLF_PORTS_NATS="+freePort(t), "MLF_PORTS_GOSSIP="+freePort(t))...)
 	if user != 0 {
 		a.become(user)
 		for _, e := range engines {
@@ -302,7 +309,8 @@ func newClusterOf(t *testing.T, user uint32) (a, b *machine, engines [2]*dockert
 	if !found {
 		t.Fatalf("got no token, %q", token)
 	}
-	b = newMachine(t, append(common, "MLF_NODE=nodeb", "MLF_ENGINE_SOCKET="+engines[1].Host(), "MLF_PORTS_GOSSIP="+freePort(t), "MLF_CLUSTER_TOKEN="+token)...)
+	b = newMachine(t, append(common, "MLF_NODE=nodeb", "MLF_ENGINE_SOCKET="+engines[1].Host(), "MLF_PORTS_GOSSIP="+
+		freePort(t), "MLF_CLUSTER_TOKEN="+token)...)
 	if user != 0 {
 		b.become(user)
 	}
@@ -315,7 +323,8 @@ func TestMovedTagDoesNotMixImages(t *testing.T) {
 	a, b, _ := newCluster(t)
 	r := dockertest.NewRegistry(t)
 	r.PushBusybox("lab/train", "1", "old")
-	a.project("p", r.Host()+"/lab/train:1", `echo "$FROM_IMAGE"; until [ -e `+a.dir+`/go ]; do sleep 0.1; done`, `share: ["`+a.dir+`"]`)
+	a.project("p", r.Host()+"/lab/train:1", `echo "$FROM_IMAGE"; until [ -e `+a.dir+`/go ]; do sleep 0.1; done`,
+		`share: ["`+a.dir+`"]`)
 	a.must("sweep", "--detach", "p")
 	a.until(`"running":2`, "sweeps", "--json")
 	a.until("@sha256:", "sweeps", "--json")
@@ -343,7 +352,8 @@ func TestImageOfOneNode(t *testing.T) {
 	a, b, engines := newCluster(t)
 	b.node("join", "--seed", seedOf(a))
 	a.until("nodeb", "members")
-	if err := engines[1].Import("built-here:1", map[string]string{"bin/sh": "/bin/busybox", "bin/sleep": "/bin/busybox"}); err != nil {
+	if err := engines[1].Import("built-here:1",
+		map[string]string{"bin/sh": "/bin/busybox", "bin/sleep": "/bin/busybox"}); err != nil {
 		t.Fatal(err)
 	}
 	a.project("p", "built-here:1", "sleep 0.3", "container: {pull: never}")

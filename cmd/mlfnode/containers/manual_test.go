@@ -25,10 +25,13 @@ type example struct {
 // examples are the blocks of commands, by their first line.
 var examples = map[string]example{
 	"mkdir square && cd square": {prepare: (*machine).pythonImage, prints: []string{"3 succeeded", "9"}},
-	"mlfnode sweep train":       {prepare: greedy, code: 1, prints: []string{"one trial of this task needs more than any node has: ", "try: lower `resources` in project.yaml"}},
+	"mlfnode sweep train": {prepare: greedy, code: 1,
+		prints: []string{"one trial of this task needs more than any node has: ",
+			"try: lower `resources` in project.yaml"}},
 	"mlfnode sweep --set lr=0.1,0.01 -- sh -c 'echo \"$MLF_GPUS: $CUDA_VISIBLE_DEVICES\"'": {prints: []string{": "}},
-	"mlfnode trials --explain train-3/17":                                                  {prepare: ended("train"), prints: []string{"train-3/17 "}},
-	"mlfnode gpus":                                                                         {prepare: (*machine).master},
+	"mlfnode trials --explain train-3/17": {prepare: ended("train"),
+		prints: []string{"train-3/17 "}},
+	"mlfnode gpus": {prepare: (*machine).master},
 	"mlfnode trials chainer-3 --class cuda_oom     # the trials whose last attempt failed this way": {prepare: ended("chainer"), prints: []string{"Address already in use"}},
 	"mlfnode doctor --classify train.log": {prepare: ended("chainer"), prints: []string{"port"}},
 	"mlfnode sweep --set n=1,2 -- sh -c 'echo \"OSError: [Errno 98] Address already in use\" >&2; test $MLF_ATTEMPT -gt 1'": {prints: []string{"2 succeeded", "port"}},
@@ -145,7 +148,8 @@ func checkSettings(t *testing.T, text string) {
 
 // master makes a cluster of one node.
 func (m *machine) master() {
-	m.env = append(m.env, "MLF_BIND=127.0.0.1", "MLF_ADVERTISE=127.0.0.1", "MLF_NODE=nodea", "MLF_PORTS_API="+freePort(m.t), "MLF_PORTS_NATS="+freePort(m.t), "MLF_PORTS_GOSSIP="+freePort(m.t))
+	m.env = append(m.env, "MLF_BIND=127.0.0.1", "MLF_ADVERTISE=127.0.0.1", "MLF_NODE=nodea",
+		"MLF_PORTS_API="+freePort(m.t), "MLF_PORTS_NATS="+freePort(m.t), "MLF_PORTS_GOSSIP="+freePort(m.t))
 	m.node("master")
 	m.until("nodea", "members")
 }
@@ -169,7 +173,8 @@ func greedy(m *machine) {
 // of them.
 func ended(name string) func(*machine) {
 	return func(m *machine) {
-		m.write(name+"/project.yaml", "tasks:\n  t: {command: [sh, -c, 'echo \"OSError: [Errno 98] Address already in use\" >&2; exit 1'], retries: {port: 0}, parameters: p.yml}\n")
+		m.write(name+"/project.yaml",
+			"tasks:\n  t: {command: [sh, -c, 'echo \"OSError: [Errno 98] Address already in use\" >&2; exit 1'], retries: {port: 0}, parameters: p.yml}\n")
 		m.write(name+"/p.yml", "n: {start: 0, end: 18}\n")
 		m.write("train.log", "OSError: [Errno 98] Address already in use\n")
 		for range 3 {

@@ -109,7 +109,8 @@ func newOurs(t *testing.T) (*server, *api.Client) {
 	}
 	transport := &http.Transport{DialContext: dial}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &server{t: t, base: "http://localhost" + api.PathFlower, client: &http.Client{Transport: transport}, worker: "n1", ids: map[string]string{}}, s.Client()
+	return &server{t: t, base: "http://localhost" + api.PathFlower, client: &http.Client{Transport: transport},
+		worker: "n1", ids: map[string]string{}}, s.Client()
 }
 
 // submit runs one trial of a task and gives its id.
@@ -124,7 +125,8 @@ func submit(t *testing.T, c *api.Client, task, script string) string {
 		t.Fatal(err)
 	}
 	v, err := c.Sweeps().Submit(t.Context(), api.Submit{Project: "proj", Space: points, Environ: os.Environ(), Task: grid.Task{
-		Name: task, Command: []string{"/bin/sh", "-c", script, "sh"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.Retries{}, Grace: time.Second,
+		Name: task, Command: []string{"/bin/sh", "-c", script,
+			"sh"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.Retries{}, Grace: time.Second,
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -153,9 +155,11 @@ func TestLikeFlower(t *testing.T) {
 		return v[theirs.worker] == true
 	})
 	for _, task := range []struct{ name, script, state string }{
-		{"train", `echo '{"loss": 1}' >>"$MLF_METRICS"`, "SUCCESS"}, {"fail", "echo no >&2; exit 3", "FAILURE"}, {"wait", "sleep 600", "STARTED"},
+		{"train", `echo '{"loss": 1}' >>"$MLF_METRICS"`, "SUCCESS"}, {"fail", "echo no >&2; exit 3",
+			"FAILURE"}, {"wait", "sleep 600", "STARTED"},
 	} {
-		theirs.ids[task.name], ours.ids[task.name] = c.send("proj."+task.name), submit(t, client, task.name, task.script)
+		theirs.ids[task.name], ours.ids[task.name] = c.send("proj."+task.name), submit(t, client, task.name,
+			task.script)
 		theirs.awaitState(task.name, task.state)
 		ours.awaitState(task.name, task.state)
 	}
@@ -179,14 +183,16 @@ func TestLikeFlower(t *testing.T) {
 		"?state=FAILURE":         {"fail"}, "?taskname=proj.train": {"train"}, "?taskname=All&state=STARTED": {"wait"},
 		"?workername={worker}&sort_by=name": {"fail", "train", "wait"}, "?workername=other": nil,
 		"?search=state:FAILURE": {"fail"}, "?search=train": {"train"},
-		"?received_start=2020-01-01+00:00&sort_by=name": {"fail", "train", "wait"}, "?received_end=2020-01-01+00:00": nil,
+		"?received_start=2020-01-01+00:00&sort_by=name": {"fail", "train",
+			"wait"}, "?received_end=2020-01-01+00:00": nil,
 	} {
 		both.list("/api/tasks"+query, want)
 	}
 	c.await("what Flower hears of its worker with the next heartbeat", func() bool {
 		v, _ := theirs.ask("GET", "/api/workers?refresh=1").value.(map[string]any)
 		w, _ := v[theirs.worker].(map[string]any)
-		return w["stats"] != nil && strings.Contains(theirs.ask("GET", "/metrics").text, "flower_worker_number_of_currently_executing_tasks{")
+		return w["stats"] != nil &&
+			strings.Contains(theirs.ask("GET", "/metrics").text, "flower_worker_number_of_currently_executing_tasks{")
 	})
 	both.workers("/api/workers?refresh=1")
 	both.workers("/api/workers?workername={worker}&refresh=1")
@@ -215,7 +221,8 @@ func (p *pair) ask(method, path string) (theirs, ours reply) {
 	}
 	theirs, ours = p.theirs.ask(method, fill(p.theirs)), p.ours.ask(method, fill(p.ours))
 	if theirs.status != ours.status {
-		p.t.Errorf("%s %s: got status %d, want %d\n%s\n%s", method, path, ours.status, theirs.status, ours.text, theirs.text)
+		p.t.Errorf("%s %s: got status %d, want %d\n%s\n%s", method, path, ours.status, theirs.status, ours.text,
+			theirs.text)
 	}
 	return theirs, ours
 }
@@ -223,7 +230,8 @@ func (p *pair) ask(method, path string) (theirs, ours reply) {
 func (p *pair) compare(method, path string) {
 	p.t.Helper()
 	theirs, ours := p.ask(method, path)
-	if strings.TrimPrefix(ours.media, "application/problem+") != strings.TrimPrefix(theirs.media, "application/") && ours.media != theirs.media && path != "/healthcheck" {
+	if strings.TrimPrefix(ours.media, "application/problem+") != strings.TrimPrefix(theirs.media, "application/") &&
+		ours.media != theirs.media && path != "/healthcheck" {
 		p.t.Errorf("%s: got a %s, want a %s", path, ours.media, theirs.media)
 	}
 	switch {

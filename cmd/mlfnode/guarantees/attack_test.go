@@ -61,8 +61,10 @@ var apiAttacks = []attack{
 		return a.call(trusting(), "", "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized)
 	}},
 	{"malformed tokens", func(a *attacks) error {
-		for _, text := range []string{".", "x", "x.y", a.Token, strings.Repeat("a", 10000) + ".b", "\x00.\x00", "0000000000.", bearer(a.Token) + "x"} {
-			if err := a.call(trusting(), text, "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized, http.StatusRequestHeaderFieldsTooLarge, http.StatusBadRequest); err != nil {
+		for _, text := range []string{".", "x", "x.y", a.Token, strings.Repeat("a", 10000) + ".b", "\x00.\x00",
+			"0000000000.", bearer(a.Token) + "x"} {
+			if err := a.call(trusting(), text, "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized,
+				http.StatusRequestHeaderFieldsTooLarge, http.StatusBadRequest); err != nil {
 				return fmt.Errorf("%.20q: %w", text, err)
 			}
 		}
@@ -100,7 +102,8 @@ var apiAttacks = []attack{
 	}},
 	{"a node token acts", func(a *attacks) error { return a.actsRefused(trusting(), bearer(a.Token)) }},
 	{"a node token reads", func(a *attacks) error {
-		return a.call(trusting(), bearer(a.Token), "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized, http.StatusForbidden)
+		return a.call(trusting(), bearer(a.Token), "GET", "/v1/sweeps", nil).refused(http.StatusUnauthorized,
+			http.StatusForbidden)
 	}},
 	{"a worker's certificate acts", func(a *attacks) error { return a.actsRefused(trusting(a.stolen(a.worker)), "") }},
 	{"an operator makes tokens", func(a *attacks) error {
@@ -108,7 +111,8 @@ var apiAttacks = []attack{
 		for _, path := range []string{"/v1/tokens", "/v1/token", "/v1/tokens/rotate", "/v1/tokens/list"} {
 			for _, method := range []string{"GET", "POST", "DELETE"} {
 				r := a.call(trusting(), token, method, path, strings.NewReader("{}"))
-				if err := r.refused(http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUnauthorized); err != nil {
+				if err := r.refused(http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
+					http.StatusUnauthorized); err != nil {
 					return fmt.Errorf("%s %s: %w", method, path, err)
 				}
 			}
@@ -145,17 +149,20 @@ var apiAttacks = []attack{
 		return r.refused(http.StatusRequestHeaderFieldsTooLarge, http.StatusUnauthorized)
 	}},
 	{"oversize body without a token", func(a *attacks) error {
-		return a.call(trusting(), "", "POST", "/v1/sweeps", io.LimitReader(zeros{}, 1<<30)).refused(http.StatusUnauthorized, http.StatusRequestEntityTooLarge)
+		return a.call(trusting(), "", "POST", "/v1/sweeps",
+			io.LimitReader(zeros{}, 1<<30)).refused(http.StatusUnauthorized, http.StatusRequestEntityTooLarge)
 	}},
 	{"oversize body of an operator", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		body := io.MultiReader(strings.NewReader(`{"project":"`), io.LimitReader(letters{}, 1<<30))
-		return a.call(trusting(), token, "POST", "/v1/sweeps", body).refused(http.StatusRequestEntityTooLarge, http.StatusBadRequest)
+		return a.call(trusting(), token, "POST", "/v1/sweeps", body).refused(http.StatusRequestEntityTooLarge,
+			http.StatusBadRequest)
 	}},
 	{"a bundle under another digest", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		digest := strings.Repeat("0", 64)
-		return a.call(trusting(), token, "PUT", "/v1/bundles/"+digest, strings.NewReader("text")).refused(http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict)
+		return a.call(trusting(), token, "PUT", "/v1/bundles/"+digest,
+			strings.NewReader("text")).refused(http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict)
 	}},
 	{"paths out of the store", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
@@ -174,7 +181,8 @@ var apiAttacks = []attack{
 	}},
 	{"a host name of somebody else", func(a *attacks) error { // a web page that was led here by DNS
 		r := a.request(trusting(), "GET", "/v1/sweeps", nil, func(r *http.Request) { r.Host = "attacker.example" })
-		return r.refused(http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest, http.StatusBadRequest)
+		return r.refused(http.StatusUnauthorized, http.StatusForbidden, http.StatusMisdirectedRequest,
+			http.StatusBadRequest)
 	}},
 	{"slow clients of the API", func(a *attacks) error {
 		return a.crowd(apiPort, func(c io.Writer) { _, _ = c.Write([]byte{0x16, 0x03, 0x01}) }, func() error {
@@ -192,7 +200,8 @@ var natsAttacks = []attack{
 	{"NATS in clear", func(a *attacks) error {
 		for _, text := range []string{"", "CONNECT {\"verbose\":true}\r\nPING\r\n", "INFO {}\r\n", "SUB > 1\r\n"} {
 			answer, err := a.speaks(a.at(a.Master, natsPort), []byte(text))
-			if err != nil || strings.Contains(answer, "INFO") || strings.Contains(answer, "PONG") || strings.Contains(answer, "+OK") {
+			if err != nil || strings.Contains(answer, "INFO") || strings.Contains(answer, "PONG") ||
+				strings.Contains(answer, "+OK") {
 				return fmt.Errorf("%q: got %q, %v", text, answer, err)
 			}
 		}
@@ -233,18 +242,21 @@ var natsAttacks = []attack{
 		return nil
 	}},
 	{"events of another node", func(a *attacks) error {
-		return a.cannotPublish("mlf.event."+a.victim.Name+".bash-1", "mlf.event.=.bash-1", "mlf.event.bash-1", "mlf.event."+a.worker.Name+".a.b")
+		return a.cannotPublish("mlf.event."+a.victim.Name+".bash-1", "mlf.event.=.bash-1", "mlf.event.bash-1",
+			"mlf.event."+a.worker.Name+".a.b")
 	}},
 	{"output of another node", func(a *attacks) error { return a.cannotPublish("mlf.log."+a.victim.Name+".bash-1", "mlf.log.=.bash-1") }},
 	{"artifacts of another node", func(a *attacks) error {
-		return a.cannotPublish("mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x", "mlf.artifacts.data."+a.victim.Name+".bash-1.0.x.u", "mlf.bundles.meta.=.x", "mlf.bundles.data.=.x.u")
+		return a.cannotPublish("mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x", "mlf.artifacts.data."+a.victim.Name+
+			".bash-1.0.x.u", "mlf.bundles.meta.=.x", "mlf.bundles.data.=.x.u")
 	}},
 	{"calls of another node", func(a *attacks) error { return a.cannotPublish("mlf.call."+a.victim.Name+".beat", "mlf.call.=.beat") }},
 	{"sweep records and leases", func(a *attacks) error {
 		return a.cannotPublish("mlf.sweep.bash-1", "mlf.number.bash", "mlf.lease.x", "$KV.sweeps.bash-1")
 	}},
 	{"what others hear", func(a *attacks) error {
-		return a.cannotSubscribe(">", "*", "mlf.>", "_INBOX.>", "_INBOX."+a.victim.Name+".>", "_INBOX.*.*", "mlf.event.>", "mlf.log.*.*", "mlf.call.>", "$JS.>")
+		return a.cannotSubscribe(">", "*", "mlf.>", "_INBOX.>", "_INBOX."+a.victim.Name+".>", "_INBOX.*.*",
+			"mlf.event.>", "mlf.log.*.*", "mlf.call.>", "$JS.>")
 	}},
 	{"the system account", func(a *attacks) error {
 		if err := a.cannotSubscribe("$SYS.>", "$SYS.ACCOUNT.*.DISCONNECT"); err != nil {
@@ -259,16 +271,20 @@ var natsAttacks = []attack{
 				subjects = append(subjects, "$JS.API.STREAM."+verb+"."+stream)
 			}
 		}
-		return a.cannotPublish(append(subjects, "$JS.API.STREAM.CREATE.mine", "$JS.API.ACCOUNT.PURGE.x", "$JS.API.SERVER.REMOVE")...)
+		return a.cannotPublish(append(subjects, "$JS.API.STREAM.CREATE.mine", "$JS.API.ACCOUNT.PURGE.x",
+			"$JS.API.SERVER.REMOVE")...)
 	}},
 	{"what others wrote", func(a *attacks) error {
-		return a.cannotPublish("$JS.API.CONSUMER.CREATE.events", "$JS.API.CONSUMER.CREATE.events.mine", "$JS.API.CONSUMER.CREATE.logs.mine", "$JS.API.CONSUMER.DURABLE.CREATE.events.mine",
+		return a.cannotPublish("$JS.API.CONSUMER.CREATE.events", "$JS.API.CONSUMER.CREATE.events.mine",
+			"$JS.API.CONSUMER.CREATE.logs.mine", "$JS.API.CONSUMER.DURABLE.CREATE.events.mine",
 			"$JS.API.CONSUMER.CREATE.artifacts.mine", "$JS.API.STREAM.MSG.GET.events", "$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.logs", "$JS.API.STREAM.MSG.GET.artifacts",
-			"$JS.API.DIRECT.GET.artifacts.mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x", "$JS.API.CONSUMER.DELETE.leases.shape_x", "$JS.API.CONSUMER.CREATE.leases.mine", "$JS.API.CONSUMER.MSG.NEXT.events.fold")
+			"$JS.API.DIRECT.GET.artifacts.mlf.artifacts.meta."+a.victim.Name+
+				".bash-1.0.x", "$JS.API.CONSUMER.DELETE.leases.shape_x", "$JS.API.CONSUMER.CREATE.leases.mine", "$JS.API.CONSUMER.MSG.NEXT.events.fold")
 	}},
 	{"the store itself", func(a *attacks) error {
 		own := a.worker.Name
-		return a.cannotPublish("mlf.event."+own+".bash-1", "mlf.log."+own+".bash-1", "mlf.artifacts.meta."+own+".bash-1.0.x", "mlf.wake.x", "mlf.metric."+own+".bash-1",
+		return a.cannotPublish("mlf.event."+own+".bash-1", "mlf.log."+own+".bash-1", "mlf.artifacts.meta."+own+
+			".bash-1.0.x", "mlf.wake.x", "mlf.metric."+own+".bash-1",
 			"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.bash-1", "$JS.API.CONSUMER.CREATE.records.mine", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_x",
 			"$JS.ACK.leases.shape_x.1.1.1.1.0")
 	}},
@@ -286,7 +302,8 @@ var natsAttacks = []attack{
 // actsRefused tries what only an operator may do.
 func (a *attacks) actsRefused(cfg *tls.Config, token string) error {
 	for _, call := range [][2]string{
-		{"POST", "/v1/sweeps"}, {"POST", "/v1/sweeps/last/actions/cancel"}, {"POST", "/v1/sweeps/last/actions/retry"}, {"POST", "/v1/sweeps/last/actions/extend"}, {"POST", "/v1/sweeps/last/actions/set"},
+		{"POST", "/v1/sweeps"}, {"POST", "/v1/sweeps/last/actions/cancel"}, {"POST",
+			"/v1/sweeps/last/actions/retry"}, {"POST", "/v1/sweeps/last/actions/extend"}, {"POST", "/v1/sweeps/last/actions/set"},
 		{"PUT", "/v1/bundles/" + strings.Repeat("0", 64)}, {"POST", "/v1/nodes/host2/drain"},
 	} {
 		r := a.call(cfg, token, call[0], call[1], strings.NewReader("{}"))
@@ -304,7 +321,9 @@ func (a *attacks) actsRefused(cfg *tls.Config, token string) error {
 func (a *attacks) garbage(port int) error {
 	to := a.at(a.Master, port)
 	for _, what := range [][]byte{
-		{0}, bytes.Repeat([]byte{0xff}, 1<<16), []byte("\x16\x03\x01\xff\xff\x01\x00\xff\xfc\x03\x03"), []byte(strings.Repeat("A", 1<<20)), []byte("SSH-2.0-x\r\n"),
+		{0}, bytes.Repeat([]byte{0xff},
+			1<<16), []byte("\x16\x03\x01\xff\xff\x01\x00\xff\xfc\x03\x03"), []byte(strings.Repeat("A",
+			1<<20)), []byte("SSH-2.0-x\r\n"),
 		[]byte("\x80\x00\x00\x00\xff\xff\xff\xff"), []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), []byte("\r\n\r\n\r\n"),
 	} {
 		answer, err := a.speaks(to, what)

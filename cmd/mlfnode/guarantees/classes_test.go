@@ -42,7 +42,8 @@ exit 1`, "{n}", mended)
 	told("the summary of sweep", r.Stderr)
 	told("results", p.Master.Try("results", "last").Stderr)
 	for _, class := range []string{"exit", "oom", "port"} {
-		if n := strings.Count(p.Hosts[2].Must("trials", "last", "--class", class, "--json"), `"class":"`+class+`"`); n != each {
+		if n := strings.Count(p.Hosts[2].Must("trials", "last", "--class", class, "--json"),
+			`"class":"`+class+`"`); n != each {
 			t.Errorf("trials --class %s: got %d, want %d", class, n, each)
 		}
 	}
@@ -54,7 +55,8 @@ exit 1`, "{n}", mended)
 	if strings.Contains(again, "× port") || !strings.Contains(again, groups[0]) || !strings.Contains(again, groups[1]) {
 		t.Errorf("after the retry of port: got\n%s", again)
 	}
-	if n := strings.Count(p.Master.Must("trials", "last", "--state", "succeeded", "--json"), `"state":"succeeded"`); n != each {
+	if n := strings.Count(p.Master.Must("trials", "last", "--state", "succeeded", "--json"),
+		`"state":"succeeded"`); n != each {
 		t.Errorf("after the retry of port: %d trials succeeded, want %d", n, each)
 	}
 }

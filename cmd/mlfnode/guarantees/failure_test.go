@@ -61,9 +61,11 @@ func histogram(times []time.Duration) string {
 	}
 	var b strings.Builder
 	for i := range int(slices.Max(times)/step) + 1 {
-		fmt.Fprintf(&b, "%5.2f s to %5.2f s  %s\n", (time.Duration(i) * step).Seconds(), (time.Duration(i+1) * step).Seconds(), strings.Repeat("#", count[i]))
+		fmt.Fprintf(&b, "%5.2f s to %5.2f s  %s\n", (time.Duration(i) * step).Seconds(),
+			(time.Duration(i+1) * step).Seconds(), strings.Repeat("#", count[i]))
 	}
-	fmt.Fprintf(&b, "%d tries, from %.2f s to %.2f s", len(times), slices.Min(times).Seconds(), slices.Max(times).Seconds())
+	fmt.Fprintf(&b, "%d tries, from %.2f s to %.2f s", len(times), slices.Min(times).Seconds(),
+		slices.Max(times).Seconds())
 	return b.String()
 }
 

@@ -62,24 +62,32 @@ type kindOfFolder struct {
 }
 
 var kindsOfFolders = []kindOfFolder{
-	{name: "plain", files: map[string]string{"data/in.csv": "1,2\n", "key": "secret", "tool": "x:#!/bin/sh\n", "empty/": "", "locked/a": "a", "deep/er/b": "b"},
+	{name: "plain", files: map[string]string{"data/in.csv": "1,2\n", "key": "secret", "tool": "x:#!/bin/sh\n",
+		"empty/": "", "locked/a": "a", "deep/er/b": "b"},
 		make:    "chmod 600 key; chmod 444 locked/a; chmod 555 locked; chmod 750 deep; chmod 664 data/in.csv; touch -d '2001-02-03 04:05:06.789012345' data/in.csv deep/er",
 		command: []string{"python3", "-B", "show.py"}},
-	{name: "git", files: map[string]string{".gitignore": "*.log\n/out/\n", "kept.log": "tracked", "other.log": "x", "out/model": "x", "src/.gitignore": "!mine.log\n", "src/mine.log": "y", "src/out/a": "a"},
-		make: "git init -q . && git add -f kept.log show.py", command: []string{"python3", "-B", "show.py"}, absent: []string{".git", "other.log", "out"}},
-	{name: "white list", files: map[string]string{".gitignore": "/*\n!/show.py\n!/src/\n!.gitignore\n", "data.csv": "x", "notes/a": "x", "src/a.py": "a", "src/deep/b.py": "b"},
-		make: "git init -q .", command: []string{"python3", "-B", "show.py"}, absent: []string{".git", "data.csv", "notes"}},
+	{name: "git", files: map[string]string{".gitignore": "*.log\n/out/\n", "kept.log": "tracked", "other.log": "x",
+		"out/model": "x", "src/.gitignore": "!mine.log\n", "src/mine.log": "y", "src/out/a": "a"},
+		make: "git init -q . && git add -f kept.log show.py", command: []string{"python3", "-B",
+			"show.py"}, absent: []string{".git", "other.log", "out"}},
+	{name: "white list", files: map[string]string{".gitignore": "/*\n!/show.py\n!/src/\n!.gitignore\n", "data.csv": "x",
+		"notes/a": "x", "src/a.py": "a", "src/deep/b.py": "b"},
+		make: "git init -q .", command: []string{"python3", "-B", "show.py"}, absent: []string{".git", "data.csv",
+			"notes"}},
 	{name: "venv", project: true, files: map[string]string{".gitignore": "*.tmp\n", "a.tmp": "x",
 		"project.yaml": `tasks: {train: {command: [.venv/bin/python, -B, show.py], setup: "python3 -m venv --without-pip .venv && echo made > made && chmod 600 made && touch -d 2002-03-04 made"}}`},
 		setup: "python3 -m venv --without-pip .venv && echo made > made && chmod 600 made && touch -d 2002-03-04 made", command: []string{".venv/bin/python", "-B", "show.py"},
 		absent: []string{"a.tmp"}, loose: ".venv"},
-	{name: "package", files: map[string]string{"pkg/__init__.py": "", "pkg/__main__.py": show, "pkg/__pycache__/old.pyc": "x", "pkg/data.json": "{}"},
+	{name: "package", files: map[string]string{"pkg/__init__.py": "", "pkg/__main__.py": show,
+		"pkg/__pycache__/old.pyc": "x", "pkg/data.json": "{}"},
 		command: []string{"python3", "-B", "-m", "pkg"}, absent: []string{"pkg/__pycache__"}},
 	{name: "Makefile", files: map[string]string{"Makefile": "run: prog\n\t@python3 -B show.py $(ARGS)\nprog: a.src b.src\n\techo built again; touch prog\n", "a.src": "a", "b.src": "b", "prog": "x:built"},
 		make: "touch -d '2 days ago' a.src; touch -d '1 day ago' b.src; touch -d '1 day ago' prog; touch -r prog -d '+1 second' prog", command: []string{"make", "-s", "run"}},
-	{name: "big files", files: map[string]string{"last.ckpt": strings.Repeat("0123456789abcdef", 20<<20/16), "study.db": strings.Repeat("x", 17<<20)},
+	{name: "big files", files: map[string]string{"last.ckpt": strings.Repeat("0123456789abcdef", 20<<20/16),
+		"study.db": strings.Repeat("x", 17<<20)},
 		make: "chmod 640 last.ckpt; truncate -s 30M sparse", command: []string{"python3", "-B", "show.py"}},
-	{name: "links", project: true, files: map[string]string{"real/a": "a", "to-file": "-> real/a", "to-folder": "-> real", "real/up": "-> ../show.py", "gone": "-> no/such/file", "store": "-> ../outside", "../outside/b": "b",
+	{name: "links", project: true, files: map[string]string{"real/a": "a", "to-file": "-> real/a",
+		"to-folder": "-> real", "real/up": "-> ../show.py", "gone": "-> no/such/file", "store": "-> ../outside", "../outside/b": "b",
 		"project.yaml": `tasks: {train: {command: [python3, -B, show.py], share: [store]}}`}, command: []string{"python3", "-B", "show.py"}},
 }
 
@@ -122,7 +130,9 @@ func sh(t *testing.T, dir, line string) {
 }
 
 // byHand runs the command in a copy of the folder, as its user does.
-func (k *kindOfFolder) byHand(t *testing.T, dir string, run func(cmd *exec.Cmd) []byte, program func(string, ...string) *exec.Cmd) *told {
+func (k *kindOfFolder) byHand(
+	t *testing.T, dir string, run func(cmd *exec.Cmd) []byte, program func(string, ...string) *exec.Cmd,
+) *told {
 	t.Helper()
 	copied := dir + "-by-hand"
 	sh(t, filepath.Dir(dir), "cp -a p p-by-hand")
@@ -168,7 +178,8 @@ func (k *kindOfFolder) read(t *testing.T, printed []byte) *told {
 				delete(x.Folder, name)
 			}
 		}
-		if parent := filepath.Dir(name); k.loose != "" && (name == k.loose || strings.HasPrefix(name, k.loose+"/") || parent == k.loose) && what[0] != "link" {
+		if parent := filepath.Dir(name); k.loose != "" &&
+			(name == k.loose || strings.HasPrefix(name, k.loose+"/") || parent == k.loose) && what[0] != "link" {
 			x.Folder[name] = what[:min(2, len(what))]
 		} else if k.loose != "" && strings.HasPrefix(name, k.loose+"/") {
 			x.Folder[name] = what[:2]
@@ -240,7 +251,8 @@ func TestATrialGetsWhatItsUserHas(t *testing.T) {
 		}
 	})
 	t.Run("in a cluster", func(t *testing.T) {
-		p := newScenario(t, 1, hosts.Options{Env: []string{"PATH=" + os.Getenv("PATH"), "OF_NODE=a b", "GIT_CONFIG_GLOBAL=/dev/null"}})
+		p := newScenario(t, 1, hosts.Options{Env: []string{"PATH=" + os.Getenv("PATH"), "OF_NODE=a b",
+			"GIT_CONFIG_GLOBAL=/dev/null"}})
 		for i := range kindsOfFolders {
 			k := &kindsOfFolders[i]
 			t.Run(k.name, func(t *testing.T) {

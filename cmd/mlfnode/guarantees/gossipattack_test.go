@@ -183,8 +183,10 @@ func (a *attacks) confusedDeputy() error {
 	before := a.stored()
 	var err error
 	for _, target := range []string{
-		"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." + string(a.sweep), "mlf.sweep.forged-1",
-		"mlf.sweep." + string(a.sweep), "mlf.lease.forged", "mlf.number.bash", "mlf.call." + a.victim.Name + ".beat", "_INBOX." + a.victim.Name + ".hints",
+		"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." +
+			string(a.sweep), "mlf.sweep.forged-1",
+		"mlf.sweep." + string(a.sweep), "mlf.lease.forged", "mlf.number.bash", "mlf.call." + a.victim.Name +
+			".beat", "_INBOX." + a.victim.Name + ".hints",
 	} {
 		for _, verb := range []string{"beat", "take", "sweeps", "keyring", "events", "output"} {
 			err = errors.Join(err, a.asWorker(func(c *nats.Conn) error {

@@ -40,7 +40,8 @@ func newGPUScenario(t *testing.T, n int, description string) *gpuScenario {
 	}
 	dir := t.TempDir()
 	scripted := filepath.Join(dir, "mlfnode")
-	if out, err := exec.Command("go", "build", "-tags", "fakegpus", "-o", scripted, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", "fakegpus", "-o", scripted,
+		"mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
 		t.Fatalf("build mlfnode: %v\n%s", err, out)
 	}
 	script := filepath.Join(dir, "gpus")
@@ -73,11 +74,13 @@ func (sc *gpuScenario) trainWith(resources string, count, tenths int, flags ...s
 	sc.t.Helper()
 	sc.count, sc.lines, sc.ledger = count, 0, sc.newFile("ledger")
 	project := sc.newFile("project")
-	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", sc.mark, sc.ledger, sc.script, strconv.Itoa(tenths)})
+	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", sc.mark, sc.ledger, sc.script,
+		strconv.Itoa(tenths)})
 	if err != nil {
 		sc.t.Fatal(err)
 	}
-	text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, %s}\n", command, resources)
+	text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, %s}\n", command,
+		resources)
 	if err := os.MkdirAll(project, 0o755); err != nil {
 		sc.t.Fatal(err)
 	}
@@ -174,7 +177,8 @@ func TestNoDeviceTwice(t *testing.T) {
 		attempts += tr.Attempts
 		use := tr.Usage.GPUs
 		if len(use) != 1 || use[0].Memory != 0 && use[0].Memory != 2<<30 {
-			t.Errorf("trial %d used %+v of its GPU, want 2 GiB, or nothing when nobody could look in time", tr.Index, use)
+			t.Errorf("trial %d used %+v of its GPU, want 2 GiB, or nothing when nobody could look in time", tr.Index,
+				use)
 		}
 		seen = seen || len(use) > 0 && use[0].Memory > 0
 	}
@@ -218,14 +222,16 @@ func TestNoDeviceTwiceUnderKills(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, gpus: %d}\n", command, gpus)
+		text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, gpus: %d}\n",
+			command, gpus)
 		if err := os.MkdirAll(project, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must("sweep", "--detach", project, "--set", fmt.Sprintf("i=0:%d", p.count))))
+		p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must("sweep", "--detach", project, "--set",
+			fmt.Sprintf("i=0:%d", p.count))))
 	}
 	for round := range 4 {
 		p.waitForStarted(6 * (round + 1))
@@ -253,7 +259,8 @@ func TestDeviceStates(t *testing.T) {
 	t.Parallel()
 	p := newGPUScenario(t, 2, "4xA100-40")
 	worker := p.Hosts[1]
-	other := worker.StartCommand(worker.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+worker.Name+"; exec sleep 300"))
+	other := worker.StartCommand(worker.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+worker.Name+
+		"; exec sleep 300"))
 	p.say(worker.Name, "xid 1 48", "gone 2")
 	p.awaitDevice(worker, 0, "foreign", "used by sleep (pid ")
 	p.awaitDevice(worker, 1, "sick", "Xid 48")
@@ -306,7 +313,8 @@ func TestExplainedDevices(t *testing.T) {
 	p := newGPUScenario(t, 3, "1xA100-40")
 	sick, other := p.Hosts[1], p.Hosts[2]
 	p.say(sick.Name, "xid 0 48")
-	user := other.StartCommand(other.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+other.Name+"; exec sleep 300"))
+	user := other.StartCommand(other.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+other.Name+
+		"; exec sleep 300"))
 	p.awaitDevice(sick, 0, "sick", "Xid 48")
 	p.awaitDevice(other, 0, "foreign", "used by sleep (pid ")
 	p.train(1, 3000)
@@ -367,7 +375,8 @@ func TestExplainedRefusals(t *testing.T) {
 	}
 	p.trainWith("gpus: 2", 1, 1, "--priority", "5")
 	big := p.sweep
-	p.explained(big, "host1: ", "(busy)", "host2: ", "(quarantined)", "host3: has 1 GPU, and a trial needs 2 GPUs (never)")
+	p.explained(big, "host1: ", "(busy)", "host2: ", "(quarantined)",
+		"host3: has 1 GPU, and a trial needs 2 GPUs (never)")
 	p.trainWith("gpus: 0.5", 1, 1)
 	waits := p.sweep
 	p.explained(waits, "(fragment)", "(quarantined)", "(busy)")

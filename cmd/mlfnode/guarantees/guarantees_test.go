@@ -199,8 +199,10 @@ func TestTrueState(t *testing.T) {
 			t.Fatalf("%s: got %d trials, want 1", c.how, len(all))
 		}
 		tr := all[0]
-		if tr.State != c.state || tr.ExitCode == nil || *tr.ExitCode != c.code || !strings.Contains(tr.Reason, c.reason) {
-			t.Errorf("case %d, %s: got %s, code %v, reason %q; want %s, %d, …%s…", i, c.how, tr.State, tr.ExitCode, tr.Reason, c.state, c.code, c.reason)
+		if tr.State != c.state || tr.ExitCode == nil || *tr.ExitCode != c.code ||
+			!strings.Contains(tr.Reason, c.reason) {
+			t.Errorf("case %d, %s: got %s, code %v, reason %q; want %s, %d, …%s…", i, c.how, tr.State, tr.ExitCode,
+				tr.Reason, c.state, c.code, c.reason)
 		}
 	}
 }
@@ -223,7 +225,8 @@ func TestNoOrphan(t *testing.T) {
 // ends.
 func TestNoLostOutput(t *testing.T) {
 	h := newHome(t)
-	h.must("sweep", "-q", "--", "sh", "-c", `head -c 20000000 /dev/zero | tr '\0' '\377'; printf 'é' ; printf 'tail' >&2`)
+	h.must("sweep", "-q", "--", "sh", "-c",
+		`head -c 20000000 /dev/zero | tr '\0' '\377'; printf 'é' ; printf 'tail' >&2`)
 	var got map[string]string
 	h.read(func(c *api.Client) { got = output(t, c, 0) })
 	if n := len(got["stdout"]); n != 20000002 || !strings.HasSuffix(got["stdout"], "é") {

@@ -28,7 +28,8 @@ func TestMembersEverywhere(t *testing.T) {
 		}
 		for i, m := range all {
 			want := p.Hosts[i]
-			if m.Node != want.Name || m.State != "alive" || !strings.HasPrefix(m.Address, want.Addr) || m.Version == "" || m.CPUs != slotsOfHost || m.Memory <= 0 {
+			if m.Node != want.Name || m.State != "alive" || !strings.HasPrefix(m.Address, want.Addr) ||
+				m.Version == "" || m.CPUs != slotsOfHost || m.Memory <= 0 {
 				t.Errorf("%s says of %s: %+v", h.Name, want.Name, m)
 			}
 			if slices.Contains(m.Roles, "master") != (want == p.Master) || !slices.Contains(m.Roles, "worker") {
@@ -113,7 +114,8 @@ func TestMasterMeetsNodesAnew(t *testing.T) {
 	p := newScenario(t, 3, hosts.Options{})
 	p.Master.Agent.Signal(unix.SIGKILL)
 	<-p.Master.Agent.Ended()
-	if err := os.Remove(filepath.Join(p.Master.StateDir(), "cluster.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(p.Master.StateDir(), "cluster.json")); err != nil &&
+		!errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	p.Relaunch(p.Master)

@@ -280,8 +280,10 @@ func TestClusterTrueState(t *testing.T) {
 			t.Fatalf("%s: got %d trials, want 1; %s", c.how, len(all), r.Stderr)
 		}
 		tr := all[0]
-		if tr.State != c.state || tr.ExitCode == nil || *tr.ExitCode != c.code || !strings.Contains(tr.Reason, c.reason) || tr.Node != "host2" {
-			t.Errorf("%s: got %s on %s, code %v, reason %q; want %s on host2, %d, …%s…", c.how, tr.State, tr.Node, tr.ExitCode, tr.Reason, c.state, c.code, c.reason)
+		if tr.State != c.state || tr.ExitCode == nil || *tr.ExitCode != c.code ||
+			!strings.Contains(tr.Reason, c.reason) || tr.Node != "host2" {
+			t.Errorf("%s: got %s on %s, code %v, reason %q; want %s on host2, %d, …%s…", c.how, tr.State, tr.Node,
+				tr.ExitCode, tr.Reason, c.state, c.code, c.reason)
 		}
 	}
 }

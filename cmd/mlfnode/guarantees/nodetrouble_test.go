@@ -33,7 +33,8 @@ func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 	programs := t.TempDir() // in PATH before all others
 	p := newScenario(t, 3, hosts.Options{Disk: smallDisk, Env: []string{"PATH=" + programs + ":" + os.Getenv("PATH")}})
 	brief := []string{"sleep", "0.1{i}"} // one process: a node that can start it can run it
-	writes := []string{"sh", "-c", `echo "$1" >file || exit 1; sleep 0.1; echo "$1" >>file || exit 1; sync file; test -s file`, "sh"}
+	writes := []string{"sh", "-c",
+		`echo "$1" >file || exit 1; sleep 0.1; echo "$1" >>file || exit 1; sync file; test -s file`, "sh"}
 	gate := p.newFile("gate")
 	waits := []string{"sh", "-c", `until [ -e "$1" ]; do sleep 0.1; done`, "sh", gate}
 	for _, c := range []struct {
@@ -54,7 +55,8 @@ func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 			q := &troubled{scenario: &own, sick: p.Hosts[1]}
 			q.count = 200
 			q.sweep = grid.SweepID(strings.TrimSpace(q.Master.Must(append([]string{
-				"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", q.count), "--retries", "0", "--"}, c.command...)...)))
+				"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d",
+					q.count), "--retries", "0", "--"}, c.command...)...)))
 			q.awaitAtWork()
 			c.trouble(q)
 			q.finish(settle)
@@ -159,8 +161,10 @@ func (p *troubled) takeProcesses() {
 		for _, file := range files {
 			groups, _ := os.ReadFile(file) // the thread may have ended
 			for line := range strings.Lines(string(groups)) {
-				if _, path, ok := strings.Cut(strings.TrimSpace(line), ":pids:"); ok && strings.Contains(path, "/slot-") {
-					found = os.WriteFile(filepath.Join("/sys/fs/cgroup/pids", path, "pids.max"), []byte(text), 0o600) == nil || found
+				if _, path, ok := strings.Cut(strings.TrimSpace(line), ":pids:"); ok &&
+					strings.Contains(path, "/slot-") {
+					found = os.WriteFile(filepath.Join("/sys/fs/cgroup/pids", path, "pids.max"), []byte(text),
+						0o600) == nil || found
 				}
 			}
 		}
@@ -220,7 +224,8 @@ func (p *troubled) startInVain(times int, gate string) {
 		p.t.Fatal(err)
 	}
 	for range times {
-		if agent := p.Relaunch(p.sick); agent.Exit(hosts.Patience) == 0 || !strings.Contains(agent.Output(), "already in use") {
+		if agent := p.Relaunch(p.sick); agent.Exit(hosts.Patience) == 0 ||
+			!strings.Contains(agent.Output(), "already in use") {
 			p.t.Errorf("an agent without its port has printed\n%s", agent.Output())
 		}
 	}
@@ -232,7 +237,8 @@ func (p *troubled) startInVain(times int, gate string) {
 	p.finish(settle)
 	for _, tr := range p.trials(p.client(p.Master)) {
 		if tr.Attempts != 1 {
-			p.t.Errorf("trial %d ran %d times, the last time on %s; want one attempt that outlives all agents", tr.Index, tr.Attempts, tr.Node)
+			p.t.Errorf("trial %d ran %d times, the last time on %s; want one attempt that outlives all agents",
+				tr.Index, tr.Attempts, tr.Node)
 		}
 	}
 }

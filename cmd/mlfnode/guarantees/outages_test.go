@@ -90,7 +90,9 @@ func flapping(link func(time.Duration) func(*scenario, *hosts.Host), span time.D
 }
 
 // stopped has agents stand still, on each of some hosts. Their programs go on.
-func stopped(which func(p *scenario, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*scenario, *hosts.Host) {
+func stopped(
+	which func(p *scenario, worker *hosts.Host) []*hosts.Host, span time.Duration,
+) func(*scenario, *hosts.Host) {
 	each := func(do func(*hosts.Host)) func(p *scenario, worker *hosts.Host) {
 		return func(p *scenario, worker *hosts.Host) {
 			for _, h := range which(p, worker) {
@@ -106,7 +108,9 @@ func theWorker(_ *scenario, worker *hosts.Host) []*hosts.Host { return []*hosts.
 func allNodes(p *scenario, _ *hosts.Host) []*hosts.Host       { return p.Hosts }
 
 // killed has an agent die, and start again after a while.
-func killed(which func(p *scenario, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*scenario, *hosts.Host) {
+func killed(
+	which func(p *scenario, worker *hosts.Host) []*hosts.Host, span time.Duration,
+) func(*scenario, *hosts.Host) {
 	return during(func(p *scenario, worker *hosts.Host) { which(p, worker)[0].Agent.Kill() },
 		func(p *scenario, worker *hosts.Host) { p.Relaunch(which(p, worker)[0]) }, span)
 }

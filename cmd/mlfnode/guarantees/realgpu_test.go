@@ -92,7 +92,8 @@ func (r *realGPU) sweep(resources string, count int, look func(), args ...any) [
 		r.t.Fatal(err)
 	}
 	project := r.t.TempDir()
-	yaml := fmt.Sprintf("name: real\ntasks:\n  run:\n    command: %s\n    resources: %s\n    retries: 0\n", text, resources)
+	yaml := fmt.Sprintf("name: real\ntasks:\n  run:\n    command: %s\n    resources: %s\n    retries: 0\n", text,
+		resources)
 	if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(yaml), 0o644); err != nil {
 		r.t.Fatal(err)
 	}

@@ -92,7 +92,8 @@ func newScenario(t *testing.T, n int, o hosts.Options) *scenario {
 func (sc *scenario) submit(from *hosts.Host, count int, script string, args ...string) {
 	sc.t.Helper()
 	sc.count, sc.ledger = count, sc.newFile("ledger")
-	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--retries", strconv.Itoa(sc.retries), "--", "bash", "-c", script, "trial", sc.mark, sc.ledger}
+	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--retries", strconv.Itoa(sc.retries),
+		"--", "bash", "-c", script, "trial", sc.mark, sc.ledger}
 	sc.sweep = grid.SweepID(strings.TrimSpace(from.Must(append(line, args...)...)))
 }
 
@@ -153,7 +154,8 @@ func (sc *scenario) ledgerLines() []ledgerLine {
 		if err != nil {
 			sc.t.Fatalf("the ledger has the line %q", line)
 		}
-		all = append(all, ledgerLine{at: time.UnixMicro(int64(seconds * 1e6)), host: f[1], index: index, pid: f[3], ended: f[4] == "end"})
+		all = append(all, ledgerLine{at: time.UnixMicro(int64(seconds * 1e6)), host: f[1], index: index, pid: f[3],
+			ended: f[4] == "end"})
 	}
 	return all
 }
@@ -243,7 +245,8 @@ func (sc *scenario) finish(limit time.Duration) {
 	hosts.WaitFor(sc.t, limit, func() error {
 		v, err := c.Sweeps().Get(sc.t.Context(), sc.sweep)
 		if err == nil && v.State != grid.SweepFinished {
-			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", sc.sweep, v.State, v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
+			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", sc.sweep, v.State,
+				v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
 		}
 		return err
 	})
@@ -333,7 +336,8 @@ func (sc *scenario) checkOutput(c *api.Client, runs map[int64]string) {
 			b := got[key{i, stream}]
 			if b == nil || b.String() != want {
 				attempts, err := c.Trials().Attempts(sc.t.Context(), grid.TrialID{Sweep: sc.sweep, Index: i})
-				sc.t.Errorf("trial %d, %s: got %q, want %q of the run %s; its attempts are %+v, %v", i, stream, b, want, runs[i], attempts, err)
+				sc.t.Errorf("trial %d, %s: got %q, want %q of the run %s; its attempts are %+v, %v", i, stream, b, want,
+					runs[i], attempts, err)
 			}
 		}
 	}

@@ -172,7 +172,8 @@ func TestTakeover(t *testing.T) {
 	}
 	h.read(func(c *api.Client) {
 		for _, id := range []grid.SweepID{"sh-1", "sh-2"} {
-			if v, err := c.Sweeps().Get(t.Context(), id); err != nil || v.Succeeded != 1 || v.State != grid.SweepFinished {
+			if v, err := c.Sweeps().Get(t.Context(), id); err != nil || v.Succeeded != 1 ||
+				v.State != grid.SweepFinished {
 				t.Errorf("%s: got %+v, %v, want it finished", id, v, err)
 			}
 		}
@@ -220,11 +221,13 @@ func TestInterruptOnce(t *testing.T) {
 	first.signal(syscall.SIGINT)
 	first.see("sh-1 is paused; running trials finish or save their state; press Ctrl-C again to kill them")
 	open()
-	if shown := first.exit(130); !strings.Contains(shown, "resume with: mlfnode resume sh-1") || strings.Contains(shown, "sh-1/1 |") {
+	if shown := first.exit(130); !strings.Contains(shown, "resume with: mlfnode resume sh-1") ||
+		strings.Contains(shown, "sh-1/1 |") {
 		t.Errorf("got\n%s", shown)
 	}
 	h.read(func(c *api.Client) {
-		if v, err := c.Sweeps().Get(t.Context(), "sh-1"); err != nil || v.Succeeded != 1 || v.Pending != 1 || v.State != grid.SweepPaused {
+		if v, err := c.Sweeps().Get(t.Context(), "sh-1"); err != nil || v.Succeeded != 1 || v.Pending != 1 ||
+			v.State != grid.SweepPaused {
 			t.Errorf("got %+v, %v, want one trial succeeded and one pending", v, err)
 		}
 	})

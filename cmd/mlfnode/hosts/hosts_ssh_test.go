@@ -32,19 +32,29 @@ func TestLogins(t *testing.T) {
 		said    string // the output
 		refused string // a part of what was written to standard error
 	}{
-		{name: "ordinary", to: []string{"id -un; uname -sm; echo $0 $HOME; pwd"}, said: "ada\nLinux x86_64\nbash HOME\nHOME\n"},
+		{name: "ordinary", to: []string{"id -un; uname -sm; echo $0 $HOME; pwd"},
+			said: "ada\nLinux x86_64\nbash HOME\nHOME\n"},
 		{name: "banner shell", host: SSHD{Users: []User{{ShellScript: "#!/bin/sh\necho Welcome!\nexec /bin/bash \"$@\"\n"}}},
 			to: []string{"echo in"}, said: "Welcome!\nin\n"},
-		{name: "start-up file", host: SSHD{Users: []User{{StartUp: "echo noise"}}}, to: []string{"echo in"}, said: "noise\nin\n"},
-		{name: "dash", host: SSHD{Users: []User{{Name: "bob", Shell: "/bin/dash", StartUp: "echo noise"}}}, user: "bob", to: []string{"echo $0"}, said: "dash\n"},
-		{name: "nologin", host: SSHD{Users: []User{{Shell: "/usr/sbin/nologin"}}}, to: []string{"true"}, code: 1, said: "This account is currently not available.\n"},
-		{name: "root", user: "root", to: []string{"id -u; cat /etc/shadow | wc -l; touch /etc/x /usr/bin/x && ls /etc/x"}, said: "0\n5\n/etc/x\n"},
-		{name: "other kind", host: SSHD{Machine: "aarch64", System: "FreeBSD"}, to: []string{"uname -sm; uname -m; /bin/uname -s"}, said: "FreeBSD aarch64\naarch64\nLinux\n"},
-		{name: "stand-ins", host: SSHD{NoSudo: true, Missing: []string{"tar"}, Programs: map[string]string{"nvidia-smi": "#!/bin/sh\necho GPU\n"}},
+		{name: "start-up file", host: SSHD{Users: []User{{StartUp: "echo noise"}}}, to: []string{"echo in"},
+			said: "noise\nin\n"},
+		{name: "dash", host: SSHD{Users: []User{{Name: "bob", Shell: "/bin/dash", StartUp: "echo noise"}}}, user: "bob",
+			to: []string{"echo $0"}, said: "dash\n"},
+		{name: "nologin", host: SSHD{Users: []User{{Shell: "/usr/sbin/nologin"}}}, to: []string{"true"}, code: 1,
+			said: "This account is currently not available.\n"},
+		{name: "root", user: "root",
+			to: []string{"id -u; cat /etc/shadow | wc -l; touch /etc/x /usr/bin/x && ls /etc/x"}, said: "0\n5\n/etc/x\n"},
+		{name: "other kind", host: SSHD{Machine: "aarch64", System: "FreeBSD"},
+			to: []string{"uname -sm; uname -m; /bin/uname -s"}, said: "FreeBSD aarch64\naarch64\nLinux\n"},
+		{name: "stand-ins", host: SSHD{NoSudo: true, Missing: []string{"tar"},
+			Programs: map[string]string{"nvidia-smi": "#!/bin/sh\necho GPU\n"}},
 			to: []string{"nvidia-smi; command -v sudo tar; true"}, said: "GPU\n"},
-		{name: "clock", host: SSHD{Ahead: 365 * 24 * time.Hour}, to: []string{"test $(date +%s) -gt $(($(/usr/bin/date +%s) + 31000000)) && echo ahead"}, said: "ahead\n"},
-		{name: "no key", host: SSHD{Users: []User{{Keys: []string{}}}}, to: []string{"true"}, code: 255, refused: "Permission denied (publickey)"},
-		{name: "other port", host: SSHD{Port: 2222, HostKeys: []string{"rsa", "ecdsa"}, Config: "Banner /etc/hosts"}, to: []string{"-p", "2222", "cat .ssh/authorized_keys | wc -l"}, said: "1\n", refused: "localhost"},
+		{name: "clock", host: SSHD{Ahead: 365 * 24 * time.Hour},
+			to: []string{"test $(date +%s) -gt $(($(/usr/bin/date +%s) + 31000000)) && echo ahead"}, said: "ahead\n"},
+		{name: "no key", host: SSHD{Users: []User{{Keys: []string{}}}}, to: []string{"true"}, code: 255,
+			refused: "Permission denied (publickey)"},
+		{name: "other port", host: SSHD{Port: 2222, HostKeys: []string{"rsa", "ecdsa"}, Config: "Banner /etc/hosts"},
+			to: []string{"-p", "2222", "cat .ssh/authorized_keys | wc -l"}, said: "1\n", refused: "localhost"},
 	}
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -55,7 +65,8 @@ func TestLogins(t *testing.T) {
 			r := ssh(laptop, append([]string{user + "@" + h.Name}, test.to...)...)
 			want := strings.ReplaceAll(test.said, "HOME", h.UserHome(user))
 			if r.Code != test.code || r.Stdout != want || !strings.Contains(r.Stderr, test.refused) {
-				t.Errorf("got exit code %d\n%q\n%q\nwant %d\n%q\n%q; the server says\n%s", r.Code, r.Stdout, r.Stderr, test.code, want, test.refused, h.SSHLog())
+				t.Errorf("got exit code %d\n%q\n%q\nwant %d\n%q\n%q; the server says\n%s", r.Code, r.Stdout, r.Stderr,
+					test.code, want, test.refused, h.SSHLog())
 			}
 			WaitFor(t, Patience, func() error { return nothing(h.Leftovers()) })
 		})
@@ -97,7 +108,8 @@ func TestHomesOfLogins(t *testing.T) {
 func TestSudo(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{Users: []User{{Sudo: SudoFreely}, {Name: "bob", Password: "secret", Sudo: SudoByPassword}, {Name: "eve"}}})
+	h.SSH(SSHD{Users: []User{{Sudo: SudoFreely}, {Name: "bob", Password: "secret", Sudo: SudoByPassword},
+		{Name: "eve"}}})
 	s.Trust(laptop, h)
 	for _, test := range []struct{ to, program, said string }{
 		{"ada@host1", "sudo -n id -u", "0\n"},
@@ -121,7 +133,8 @@ func TestLoginsOnATerminal(t *testing.T) {
 	locked := laptop.NewKey("locked", "ed25519", "open sesame")
 	s.Hosts[0].SSH(SSHD{Users: []User{{Keys: []string{locked}}}})
 	s.Hosts[1].SSH(SSHD{Users: []User{{Keys: []string{}, Password: "secret"}}})
-	term := laptop.OnTerminal(laptop.Program("ssh", "-i", laptop.UserHome(DefaultUser)+"/.ssh/locked", "host1", "echo well"))
+	term := laptop.OnTerminal(laptop.Program("ssh", "-i", laptop.UserHome(DefaultUser)+"/.ssh/locked", "host1",
+		"echo well"))
 	term.Expect(s.Hosts[0].HostKeyPrint("ed25519"))
 	term.Expect("(yes/no")
 	term.Type("yes")
@@ -147,7 +160,8 @@ func TestLoginsOnATerminal(t *testing.T) {
 // users of the hosts see neither that program nor each other's machines.
 func TestProgramOnALaptop(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\necho $(id -un) in $PWD with ${SSH_AUTH_SOCK-nothing}: \"$@\"\n"), 0o755); err != nil {
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho $(id -un) in $PWD with ${SSH_AUTH_SOCK-nothing}: \"$@\"\n"),
+		0o755); err != nil {
 		t.Fatal(err)
 	}
 	s := New(t, 1, Options{Program: program})
@@ -161,7 +175,8 @@ func TestProgramOnALaptop(t *testing.T) {
 	if r := laptop.Run(laptop.Program("/bin/sh", "-c", "mlfnode up now")); r.Stdout != want {
 		t.Errorf("by its name: got %q, %q", r.Stdout, r.Stderr)
 	}
-	r := ssh(laptop, h.Name, "ls /tmp; cat "+program+" "+h.etc()+"/mlfnode "+laptop.UserHome(DefaultUser)+"/.ssh/id_ed25519; ls /run/systemd")
+	r := ssh(laptop, h.Name, "ls /tmp; cat "+program+" "+h.etc()+"/mlfnode "+laptop.UserHome(DefaultUser)+
+		"/.ssh/id_ed25519; ls /run/systemd")
 	if r.Code == 0 || r.Stdout != filepath.Base(s.Dir)+"\n" {
 		t.Errorf("a user of the host sees %q, %q", r.Stdout, r.Stderr)
 	}
@@ -210,7 +225,8 @@ func TestHostKeyChanges(t *testing.T) {
 		t.Fatalf("got %q", r.Stderr)
 	}
 	h.NewHostKey()
-	if r := ssh(laptop, h.Name, "true"); r.Code != 255 || !strings.Contains(r.Stderr, "REMOTE HOST IDENTIFICATION HAS CHANGED") {
+	if r := ssh(laptop, h.Name, "true"); r.Code != 255 ||
+		!strings.Contains(r.Stderr, "REMOTE HOST IDENTIFICATION HAS CHANGED") {
 		t.Errorf("with a new host key: got %d, %q", r.Code, r.Stderr)
 	}
 	s.Trust(laptop, h)
@@ -270,7 +286,8 @@ sudo sh -c 'touch /etc/systemd/system/c; rm /usr/bin/tar; echo x >>/etc/issue; m
 		t.Fatalf("got %q", r.Stderr)
 	}
 	home := h.UserHome(DefaultUser)
-	want := []string{"removed " + home + "/.bashrc", "changed " + home + "/.profile", "made /etc/systemd/system/c", "made /tmp/a", "removed /usr/bin/tar", "changed /etc/issue", "made /opt/d",
+	want := []string{"removed " + home + "/.bashrc", "changed " + home + "/.profile", "made /etc/systemd/system/c",
+		"made /tmp/a", "removed /usr/bin/tar", "changed /etc/issue", "made /opt/d",
 		"changed " + home + "/.ssh", "made /var/tmp/b"}
 	var got []string
 	WaitFor(t, Patience, func() error {

@@ -73,7 +73,9 @@ func echoLines(l net.Listener) {
 
 // ask sends count messages, one at a time, and returns how many answers came and how long the
 // slowest took.
-func ask(t *testing.T, h *Host, network, addr string, count int, wait time.Duration) (answers int, slowest time.Duration) {
+func ask(
+	t *testing.T, h *Host, network, addr string, count int, wait time.Duration,
+) (answers int, slowest time.Duration) {
 	t.Helper()
 	c, err := h.Dial(network, addr)
 	if err != nil {
@@ -114,15 +116,18 @@ func TestHostsHearEachOther(t *testing.T) {
 			}
 		}
 	}
-	r := s.Hosts[1].Run(s.Hosts[1].Program("/bin/sh", "-c", "hostname; getent hosts host3; cat /proc/sys/kernel/random/boot_id; echo $HOME"))
+	r := s.Hosts[1].Run(s.Hosts[1].Program("/bin/sh", "-c",
+		"hostname; getent hosts host3; cat /proc/sys/kernel/random/boot_id; echo $HOME"))
 	lines := strings.Split(r.Stdout, "\n")
-	if r.Code != 0 || len(lines) < 4 || lines[0] != "host2" || !strings.HasPrefix(lines[1], "10.77.0.3") || lines[3] != s.Hosts[1].Home {
+	if r.Code != 0 || len(lines) < 4 || lines[0] != "host2" || !strings.HasPrefix(lines[1], "10.77.0.3") ||
+		lines[3] != s.Hosts[1].Home {
 		t.Errorf("got %q, %q", r.Stdout, r.Stderr)
 	}
 	before := lines[2]
 	s.Hosts[1].PowerCut()
 	s.Hosts[1].Boot()
-	if r := s.Hosts[1].Run(s.Hosts[1].Program("/bin/cat", "/proc/sys/kernel/random/boot_id")); r.Code != 0 || r.Stdout == before+"\n" {
+	if r := s.Hosts[1].Run(s.Hosts[1].Program("/bin/cat", "/proc/sys/kernel/random/boot_id")); r.Code != 0 ||
+		r.Stdout == before+"\n" {
 		t.Errorf("the boot id after a power cut is %q, want another one", r.Stdout)
 	}
 	if n, _ := ask(t, s.Hosts[1], "tcp", s.Hosts[2].Addr+":700", 1, 3*time.Second); n != 1 {
@@ -208,7 +213,8 @@ func TestWeather(t *testing.T) {
 		t.Errorf("with 20 %% loss one way: got %d answers of 300, want about 240", n)
 	}
 	s.SetLinkConditions(LinkConditions{Delay: 100 * time.Millisecond})
-	if n, d := ask(t, a, "tcp", addr, 5, 3*time.Second); n != 5 || d < 200*time.Millisecond || d > 400*time.Millisecond {
+	if n, d := ask(t, a, "tcp", addr, 5, 3*time.Second); n != 5 || d < 200*time.Millisecond ||
+		d > 400*time.Millisecond {
 		t.Errorf("with 100 ms each way: got %d answers within %v, want 5 within some 200 ms", n, d)
 	}
 	s.SetLinkConditions(LinkConditions{Duplicate: 1})
@@ -390,7 +396,8 @@ func main() { began := time.Now(); for range 200 { fmt.Println(time.Now().Unix()
 			}
 			off := time.Since(time.Unix(at, 0)) + skew
 			if off < -5*time.Second || off > 5*time.Second || lines[len(lines)-1] != "true" {
-				return fmt.Errorf("the clock is off by %v from what it should be; monotonic time is right: %s", off, lines[len(lines)-1])
+				return fmt.Errorf("the clock is off by %v from what it should be; monotonic time is right: %s", off,
+					lines[len(lines)-1])
 			}
 			return nil
 		})
@@ -435,7 +442,8 @@ func TestFillDisk(t *testing.T) {
 	s := New(t, 2, Options{Disk: "1m"})
 	h := s.Hosts[0]
 	write := func() int {
-		return h.Run(h.Program("/bin/sh", "-c", "echo text > "+h.StateDir()+"/file && grep -q text "+h.StateDir()+"/file")).Code
+		return h.Run(h.Program("/bin/sh", "-c", "echo text > "+h.StateDir()+"/file && grep -q text "+h.StateDir()+
+			"/file")).Code
 	}
 	h.FillDisk()
 	if write() == 0 {
@@ -458,7 +466,8 @@ func TestPowerCutLosesWhatWasNotSynced(t *testing.T) {
 	s := New(t, 2, Options{Disk: "16m", Lossy: true})
 	h := s.Hosts[0]
 	for range 3 {
-		r := h.Run(h.Program("/bin/sh", "-c", "cd "+h.StateDir()+" && echo kept > synced && sync synced && sync . && echo gone > other && cat synced other"))
+		r := h.Run(h.Program("/bin/sh", "-c", "cd "+h.StateDir()+
+			" && echo kept > synced && sync synced && sync . && echo gone > other && cat synced other"))
 		if r.Stdout != "kept\ngone\n" {
 			t.Fatalf("got %q, %q", r.Stdout, r.Stderr)
 		}

@@ -99,7 +99,8 @@ func enterNamespaces(pid int) error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its file system context may not change its mount namespace
 		return fmt.Errorf("unshare: %w", err)
 	}
-	for name, flag := range map[string]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "pid": unix.CLONE_NEWPID} {
+	for name, flag := range map[string]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC,
+		"pid": unix.CLONE_NEWPID} {
 		if err := setns(pid, name, flag); err != nil {
 			return err
 		}

@@ -45,7 +45,8 @@ cp -p programs/* /usr/local/bin/ 2>/dev/null || :
 // prepareMachine makes the files that applyMachineFiles needs.
 func (h *Host) prepareMachine(o SSHD, key string) error {
 	h.machine = &o
-	for _, dir := range []string{filepath.Join(h.etc(), "upper"), filepath.Join(h.etc(), "programs"), filepath.Join(h.Home, "home")} {
+	for _, dir := range []string{filepath.Join(h.etc(), "upper"), filepath.Join(h.etc(), "programs"),
+		filepath.Join(h.Home, "home")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -77,7 +78,8 @@ func (h *Host) writePrograms() error {
 			"x86_64\\|aarch64", firstNonEmpty(m.Machine, "&"), firstNonEmpty(m.System, "&"))
 	}
 	if ahead := h.machine.Ahead; ahead != 0 {
-		programs["date"] = fmt.Sprintf("#!/bin/sh\nexec /usr/bin/date -d \"@$(($(/usr/bin/date +%%s) + %d))\" \"$@\"\n", int(ahead.Seconds()))
+		programs["date"] = fmt.Sprintf("#!/bin/sh\nexec /usr/bin/date -d \"@$(($(/usr/bin/date +%%s) + %d))\" \"$@\"\n",
+			int(ahead.Seconds()))
 	}
 	for name, text := range h.machine.Programs {
 		programs[name] = text

@@ -148,7 +148,8 @@ func TestFolderIsALink(t *testing.T) {
 	home := l.Hosts[0].UserHome(hosts.DefaultUser)
 	disk := filepath.Join(home, "scratch")
 	for _, args := range [][]string{{"/bin/mkdir", disk}, {"/bin/ln", "-s", disk, filepath.Join(home, "ML")}} {
-		if r := l.Hosts[0].Run(l.Hosts[0].As(hosts.DefaultUser, l.Hosts[0].Program(args[0], args[1:]...))); r.Code != 0 {
+		if r := l.Hosts[0].Run(l.Hosts[0].As(hosts.DefaultUser,
+			l.Hosts[0].Program(args[0], args[1:]...))); r.Code != 0 {
 			t.Fatal(r.Stderr)
 		}
 	}

@@ -110,7 +110,8 @@ func (p *person) exits(code int, args ...string) (shown string) {
 	began := time.Now()
 	r := p.at.Run(p.command(args...))
 	shown = r.Stdout + r.Stderr
-	p.t.Logf("%s@%s:~/%s$ mlfnode %q   (exit code %d, %.1f s)\n%s", p.name, p.at.Name, p.dir, args, r.Code, time.Since(began).Seconds(), shown)
+	p.t.Logf("%s@%s:~/%s$ mlfnode %q   (exit code %d, %.1f s)\n%s", p.name, p.at.Name, p.dir, args, r.Code,
+		time.Since(began).Seconds(), shown)
 	if r.Code != code {
 		p.t.Fatalf("mlfnode %q: got exit code %d, want %d\n%s", args, r.Code, code, shown)
 	}

@@ -72,7 +72,8 @@ func (d *day) twoPeople(t *testing.T) {
 func (d *day) failures(t *testing.T) {
 	ada := d.ada(t)
 	ada.awaits("mine", "running", 4)
-	wantAll(t, ada.does("drain", "host2", "--reason", "new disk"), "host2 takes no more trials; still running there: 2 trials (")
+	wantAll(t, ada.does("drain", "host2", "--reason", "new disk"),
+		"host2 takes no more trials; still running there: 2 trials (")
 	wantLine(t, ada.does("members"), "host2", "alive, drained", "new disk")
 	ada.does("undrain", "host2")
 	hosts.WaitFor(t, hosts.Patience, func() error {
@@ -122,7 +123,8 @@ func (d *day) upgradeAndReboot(t *testing.T) {
 	for _, tr := range ada.awaits("mine", "succeeded", 8) {
 		for _, r := range running {
 			if r.Index == tr.Index && (r.Node == "host2") != (tr.Attempts > 1) {
-				t.Errorf("trial %d, which ran on %s when host2 lost its power, took %d attempts", tr.Index, r.Node, tr.Attempts)
+				t.Errorf("trial %d, which ran on %s when host2 lost its power, took %d attempts", tr.Index, r.Node,
+					tr.Attempts)
 			}
 		}
 	}
@@ -136,7 +138,8 @@ func (d *day) evening(t *testing.T) {
 	bert.does(append([]string{"sweep", "-d"}, d.gated("later", 2)...)...)
 	ada.awaits("late", "running", 2)
 	ada.awaits("later", "running", 2)
-	wantAll(t, ada.does("down"), "host2: note: 2 trials were running, which begin again when there is a node for them", "host3: note: 2 trials were running")
+	wantAll(t, ada.does("down"), "host2: note: 2 trials were running, which begin again when there is a node for them",
+		"host3: note: 2 trials were running")
 	for _, h := range d.machines[:3] {
 		h.PowerCut()
 		h.Boot()
@@ -174,7 +177,8 @@ func (d *day) swappedRoles(t *testing.T) {
 	})
 	for _, args := range [][]string{{"up", "-f", "--dry-run"}, {"up", "-f"}} {
 		out := ada.exits(1, args...)
-		wantAll(t, out, "nothing was changed", "leave it the master, because it keeps the results; to move them to another machine: mlfnode move-master HOST")
+		wantAll(t, out, "nothing was changed",
+			"leave it the master, because it keeps the results; to move them to another machine: mlfnode move-master HOST")
 		wantNone(t, out, "down host1 --purge")
 	}
 	d.laptop.WriteFile("cluster.yaml", before)
@@ -196,7 +200,8 @@ func (d *day) anotherMaster(t *testing.T) {
 func (d *day) secondCluster(t *testing.T) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("mine.yaml", "root: OTHER\nhosts: [{address: host2, roles: [master]}]\n")
-	wantAll(t, ada.exits(1, "up", "-f", "mine.yaml"), "port 7422/tcp is held by ", "set ports.gossip under settings in cluster.yaml")
+	wantAll(t, ada.exits(1, "up", "-f", "mine.yaml"), "port 7422/tcp is held by ",
+		"set ports.gossip under settings in cluster.yaml")
 	ada.does("down", "-f", "mine.yaml")
 	wantLine(t, ada.does("members"), "host2", "alive")
 	ada.does("down", "-f", "mine.yaml", "--purge")
@@ -224,10 +229,12 @@ func (d *day) moreAndLess(t *testing.T) {
 		t.Errorf("%d trials run on the new machine, want 2", there)
 	}
 	d.laptop.WriteFile("cluster.yaml", before)
-	wantAll(t, ada.does("status"), "host4 was brought up before and is no longer in cluster.yaml; mlfnode up -f stops it, or: mlfnode down host4")
+	wantAll(t, ada.does("status"),
+		"host4 was brought up before and is no longer in cluster.yaml; mlfnode up -f stops it, or: mlfnode down host4")
 	out := ada.does("up", "-f")
 	wantLine(t, out, "host4", "stopped")
-	wantAll(t, out, "host4: note: 2 trials were running", "host4: note: it is no longer in the cluster, and was stopped")
+	wantAll(t, out, "host4: note: 2 trials were running",
+		"host4: note: it is no longer in the cluster, and was stopped")
 	wantNone(t, ada.does("members"), "host4")
 	d.runsNothing(t, four)
 	d.open(t, "wide", 0, 6)

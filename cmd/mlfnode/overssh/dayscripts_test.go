@@ -41,8 +41,10 @@ func (d *day) takenDown(t *testing.T) {
 	ada.does("down")
 	d.nothingLeft("ML")
 	file := filepath.Join(home(d.laptop), "cluster.yaml")
-	for _, args := range [][]string{{"results", "chainer-1"}, {"sweeps"}, {"members"}, {"token"}, {"sweep", "--", "true"}, {"sweep", "-d", "chainer", "echo"}} {
-		wantAll(t, ada.exits(1, args...), "the cluster of host1 was taken down on ", "start it with: mlfnode up -f "+file+"; --local runs on this machine alone")
+	for _, args := range [][]string{{"results", "chainer-1"}, {"sweeps"}, {"members"}, {"token"},
+		{"sweep", "--", "true"}, {"sweep", "-d", "chainer", "echo"}} {
+		wantAll(t, ada.exits(1, args...), "the cluster of host1 was taken down on ", "start it with: mlfnode up -f "+
+			file+"; --local runs on this machine alone")
 	}
 	state := filepath.Join(home(d.laptop), ".local/state/mlfnode")
 	entries, err := os.ReadDir(state)
@@ -78,7 +80,8 @@ print("trained with", a.lr, a.hidden)
 func (d *day) ownScript(t *testing.T) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("digits/train.py", trainProgram)
-	out := ada.in("digits").does("sweep", "--set", "lr=0.01,0.1,1", "--set", "hidden=8,32", "--metric", "log:out/log.csv", "--objective", "acc:max",
+	out := ada.in("digits").does("sweep", "--set", "lr=0.01,0.1,1", "--set", "hidden=8,32", "--metric",
+		"log:out/log.csv", "--objective", "acc:max",
 		"--artifact", "out/**", "--", "python3", "-u", "train.py")
 	wantAll(t, out, "train-1 finished: 6 of 6 succeeded", "best acc: 0.322 by train-1/3")
 	wantLine(t, ada.does("results", "last", "--best", "1"), "3*", "0.322")
@@ -86,18 +89,22 @@ func (d *day) ownScript(t *testing.T) {
 	if files := named(t, filepath.Join(home(d.laptop), "arts"), "log.csv"); len(files) != 6 {
 		t.Errorf("got the files %q, want one of each trial", files)
 	}
-	ada.in("digits").does("sweep", "--quiet", "--set", "lr=0.1", "--set", "hidden=8,64", "--metric", "log:out/log.csv", "--", "python3", "-u", "train.py")
+	ada.in("digits").does("sweep", "--quiet", "--set", "lr=0.1", "--set", "hidden=8,64", "--metric", "log:out/log.csv",
+		"--", "python3", "-u", "train.py")
 	wantAll(t, ada.does("compare", "train-1", "train-2"), "train-1", "train-2", "0.082")
-	wantAll(t, ada.in("digits").does("sweep", "--set", "lr=1", "--", "sh", "-c", `python3 train.py "$@"`, "train"), "trained with 1.0 8")
+	wantAll(t, ada.in("digits").does("sweep", "--set", "lr=1", "--", "sh", "-c", `python3 train.py "$@"`, "train"),
+		"trained with 1.0 8")
 	wantAll(t, ada.does("extend", "train-1", "--set", "lr=10"), "train-1 finished: 8 of 8 succeeded")
 }
 
 // metricsAndLimits has a log that the program does not write, and a trial that takes too long.
 func (d *day) metricsAndLimits(t *testing.T) {
 	ada := d.ada(t).in("digits")
-	wantAll(t, ada.exits(1, "sweep", "--set", "lr=1", "--metric", "log:out/metrics.log", "--objective", "acc:max", "--", "python3", "train.py"),
+	wantAll(t, ada.exits(1, "sweep", "--set", "lr=1", "--metric", "log:out/metrics.log", "--objective", "acc:max", "--",
+		"python3", "train.py"),
 		"metrics.log out/metrics.log: the program did not write it", "has a number for acc, the objective")
-	wantAll(t, ada.exits(1, "sweep", "--timeout", "1s", "--retries", "1", "--set", "s=30", "--", "sleep", "{s}"), "ran longer than its limit of 1s")
+	wantAll(t, ada.exits(1, "sweep", "--timeout", "1s", "--retries", "1", "--set", "s=30", "--", "sleep", "{s}"),
+		"ran longer than its limit of 1s")
 	if all := ada.trialsOf("last", "failed"); len(all) != 1 || all[0].Attempts != 2 {
 		t.Errorf("got %+v, want two attempts", all)
 	}
@@ -122,11 +129,13 @@ func (d *day) largeFile(t *testing.T) {
 				between = append(between, n)
 			}
 		}
-		ada.in("large").does("sweep", "--cpus", d.cpus, "--set", "i=0:4", "--", "sh", "-c", "wc -c <data.bin; sleep 0.5")
+		ada.in("large").does("sweep", "--cpus", d.cpus, "--set", "i=0:4", "--", "sh", "-c",
+			"wc -c <data.bin; sleep 0.5")
 	}
 	for i, h := range counted {
 		after := traffic(t, h, h == d.laptop)
-		t.Logf("%s: %d kB went over the network in the first sweep, %d kB in the second", h.Name, (between[i]-before[i])/1000, (after-between[i])/1000)
+		t.Logf("%s: %d kB went over the network in the first sweep, %d kB in the second", h.Name,
+			(between[i]-before[i])/1000, (after-between[i])/1000)
 		if h == d.laptop && between[i]-before[i] < size || after-before[i] > size*3/2 {
 			t.Errorf("%s: want %d kB once", h.Name, size/1000)
 		}
@@ -161,8 +170,9 @@ func traffic(t *testing.T, h *hosts.Host, sent bool) int64 {
 // once on each node.
 func (d *day) setupOnce(t *testing.T) {
 	ada := d.ada(t)
-	d.laptop.WriteFile("fit/project.yaml", "tasks:\n  fit:\n    command: [sh, fit.sh]\n    setup: {run: \"sh setup.sh\", inputs: [setup.sh, needs.txt]}\n"+
-		"    resources: {cpus: "+d.cpus+"}\n    parameters: parameters.yml\n")
+	d.laptop.WriteFile("fit/project.yaml",
+		"tasks:\n  fit:\n    command: [sh, fit.sh]\n    setup: {run: \"sh setup.sh\", inputs: [setup.sh, needs.txt]}\n"+
+			"    resources: {cpus: "+d.cpus+"}\n    parameters: parameters.yml\n")
 	d.laptop.WriteFile("fit/parameters.yml", "k: [1, 2, 3, 4]\n")
 	d.laptop.WriteFile("fit/needs.txt", "numpy\n")
 	d.laptop.WriteFile("fit/setup.sh", "echo built >>$HOME/ML/built\nmkdir env\ncp needs.txt env/has\n")
@@ -206,9 +216,11 @@ func (d *day) mendedProgram(t *testing.T) {
 	wantAll(t, ada.exits(1, "sweep", "bug"), "1 of 3 succeeded, 2 failed", "no such layer")
 	wantLine(t, ada.does("trials", "bug-1", "--state", "failed"), "1", "no such layer")
 	d.laptop.WriteFile("bug/run.sh", "echo mended $1\n")
-	wantAll(t, ada.exits(1, "retry", "--failed", "bug-1"), "bug-1 runs the files as submitted on ", "not as they are now; --update packs them again", "old --k=2")
+	wantAll(t, ada.exits(1, "retry", "--failed", "bug-1"), "bug-1 runs the files as submitted on ",
+		"not as they are now; --update packs them again", "old --k=2")
 	out := ada.does("retry", "--failed", "--update", "bug-1")
-	wantAll(t, out, "bug-1: 2 trials run with the files of ", "mended --k=2", "bug-1 finished: 3 of 3 succeeded", "these trials ran 2 versions of the files")
+	wantAll(t, out, "bug-1: 2 trials run with the files of ", "mended --k=2", "bug-1 finished: 3 of 3 succeeded",
+		"these trials ran 2 versions of the files")
 	wantNone(t, out, "mended --k=1")
 	wantAll(t, ada.does("show", "bug-1"), "sh run.sh", "by ada on laptop")
 }
@@ -216,7 +228,8 @@ func (d *day) mendedProgram(t *testing.T) {
 // brokenSetup has a setup step that can't work: it is tried three times, not for each trial.
 func (d *day) brokenSetup(t *testing.T) {
 	ada := d.ada(t)
-	d.laptop.WriteFile("broken/project.yaml", "tasks:\n  broken: {command: [\"true\"], setup: \"echo tried >>$HOME/ML/tried; echo no such package; exit 1\", parameters: parameters.yml}\n")
+	d.laptop.WriteFile("broken/project.yaml",
+		"tasks:\n  broken: {command: [\"true\"], setup: \"echo tried >>$HOME/ML/tried; echo no such package; exit 1\", parameters: parameters.yml}\n")
 	d.laptop.WriteFile("broken/parameters.yml", "k: {start: 0, end: 40}\n")
 	wantAll(t, ada.exits(1, "sweep", "broken"), "setup failed ", "no such package")
 	wantLine(t, ada.does("sweeps"), "broken-1", "paused")

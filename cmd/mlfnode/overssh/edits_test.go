@@ -56,8 +56,9 @@ func TestNodesAreRenamed(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 2)
 	for _, names := range [][]string{{"first", "fast"}, {"first", "faster"}, {"last", "faster"}} {
-		l.laptop.WriteFile("lab.yaml", fmt.Sprintf("root: ML\nhosts:\n  - {address: host1, name: %s, roles: [master]}\n"+
-			"  - {address: host2, name: %s, roles: [worker]}\n", names[0], names[1]))
+		l.laptop.WriteFile("lab.yaml",
+			fmt.Sprintf("root: ML\nhosts:\n  - {address: host1, name: %s, roles: [master]}\n"+
+				"  - {address: host2, name: %s, roles: [worker]}\n", names[0], names[1]))
 		l.laptop.Must("up", "-f", "lab.yaml")
 		members := l.laptop.Must("members")
 		for _, name := range names {
@@ -69,10 +70,12 @@ func TestNodesAreRenamed(t *testing.T) {
 		l.laptop.Must("sweep", "--set", "i=1:2", "--", "echo", "{i}")
 	}
 	l.laptop.WriteFile("lab.yaml", "root: ML\nhosts:\n  - {address: host1, name: last, roles: [master]}\n")
-	if r := l.laptop.Try("status", "-f", "lab.yaml"); r.Code != 0 || !strings.Contains("\n"+r.Stderr, "\nnote: faster is also a member of the cluster, but is not in the file") {
+	if r := l.laptop.Try("status", "-f", "lab.yaml"); r.Code != 0 ||
+		!strings.Contains("\n"+r.Stderr, "\nnote: faster is also a member of the cluster, but is not in the file") {
 		t.Errorf("status: exit code %d, want 0 and a note:\n%s", r.Code, r.Stderr)
 	}
-	l.laptop.WriteFile("lab.yaml", "root: ML\nhosts: [{address: host2, roles: [worker]}, {address: host1, roles: [master]}]\n")
+	l.laptop.WriteFile("lab.yaml",
+		"root: ML\nhosts: [{address: host2, roles: [worker]}, {address: host1, roles: [master]}]\n")
 	l.laptop.Must("down", "-f", "lab.yaml", "--purge", "--yes")
 	l.nothingLeft("")
 }

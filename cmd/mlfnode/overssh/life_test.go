@@ -32,7 +32,8 @@ func TestHostIsMissing(t *testing.T) {
 	l := newHarness(t, 3)
 	l.Hosts[2].StopSSH()
 	r := l.laptop.Try(three...)
-	if r.Code != 1 || !strings.Contains(r.Stderr, "host3: host3 refuses connections on port 22\n  try: start the ssh server there, or give the right port") {
+	if r.Code != 1 || !strings.Contains(r.Stderr,
+		"host3: host3 refuses connections on port 22\n  try: start the ssh server there, or give the right port") {
 		t.Errorf("exit code %d, want 1 and the cause:\n%s", r.Code, r.Stderr)
 	}
 	if n := l.members(); n != 2 {
@@ -116,9 +117,11 @@ func TestPush(t *testing.T) {
 	l := newHarness(t, 1)
 	l.laptop.WriteFile("mine/run.sh", "echo 1\n")
 	l.laptop.WriteFile("mine/data.txt", "1\n")
-	l.laptop.WriteFile("mine/project.yaml", "name: mine\ntasks:\n  run: {command: [sh, run.sh], parameters: parameters.yml}\n")
+	l.laptop.WriteFile("mine/project.yaml",
+		"name: mine\ntasks:\n  run: {command: [sh, run.sh], parameters: parameters.yml}\n")
 	l.laptop.WriteFile("mine/parameters.yml", "i: 1\n")
-	wantLine(t, l.laptop.Must("up", "-a", "host1", "-r", "ML", "-d", "mine", "-m", "1", "-w", "1"), "host1", "pushed 4 files")
+	wantLine(t, l.laptop.Must("up", "-a", "host1", "-r", "ML", "-d", "mine", "-m", "1", "-w", "1"), "host1",
+		"pushed 4 files")
 	wantLine(t, l.laptop.Must("push"), "host1", "unchanged")
 	l.laptop.WriteFile("mine/data.txt", "2\n")
 	wantLine(t, l.laptop.Must("push"), "host1", "pushed 1 file")
@@ -150,7 +153,8 @@ func TestAttachOverSSH(t *testing.T) {
 	l := newHarness(t, 2)
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1")
 	home := l.Hosts[0].UserHome(hosts.DefaultUser)
-	made := l.Hosts[0].Run(l.Hosts[0].As(hosts.DefaultUser, l.Hosts[0].Program(home+"/ML/bin/mlfnode", "token", "--json", "--state-dir", home+"/ML/state")))
+	made := l.Hosts[0].Run(l.Hosts[0].As(hosts.DefaultUser,
+		l.Hosts[0].Program(home+"/ML/bin/mlfnode", "token", "--json", "--state-dir", home+"/ML/state")))
 	var token struct{ Token string }
 	if err := json.Unmarshal([]byte(made.Stdout), &token); err != nil {
 		t.Fatalf("%v: %s", err, made.Stderr)
@@ -178,7 +182,8 @@ func TestDryRun(t *testing.T) {
 	out := l.laptop.Must("up", "-a", "host1", "-m", "1", "--dry-run")
 	wantLine(t, out, "host1", "would install mlfnode")
 	l.nothingLeft("")
-	if r := l.laptop.Try("status"); r.Code != 2 || !strings.Contains(r.Stderr, "there is no cluster.yaml in this folder") {
+	if r := l.laptop.Try("status"); r.Code != 2 ||
+		!strings.Contains(r.Stderr, "there is no cluster.yaml in this folder") {
 		t.Errorf("got %d, %q, want that there is no cluster", r.Code, r.Stderr)
 	}
 }

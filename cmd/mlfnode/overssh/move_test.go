@@ -18,7 +18,8 @@ func TestMoveMasterOverSSH(t *testing.T) {
 	l.laptop.Must("drain", "host1")
 	l.laptop.Must("drain", "host2")
 	gate := l.Hosts[2].UserHome(hosts.DefaultUser) + "/ML/gate"
-	l.laptop.Must("sweep", "--detach", "--set", "i=1", "--", "sh", "-c", "until [ -e "+gate+" ]; do sleep 0.1; done; echo end")
+	l.laptop.Must("sweep", "--detach", "--set", "i=1", "--", "sh", "-c",
+		"until [ -e "+gate+" ]; do sleep 0.1; done; echo end")
 	hosts.WaitFor(t, hosts.Patience, func() error {
 		if n := len(l.trials("running")); n != 1 {
 			return fmt.Errorf("%d trials run, want 1", n)
@@ -65,15 +66,18 @@ func TestMoveMasterOverSSH(t *testing.T) {
 func TestMoveMasterFails(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 2)
-	l.laptop.WriteFile("cluster.yaml", "root: ML\nhosts:\n  - {address: host1, roles: [master, worker]}\n  - {address: host2, roles: []}\n")
+	l.laptop.WriteFile("cluster.yaml",
+		"root: ML\nhosts:\n  - {address: host1, roles: [master, worker]}\n  - {address: host2, roles: []}\n")
 	l.laptop.Must("up", "-f")
 	l.laptop.Must("sweep", "--set", "i=1:4", "--", "echo", "{i}")
 	state := l.Hosts[1].UserHome(hosts.DefaultUser) + "/ML/state/trust"
-	if r := l.Hosts[1].Run(l.Hosts[1].As(hosts.DefaultUser, l.Hosts[1].Program("/bin/mkdir", "-p", state))); r.Code != 0 {
+	if r := l.Hosts[1].Run(l.Hosts[1].As(hosts.DefaultUser,
+		l.Hosts[1].Program("/bin/mkdir", "-p", state))); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}
 	r := l.laptop.Try("move-master", "host2")
-	for _, want := range []string{"host2: could not copy the state of host1: the state folder", "is not empty: it has trust", "\n  try: the cluster comes up as it was with: mlfnode up -f"} {
+	for _, want := range []string{"host2: could not copy the state of host1: the state folder",
+		"is not empty: it has trust", "\n  try: the cluster comes up as it was with: mlfnode up -f"} {
 		if r.Code != 1 || !strings.Contains(r.Stderr, want) {
 			t.Errorf("exit code %d, got\n%s\nwant %q in it", r.Code, r.Stderr, want)
 		}

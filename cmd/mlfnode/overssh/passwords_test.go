@@ -13,7 +13,8 @@ import (
 // a slip.
 func TestPasswords(t *testing.T) {
 	t.Parallel()
-	byPassword := hosts.SSHD{Config: "PubkeyAuthentication no\nMaxStartups 1", Users: []hosts.User{{Password: "secret"}}}
+	byPassword := hosts.SSHD{Config: "PubkeyAuthentication no\nMaxStartups 1",
+		Users: []hosts.User{{Password: "secret"}}}
 	l := newHarness(t, 3, byPassword, byPassword, byPassword)
 	config := ""
 	for _, h := range l.Hosts[1:3] {

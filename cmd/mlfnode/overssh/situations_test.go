@@ -26,13 +26,15 @@ func user(u hosts.User) hosts.SSHD { return hosts.SSHD{Users: []hosts.User{u}} }
 var situations = []situation{
 	{name: "bash, the master"},
 	{name: "dash", how: user(hosts.User{Shell: "/bin/dash"})},
-	{name: "a shell that prints a banner", how: user(hosts.User{ShellScript: "#!/bin/sh\necho '*** Welcome to the lab ***'\nexec /bin/bash \"$@\"\n"})},
+	{name: "a shell that prints a banner",
+		how: user(hosts.User{ShellScript: "#!/bin/sh\necho '*** Welcome to the lab ***'\nexec /bin/bash \"$@\"\n"})},
 	{name: "a startup file that prints", how: user(hosts.User{StartUp: "echo loading modules\necho careful >&2\n"})},
 	{name: "root", address: "root@HOST"},
 	{name: "sudo without a password", how: user(hosts.User{Sudo: hosts.SudoFreely})},
 	{name: "no sudo at all", how: hosts.SSHD{NoSudo: true}},
 	{name: "an rsa key alone", how: hosts.SSHD{HostKeys: []string{"rsa"}}},
-	{name: "an ecdsa key, another port", how: hosts.SSHD{HostKeys: []string{"ecdsa"}, Port: 2222}, address: "HOST:2222"},
+	{name: "an ecdsa key, another port", how: hosts.SSHD{HostKeys: []string{"ecdsa"}, Port: 2222},
+		address: "HOST:2222"},
 	{name: "MaxStartups 2", how: hosts.SSHD{Config: "MaxStartups 2"}},
 	{name: "no gzip, no tar", how: hosts.SSHD{Missing: []string{"gzip", "tar"}}},
 	{name: "behind a jump host", arrange: func(l *harness, h *hosts.Host) {
@@ -60,7 +62,8 @@ var situations = []situation{
 	{name: "a changed host key", arrange: func(_ *harness, h *hosts.Host) { h.NewHostKey() },
 		cause: "the host key of HOST is not the known one: it shows ssh-ed25519 …",
 		cure:  "if it was reinstalled, forget the old key with `ssh-keygen -R 'HOST' -f 'LAPTOP/.ssh/known_hosts'` and try again"},
-	{name: "password only", how: hosts.SSHD{Config: "PubkeyAuthentication no", Users: []hosts.User{{Password: "secret"}}},
+	{name: "password only", how: hosts.SSHD{Config: "PubkeyAuthentication no",
+		Users: []hosts.User{{Password: "secret"}}},
 		cause: "HOST lets ada in by password only, and there is no terminal to ask for it",
 		cure:  "run this in a terminal, or have the ssh server there take keys"},
 	{name: "no ssh server", arrange: func(_ *harness, h *hosts.Host) { h.StopSSH() },
@@ -169,10 +172,12 @@ func TestSituations(t *testing.T) {
 	}
 	for i, s := range situations {
 		o, h := all.Hosts[i], l.Hosts[i]
-		place := strings.NewReplacer("HOST", h.Name, "ADDR", h.Addr, "MASTER", l.Hosts[0].Addr, "HOME", h.UserHome(hosts.DefaultUser), "LAPTOP", l.laptop.UserHome(hosts.DefaultUser))
+		place := strings.NewReplacer("HOST", h.Name, "ADDR", h.Addr, "MASTER", l.Hosts[0].Addr, "HOME",
+			h.UserHome(hosts.DefaultUser), "LAPTOP", l.laptop.UserHome(hosts.DefaultUser))
 		cause, cure := place.Replace(s.cause), place.Replace(s.cure)
 		if !fits(o.Problem.Cause, cause) || !fits(o.Problem.Cure, cure) || o.OK != (s.cause == "") {
-			t.Errorf("%s:\n got  %q\n      %q\n want %q\n      %q", s.name, o.Problem.Cause, o.Problem.Cure, cause, cure)
+			t.Errorf("%s:\n got  %q\n      %q\n want %q\n      %q", s.name, o.Problem.Cause, o.Problem.Cure, cause,
+				cure)
 		}
 	}
 }

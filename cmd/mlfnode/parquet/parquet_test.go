@@ -20,7 +20,8 @@ func read(t rapid.TB, file []byte) (columns []Column, rows [][]Value) {
 		t.Fatalf("open: %v", err)
 	}
 	for _, c := range f.Root().Columns() {
-		kind, ok := map[string]Kind{"INT(64,true)": Int, "DOUBLE": Double, "STRING": Text, "TIMESTAMP(isAdjustedToUTC=true,unit=MICROS)": Time}[c.Type().String()]
+		kind, ok := map[string]Kind{"INT(64,true)": Int, "DOUBLE": Double, "STRING": Text,
+			"TIMESTAMP(isAdjustedToUTC=true,unit=MICROS)": Time}[c.Type().String()]
 		if !ok {
 			t.Fatalf("the column %q has the type %v", c.Name(), c.Type())
 		}
@@ -165,7 +166,8 @@ func TestFullDisk(t *testing.T) {
 		disk := room
 		w := NewWriter(&disk, []Column{{"i", Int}})
 		err := errors.Join(w.Write([]Value{{Valid: true, Int: 1}}), w.Close())
-		if need := full(len(written(t, []Column{{"i", Int}}, [][]Value{{{Valid: true, Int: 1}}}))); (err == nil) != (room >= need) {
+		if need := full(len(written(t, []Column{{"i", Int}},
+			[][]Value{{{Valid: true, Int: 1}}}))); (err == nil) != (room >= need) {
 			t.Fatalf("room for %d of %d bytes: %v", room, need, err)
 		}
 	}

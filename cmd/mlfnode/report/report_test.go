@@ -39,8 +39,10 @@ func hand(t *testing.T) *chart.Data {
 	}
 	d := &chart.Data{
 		Space: points, Blocks: []int64{0}, Done: points.Count(), Name: "loss", Base: 1e15, Now: 100, Nodes: []grid.NodeID{"n"}, Classes: []grid.Class{grid.ClassExit},
-		State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials), Cause: make([]uint8, chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
-		Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials), Wall: make([]float32, chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
+		State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials), Cause: make([]uint8,
+			chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
+		Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials), Wall: make([]float32,
+			chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
 	}
 	for i := range points.Count() {
 		d.State[i], d.Node[i], d.Started[i], d.Ended[i], d.Wall[i] = 3, 1, float32(i), float32(i+2), 2 // succeeded
@@ -60,7 +62,8 @@ func handReport(t *testing.T) *Data {
 	}
 	made := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	d := &Data{
-		Sweep:  api.Sweep{SweepCounts: api.SweepCounts{Sweep: "hand-1", State: grid.SweepFinished, Count: 24, Succeeded: 23, Failed: 1}, Project: "hand", Task: "train", Submitted: made},
+		Sweep: api.Sweep{SweepCounts: api.SweepCounts{Sweep: "hand-1", State: grid.SweepFinished, Count: 24,
+			Succeeded: 23, Failed: 1}, Project: "hand", Task: "train", Submitted: made},
 		Charts: map[string]json.RawMessage{}, Missing: map[string]string{}, Made: made, Version: "test",
 	}
 	points := map[int64][]grid.Point{}
@@ -70,7 +73,8 @@ func handReport(t *testing.T) *Data {
 	}
 	for _, trial := range band {
 		for step := range 4 {
-			points[trial] = append(points[trial], grid.Point{Step: float64(step), Value: float32(trial) / float32(step+1)})
+			points[trial] = append(points[trial],
+				grid.Point{Step: float64(step), Value: float32(trial) / float32(step+1)})
 		}
 	}
 	for _, name := range Charts() {
@@ -156,7 +160,8 @@ func TestReportParts(t *testing.T) {
 			t.Errorf("a chart begins without its sentence: %.80s", s[1])
 		}
 	}
-	for _, want := range []string{`class="band r`, `class="trial r9"`, `class="cell r`, `class="range"`, `class="curve k0 d0"`, "a=2, b=3: 2.3 over 2", "<details><summary>As a table", "x&amp;y"} {
+	for _, want := range []string{`class="band r`, `class="trial r9"`, `class="cell r`, `class="range"`,
+		`class="curve k0 d0"`, "a=2, b=3: 2.3 over 2", "<details><summary>As a table", "x&amp;y"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)
 		}
@@ -171,7 +176,8 @@ func TestReportParts(t *testing.T) {
 
 // TestReportOfOneParameter reports on a sweep with no pair of parameters to draw.
 func TestReportOfOneParameter(t *testing.T) {
-	d := &Data{Charts: map[string]json.RawMessage{"importance": json.RawMessage(`{"axes":[{"key":"a","share":1}]}`)}, Missing: map[string]string{}}
+	d := &Data{Charts: map[string]json.RawMessage{"importance": json.RawMessage(`{"axes":[{"key":"a","share":1}]}`)},
+		Missing: map[string]string{}}
 	if _, ok := d.Query(Heat); ok || !strings.Contains(d.Missing[Heat], "two parameters") {
 		t.Errorf("got %v and %q", ok, d.Missing[Heat])
 	}

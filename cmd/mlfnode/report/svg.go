@@ -258,9 +258,11 @@ func timeline(p *page, body json.RawMessage) error {
 			}
 			from := x.at(*b.Start[i])
 			p.bar(classOf(b.State[i]), from, float64(lanes[key(i)]*row+4), x.at(*b.End[i])-from, row-2,
-				strconv.FormatInt(b.Trial[i], 10)+" "+b.State[i]+" on "+b.Node[i]+", "+printable.Seconds(*b.End[i]-*b.Start[i]))
+				strconv.FormatInt(b.Trial[i], 10)+" "+b.State[i]+" on "+b.Node[i]+", "+
+					printable.Seconds(*b.End[i]-*b.Start[i]))
 		}
-		p.text(10, float64(rows*row+under), "start", time.UnixMicro(c.Base).UTC().Add(time.Duration(*c.From*1e9)).Format("2006-01-02 15:04:05 MST"))
+		p.text(10, float64(rows*row+under), "start",
+			time.UnixMicro(c.Base).UTC().Add(time.Duration(*c.From*1e9)).Format("2006-01-02 15:04:05 MST"))
 		p.text(wide-10, float64(rows*row+under), "end", "+"+printable.Seconds(*c.To-*c.From))
 		p.printf("</svg>")
 		return nil

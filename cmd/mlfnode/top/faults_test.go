@@ -219,8 +219,10 @@ func TestHitsHaveABound(t *testing.T) {
 		press(m, "n")
 		a.answer()
 		first := (part - 1) * api.MaxHits
-		if len(log.search.hits) > hitsKept || log.goal == nil || log.goal.Offset != first || log.search.hits[log.search.hit].Offset != first {
-			t.Fatalf("after part %d: %d hits, at %+v, want at most %d, and to be at %d", part, len(log.search.hits), log.goal, hitsKept, first)
+		if len(log.search.hits) > hitsKept || log.goal == nil || log.goal.Offset != first ||
+			log.search.hits[log.search.hit].Offset != first {
+			t.Fatalf("after part %d: %d hits, at %+v, want at most %d, and to be at %d", part, len(log.search.hits),
+				log.goal, hitsKept, first)
 		}
 	}
 	if n := len(log.search.hits); n != hitsKept {

@@ -43,7 +43,8 @@ func send(m *Model, all ...tea.Msg) *Model {
 
 // press presses keys: each rune of a text, or one key by its name.
 func press(m *Model, keys ...string) *Model {
-	named := map[string]rune{"enter": tea.KeyEnter, "esc": tea.KeyEscape, "tab": tea.KeyTab, "pgup": tea.KeyPgUp, "backspace": tea.KeyBackspace, "right": tea.KeyRight}
+	named := map[string]rune{"enter": tea.KeyEnter, "esc": tea.KeyEscape, "tab": tea.KeyTab, "pgup": tea.KeyPgUp,
+		"backspace": tea.KeyBackspace, "right": tea.KeyRight}
 	for _, k := range keys {
 		if code, ok := named[k]; ok {
 			send(m, tea.KeyPressMsg{Code: code})
@@ -78,8 +79,10 @@ func settle(m *Model) *Model {
 func sweepOf(id string, state grid.SweepState, succeeded, failed, running, pending int64) api.Sweep {
 	eta := 3723.0
 	return api.Sweep{
-		SweepCounts: api.SweepCounts{Sweep: grid.SweepID(id), State: state, Count: succeeded + failed + running + pending, Succeeded: succeeded, Failed: failed, Running: running, Pending: pending},
-		Project:     "chainer", Task: "train", Keys: []string{"epoch", "lr", "opt"}, Metrics: []string{"loss", "accuracy"}, ETA: &eta,
+		SweepCounts: api.SweepCounts{Sweep: grid.SweepID(id), State: state, Count: succeeded + failed + running +
+			pending, Succeeded: succeeded, Failed: failed, Running: running, Pending: pending},
+		Project: "chainer", Task: "train", Keys: []string{"epoch", "lr", "opt"}, Metrics: []string{"loss",
+			"accuracy"}, ETA: &eta,
 		Objective: &grid.Objective{Metric: "accuracy", Goal: "maximize"},
 	}
 }
@@ -91,20 +94,25 @@ func busy(width, height int) *Model {
 	send(m, streamState{live: true})
 	o := m.screens[0].(*overview)
 	o.list = answered(api.SweepList{Total: 3, Sweeps: []api.Sweep{
-		sweepOf("bow-4", grid.SweepFinished, 5, 0, 0, 0), sweepOf("chainer-3", grid.SweepRunning, 600, 30, 12, 358), sweepOf("bow-2", grid.SweepPaused, 1, 0, 0, 9),
+		sweepOf("bow-4", grid.SweepFinished, 5, 0, 0, 0), sweepOf("chainer-3", grid.SweepRunning, 600, 30, 12,
+			358), sweepOf("bow-2", grid.SweepPaused, 1, 0, 0, 9),
 	}})
 	running := o.list.value.Sweeps[1]
 	running.Succeeded, running.Pending = 610, 348
 	gpu := func(i, use int, state string) api.GPU {
-		return api.GPU{Index: i, Instance: -1, UUID: fmt.Sprint("GPU-", i), Name: "H200", Memory: 80 << 30, Used: 40 << 30, Utilization: use, Temperature: 61, Power: 300, State: state, Trials: []string{"chainer-3/640"}}
+		return api.GPU{Index: i, Instance: -1, UUID: fmt.Sprint("GPU-", i), Name: "H200", Memory: 80 << 30,
+			Used: 40 << 30, Utilization: use, Temperature: 61, Power: 300, State: state, Trials: []string{"chainer-3/640"}}
 	}
 	return settle(send(m, states{
 		{Overview: &api.Overview{Active: 1, Sweeps: 3, Pending: 348, Running: 12, Succeeded: 616, Failed: 30}},
 		{Sweep: &api.SweepState{SweepCounts: running.SweepCounts, Rate: 1.25, ETA: running.ETA}},
 		{Members: []grid.NodeID{"gpu-1", "gpu-2", "gpu-3"}},
-		{Node: &api.Member{Node: "gpu-1", State: "alive", Since: noon.Add(-time.Hour), Roles: []string{"master", "worker"}, CPUs: 16, Memory: 64 << 30, GPUs: 3, Load: 15.25, Running: 8, Driver: "570.1",
+		{Node: &api.Member{Node: "gpu-1", State: "alive", Since: noon.Add(-time.Hour),
+			Roles: []string{"master",
+				"worker"}, CPUs: 16, Memory: 64 << 30, GPUs: 3, Load: 15.25, Running: 8, Driver: "570.1",
 			Devices: []api.GPU{gpu(0, 97, "ready"), gpu(1, 2, ""), gpu(2, 0, "sick")}}},
-		{Node: &api.Member{Node: "gpu-2", State: "alive", Roles: []string{"worker"}, CPUs: 16, Memory: 64 << 30, Load: 3, Running: 4, Drained: true, Reason: "new disk"}},
+		{Node: &api.Member{Node: "gpu-2", State: "alive", Roles: []string{"worker"}, CPUs: 16, Memory: 64 << 30,
+			Load: 3, Running: 4, Drained: true, Reason: "new disk"}},
 		{Node: &api.Member{Node: "gpu-3", State: "dead", Roles: []string{"worker"}, CPUs: 16, Memory: 64 << 30}},
 	}))
 }
@@ -118,16 +126,21 @@ func onSweep(width, height int) *Model {
 	s.sweep = answered(m.screens[0].(*overview).list.value.Sweeps[1])
 	s.best = answered("Best accuracy so far: 0.98712 in trial 2, after 7 improvements.")
 	s.failures = answered(api.Failures{Counted: 30, Groups: []api.FailureGroup{
-		{Class: "cuda_oom", Count: 28, Cause: "a GPU ran out of memory", Owner: "trial", Hint: "reduce the batch", Trial: "chainer-3/1", Reason: "exit code 1\nCUDA error: out of memory"},
-		{Class: "exit", Count: 2, Cause: "the program failed", Owner: "trial", Trial: "chainer-3/9", Reason: "exit code 3"},
+		{Class: "cuda_oom", Count: 28, Cause: "a GPU ran out of memory", Owner: "trial", Hint: "reduce the batch",
+			Trial: "chainer-3/1", Reason: "exit code 1\nCUDA error: out of memory"},
+		{Class: "exit", Count: 2, Cause: "the program failed", Owner: "trial", Trial: "chainer-3/9",
+			Reason: "exit code 3"},
 	}})
 	n := func(text string) json.Number { return json.Number(text) }
 	total := int64(1000)
 	s.trials.page = answered(api.TrialTable{Sweep: "chainer-3", Total: &total, Count: 4, Columns: []api.Column{
-		columnOf("index", n("0"), n("1"), n("2"), n("3")), columnOf("state", "succeeded", "failed", "running", "pending"),
+		columnOf("index", n("0"), n("1"), n("2"), n("3")), columnOf("state", "succeeded", "failed", "running",
+			"pending"),
 		columnOf("m[accuracy]", n("0.98712345"), nil, nil, nil), columnOf("p[epoch]", n("5"), n("5"), n("10"), n("10")),
-		columnOf("p[lr]", n("1e-3"), n("0.010"), n("1e-3"), n("0.010")), columnOf("p[opt]", "adam", "sgd", true, "adam"), columnOf("m[loss]", n("1.23456789"), nil, n("3"), nil),
-		columnOf("class", "", "cuda_oom", "", ""), columnOf("wall_seconds", n("61.5"), n("0.5"), n("12.25"), n("0")), columnOf("node", "gpu-1", "gpu-1", "gpu-2", ""),
+		columnOf("p[lr]", n("1e-3"), n("0.010"), n("1e-3"), n("0.010")), columnOf("p[opt]", "adam", "sgd", true,
+			"adam"), columnOf("m[loss]", n("1.23456789"), nil, n("3"), nil),
+		columnOf("class", "", "cuda_oom", "", ""), columnOf("wall_seconds", n("61.5"), n("0.5"), n("12.25"),
+			n("0")), columnOf("node", "gpu-1", "gpu-1", "gpu-2", ""),
 		columnOf("started", "2026-11-30T11:00:00Z", "2026-11-29T11:00:00Z", "2026-11-30T11:59:00Z", nil),
 	}})
 	m.open(s)
@@ -145,8 +158,11 @@ func onTrial(width, height, lines int) *Model {
 	code, started := 1, noon.Add(-time.Minute)
 	send(m, states{{Trial: &api.Trial{
 		Trial: "chainer-3/1", Index: 1, State: grid.Failed, Attempt: 2, Attempts: 2, Node: "gpu-1", ExitCode: &code, Class: "cuda_oom", Reason: "exit code 1: a GPU ran out of memory\nCUDA error: out of memory",
-		Params:  space.Params{{Key: "epoch", Value: space.Value{Text: "5", Kind: space.Number}}, {Key: "lr", Value: space.Value{Text: "0.010", Kind: space.Number}}, {Key: "opt", Value: space.Value{Text: "sgd"}}},
-		Metrics: grid.Metric{"loss": json.RawMessage("1.23456789"), "accuracy": json.RawMessage("0.5"), "note": json.RawMessage(`"x"`)}, Started: &started, Usage: api.Usage{Wall: 61.5, Memory: 3 << 30},
+		Params: space.Params{{Key: "epoch", Value: space.Value{Text: "5", Kind: space.Number}},
+			{Key: "lr", Value: space.Value{Text: "0.010", Kind: space.Number}}, {Key: "opt",
+				Value: space.Value{Text: "sgd"}}},
+		Metrics: grid.Metric{"loss": json.RawMessage("1.23456789"), "accuracy": json.RawMessage("0.5"),
+			"note": json.RawMessage(`"x"`)}, Started: &started, Usage: api.Usage{Wall: 61.5, Memory: 3 << 30},
 	}}})
 	var b strings.Builder
 	for i := range lines {
@@ -179,14 +195,16 @@ var scenes = map[string]func(width, height int) *Model{
 	"sweep-scrolled": func(w, h int) *Model { return press(onSweep(w, h), "right", "right", "j") },
 	"sweep-unknown": func(w, h int) *Model {
 		m := busy(w, h)
-		m.open(&sweepScreen{id: "nix-1", sweep: loader[api.Sweep]{err: &api.Error{Status: 404, Msg: `there is no sweep "nix-1"`}}})
+		m.open(&sweepScreen{id: "nix-1",
+			sweep: loader[api.Sweep]{err: &api.Error{Status: 404, Msg: `there is no sweep "nix-1"`}}})
 		return m
 	},
 	"trial": func(w, h int) *Model { return onTrial(w, h, 40) },
 	"trial-search": func(w, h int) *Model {
 		m := onTrial(w, h, 40)
 		log := m.shown().(*trialScreen).log
-		log.search.text, log.search.hits = "EPOCH 2", []api.LogHit{{Stream: "stdout", Offset: 140}, {Stream: "stdout", Offset: 1400}}
+		log.search.text, log.search.hits = "EPOCH 2", []api.LogHit{{Stream: "stdout", Offset: 140},
+			{Stream: "stdout", Offset: 1400}}
 		return press(m, "n", "o")
 	},
 	"help":   func(w, h int) *Model { return press(onSweep(w, h), "?") },
@@ -254,7 +272,8 @@ func TestEverySize(t *testing.T) {
 				if got := ansi.StringWidth(l); got > width {
 					t.Errorf("%s of %d×%d: a line of %d: %q", name, width, height, got, l)
 				}
-				if !m.paint.colours && strings.Contains(strings.NewReplacer("\x1b[m", "", "\x1b[1m", "", "\x1b[7m", "").Replace(l), "\x1b") {
+				if !m.paint.colours && strings.Contains(strings.NewReplacer("\x1b[m", "", "\x1b[1m", "", "\x1b[7m",
+					"").Replace(l), "\x1b") {
 					t.Errorf("%s without colours: %q", name, l)
 				}
 			}
@@ -282,7 +301,8 @@ func TestHostileText(t *testing.T) {
 			if sweep, ok := m.screens[1].(*sweepScreen); ok {
 				sweep.id, sweep.sweep.value, sweep.best.value = s.Sweep, s, evil
 				for i := range sweep.failures.value.Groups {
-					sweep.failures.value.Groups[i] = api.FailureGroup{Class: evil, Cause: evil, Owner: evil, Hint: evil, Trial: evil, Reason: evil}
+					sweep.failures.value.Groups[i] = api.FailureGroup{Class: evil, Cause: evil, Owner: evil, Hint: evil,
+						Trial: evil, Reason: evil}
 				}
 				for _, c := range sweep.trials.page.value.Columns {
 					for i := range c.Values {
@@ -298,7 +318,8 @@ func TestHostileText(t *testing.T) {
 			v.Metrics = grid.Metric{evil: json.RawMessage(`"` + "\x1b[2J" + `"`)}
 			log := m.shown().(*trialScreen).log
 			log.search.text = evil
-			log.out.replace(&api.LogWindow{Next: 100, Total: 100, Pieces: []api.LogPiece{{Stream: "stdout", Data: []byte(evil)}}})
+			log.out.replace(&api.LogWindow{Next: 100, Total: 100,
+				Pieces: []api.LogPiece{{Stream: "stdout", Data: []byte(evil)}}})
 		}
 	}
 	for name, scene := range scenes {
@@ -323,7 +344,8 @@ func TestHostileText(t *testing.T) {
 // TestStoppedTrialsAreCountedApart shows trials that were stopped early next to cancelled ones.
 func TestStoppedTrialsAreCountedApart(t *testing.T) {
 	m := onSweep(110, 24)
-	counts := api.SweepCounts{Sweep: "chainer-3", State: grid.SweepRunning, Count: 1000, Succeeded: 100, Running: 100, Pending: 100, Cancelled: 700, Stopped: 300}
+	counts := api.SweepCounts{Sweep: "chainer-3", State: grid.SweepRunning, Count: 1000, Succeeded: 100, Running: 100,
+		Pending: 100, Cancelled: 700, Stopped: 300}
 	send(m, states{{Sweep: &api.SweepState{SweepCounts: counts}}})
 	got := ansi.Strip(m.View().Content)
 	for _, want := range []string{"⊖ 300 stopped early   ⊘ 400 cancelled", strings.Repeat("▞", 31) + "▚", "80 %"} {

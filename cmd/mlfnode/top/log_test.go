@@ -25,7 +25,9 @@ func (p printed) window(offset, limit, removed int64) *api.LogWindow {
 	for _, piece := range p {
 		from, to := max(w.Offset, piece.Offset), min(offset+limit, piece.Offset+int64(len(piece.Data)))
 		if from < to {
-			w.Pieces = append(w.Pieces, api.LogPiece{Stream: piece.Stream, Offset: from, Data: bytes.Clone(piece.Data[from-piece.Offset : to-piece.Offset])})
+			w.Pieces = append(w.Pieces,
+				api.LogPiece{Stream: piece.Stream, Offset: from,
+					Data: bytes.Clone(piece.Data[from-piece.Offset : to-piece.Offset])})
 			w.Next = to
 		}
 	}
@@ -61,7 +63,8 @@ func TestOutputIsWhole(t *testing.T) {
 		offset := int64(0)
 		for range rapid.IntRange(1, 30).Draw(t, "pieces") {
 			data := []byte(rapid.StringMatching(`[a-c\n]{1,12}`).Draw(t, "data"))
-			p = append(p, api.LogPiece{Stream: rapid.SampledFrom([]string{"stdout", "stderr"}).Draw(t, "stream"), Offset: offset, Data: data})
+			p = append(p, api.LogPiece{Stream: rapid.SampledFrom([]string{"stdout", "stderr"}).Draw(t, "stream"),
+				Offset: offset, Data: data})
 			offset += int64(len(data))
 		}
 		var o output
@@ -119,7 +122,8 @@ func TestOutputHasABound(t *testing.T) {
 	line := bytes.Repeat([]byte("x"), 1023)
 	for n := int64(0); n < 2*logKept; {
 		data := append(bytes.Clone(line), '\n')
-		o.appendWindow(&api.LogWindow{Offset: n, Next: n + 1024, Total: n + 1024, Pieces: []api.LogPiece{{Stream: "stdout", Offset: n, Data: data}}})
+		o.appendWindow(&api.LogWindow{Offset: n, Next: n + 1024, Total: n + 1024,
+			Pieces: []api.LogPiece{{Stream: "stdout", Offset: n, Data: data}}})
 		n += 1024
 		if o.next != n || o.next-o.from > logKept {
 			t.Fatalf("the range is %d to %d after %d", o.from, o.next, n)
@@ -134,7 +138,8 @@ func TestOutputHasABound(t *testing.T) {
 
 func TestFound(t *testing.T) {
 	for _, tt := range []struct{ line, text, want string }{
-		{"an Error, and ERRORS", "error", `["an " "Error" ", and " "ERROR" "S"]`}, {"nothing", "x", `["nothing"]`}, {"all", "", `["all"]`}, {"İerror", "ERROR", `["İ" "error" ""]`},
+		{"an Error, and ERRORS", "error", `["an " "Error" ", and " "ERROR" "S"]`}, {"nothing", "x",
+			`["nothing"]`}, {"all", "", `["all"]`}, {"İerror", "ERROR", `["İ" "error" ""]`},
 	} {
 		if got := fmt.Sprintf("%q", found(tt.line, tt.text)); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.line, got, tt.want)

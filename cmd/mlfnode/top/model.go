@@ -303,8 +303,9 @@ func (m *Model) quit() tea.Cmd {
 	}
 	m.dialog = &dialog{
 		title: "Quit?", verb: "quit", leaving: true,
-		text: plural(o.Running, "trial") + " of this machine run in this process. They are stopped, and run again with mlfnode resume.",
-		run:  func(bool, string) tea.Cmd { return tea.Quit },
+		text: plural(o.Running, "trial") +
+			" of this machine run in this process. They are stopped, and run again with mlfnode resume.",
+		run: func(bool, string) tea.Cmd { return tea.Quit },
 	}
 	return nil
 }

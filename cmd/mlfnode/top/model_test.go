@@ -27,7 +27,8 @@ func TestFilter(t *testing.T) {
 		{"lr=0.001..0.01 epoch>=5 epoch<=9", "[]  map[p[epoch]:[5.. ..9] p[lr]:[0.001..0.01]]"},
 		{"accuracy>=0.9 loss=1", "[]  map[m[accuracy]:[0.9..] m[loss]:[1..1]]"},
 		{"node=gpu-1", "[]  map[node:[gpu-1]]"},
-		{"epoch>5", "a range includes its ends; write epoch>=5"}, {"loss<0.1", "a range includes its ends; write loss<=0.1"},
+		{"epoch>5", "a range includes its ends; write epoch>=5"}, {"loss<0.1",
+			"a range includes its ends; write loss<=0.1"},
 		{"best", "best is neither a state nor a condition"},
 		{"x=1", "chainer-3 has no parameter and no metric x"},
 		{"lr=", "lr= is neither"}, {"=1", "=1 is neither"},
@@ -116,7 +117,8 @@ func TestNothingIsAskedTwice(t *testing.T) {
 func TestReturnOfTheNode(t *testing.T) {
 	m := onSweep(100, 30)
 	send(m, streamState{why: "connection refused"})
-	if text := strings.Join(m.frame(), "\n"); !strings.Contains(text, "unreachable since 12:00:00") || !strings.Contains(text, "cuda_oom") || strings.Contains(text, "● live") {
+	if text := strings.Join(m.frame(), "\n"); !strings.Contains(text, "unreachable since 12:00:00") ||
+		!strings.Contains(text, "cuda_oom") || strings.Contains(text, "● live") {
 		t.Errorf("got\n%s", text)
 	}
 	waits := questions(m)
@@ -138,9 +140,13 @@ func TestKeys(t *testing.T) {
 		keys []string
 		want string
 	}{
-		{[]string{"enter"}, "2 chainer-3"}, {[]string{"esc"}, "1 overview"}, {[]string{"j", "enter"}, "2 bow-2"}, {[]string{":17", "enter"}, "3 bow-2/17"},
-		{[]string{"]"}, "3 bow-2/18"}, {[]string{"[[["}, "3 bow-2/15"}, {[]string{":chainer-3/4", "enter"}, "4 chainer-3/4"}, {[]string{":gpu-1", "enter"}, "5 gpu-1"},
-		{[]string{":gpu-9", "backspace", "enter"}, "6 gpu-"}, {[]string{":x/y", "enter"}, "6 gpu-"}, {[]string{":", "esc"}, "6 gpu-"}, {[]string{"esc", "esc", "esc", "esc", "esc", "esc"}, "1 overview"},
+		{[]string{"enter"}, "2 chainer-3"}, {[]string{"esc"}, "1 overview"}, {[]string{"j", "enter"},
+			"2 bow-2"}, {[]string{":17", "enter"}, "3 bow-2/17"},
+		{[]string{"]"}, "3 bow-2/18"}, {[]string{"[[["}, "3 bow-2/15"}, {[]string{":chainer-3/4", "enter"},
+			"4 chainer-3/4"}, {[]string{":gpu-1", "enter"}, "5 gpu-1"},
+		{[]string{":gpu-9", "backspace", "enter"}, "6 gpu-"}, {[]string{":x/y", "enter"},
+			"6 gpu-"}, {[]string{":", "esc"}, "6 gpu-"}, {[]string{"esc", "esc", "esc", "esc", "esc",
+			"esc"}, "1 overview"},
 		{[]string{"?", "enter"}, "1 overview"},
 	} {
 		if press(m, tt.keys...); name() != tt.want {
@@ -188,7 +194,8 @@ func TestLeaving(t *testing.T) {
 		t.Error("got a question although nothing runs here")
 	}
 	m.hosts = func() bool { return true }
-	if press(m, "q"); m.dialog == nil || !strings.Contains(m.dialog.text, "12 trials of this machine run in this process") {
+	if press(m, "q"); m.dialog == nil ||
+		!strings.Contains(m.dialog.text, "12 trials of this machine run in this process") {
 		t.Error("got no question")
 	}
 	if press(m, "n"); m.dialog != nil {

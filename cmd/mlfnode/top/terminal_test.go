@@ -51,9 +51,12 @@ func newMachine(t *testing.T) *machine {
 
 // command prepares a command of this machine's owner.
 func (m *machine) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(program, append([]string{"--config", filepath.Join(m.dir, "node.yaml"), "--state-dir", filepath.Join(m.dir, "state")}, args...)...)
+	cmd := exec.Command(program,
+		append([]string{"--config", filepath.Join(m.dir, "node.yaml"), "--state-dir", filepath.Join(m.dir, "state")},
+			args...)...)
 	cmd.Dir = m.dir
-	cmd.Env = append(os.Environ(), "HOME="+m.dir, "XDG_CONFIG_HOME="+m.dir, "TERM=xterm-256color", "NO_COLOR=", "MLF_MASTER=")
+	cmd.Env = append(os.Environ(), "HOME="+m.dir, "XDG_CONFIG_HOME="+m.dir, "TERM=xterm-256color", "NO_COLOR=",
+		"MLF_MASTER=")
 	return cmd
 }
 
@@ -208,7 +211,8 @@ func (x *terminal) resize(columns, rows int) {
 	x.mu.Lock()
 	x.screen.Resize(columns, rows)
 	x.mu.Unlock()
-	if err := unix.IoctlSetWinsize(int(x.tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(rows), Col: uint16(columns)}); err != nil {
+	if err := unix.IoctlSetWinsize(int(x.tty.Fd()), unix.TIOCSWINSZ,
+		&unix.Winsize{Row: uint16(rows), Col: uint16(columns)}); err != nil {
 		x.t.Fatal(err)
 	}
 }

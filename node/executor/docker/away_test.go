@@ -176,7 +176,8 @@ func programsCannotChangeTheirOrder(t *testing.T, e *dockertest.Engine) {
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()
-	a := attempt(t, `for d in `+o.Dir+`/*; do ls $d; rm $d/io/stderr; ln -s /etc/passwd $d/io/stderr; echo x >$d/order.json || echo refused; done`)
+	a := attempt(t, `for d in `+o.Dir+
+		`/*; do ls $d; rm $d/io/stderr; ln -s /etc/passwd $d/io/stderr; echo x >$d/order.json || echo refused; done`)
 	expect(t, run(t, x, a), grid.ClassNone, 0, "")
 	if out, _ := output(t, a); !strings.HasPrefix(out, "io\n") || strings.Contains(out, "order") {
 		t.Errorf("got %q, want the folder of the pipes alone", out)

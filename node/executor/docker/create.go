@@ -65,9 +65,11 @@ func (r *run) containerConfig() (*container.Config, *container.HostConfig, error
 	mounts := []mount.Mount{{Type: mount.TypeBind, Source: string(r.io), Target: string(r.io)}}
 	for _, m := range c.Mounts {
 		if _, err := os.Stat(m.Source); err != nil {
-			return nil, nil, &EngineError{Class: grid.ClassNode, Reason: "a folder of the container can't be mounted: " + err.Error()}
+			return nil, nil, &EngineError{Class: grid.ClassNode,
+				Reason: "a folder of the container can't be mounted: " + err.Error()}
 		}
-		mounts = append(mounts, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: m.Inside(), ReadOnly: m.ReadOnly})
+		mounts = append(mounts, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: m.Inside(),
+			ReadOnly: m.ReadOnly})
 	}
 	argv := r.io.wrap(a)
 	user := agentUser(info)
@@ -84,7 +86,8 @@ func (r *run) containerConfig() (*container.Config, *container.HostConfig, error
 		NetworkMode: container.NetworkMode(cmp.Or(c.Network, r.x.o.Network, "host")), IpcMode: container.IPCModePrivate,
 		// The default size of /dev/shm is half of the machine's memory, like that of the machine
 		// itself.
-		ShmSize: cmp.Or(c.Shm, a.Memory, info.MemTotal/2), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
+		ShmSize: cmp.Or(c.Shm, a.Memory,
+			info.MemTotal/2), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
 		Init: &init, SecurityOpt: []string{"no-new-privileges"}, LogConfig: container.LogConfig{Type: "none"},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 	}

@@ -38,7 +38,8 @@ func newExecutor(t testing.TB, e *dockertest.Engine) *docker.Executor {
 }
 
 func options(t testing.TB, e *dockertest.Engine) docker.Options {
-	return docker.Options{Settings: docker.Settings{Socket: e.Host(), OutageTimeout: 30 * time.Second}, Token: "test-" + filepath.Base(t.TempDir()), Dir: filepath.Join(t.TempDir(), "runs")}
+	return docker.Options{Settings: docker.Settings{Socket: e.Host(), OutageTimeout: 30 * time.Second},
+		Token: "test-" + filepath.Base(t.TempDir()), Dir: filepath.Join(t.TempDir(), "runs")}
 }
 
 // attempt returns an attempt that runs a shell script in busybox.
@@ -147,7 +148,8 @@ func conformance(t *testing.T, e *dockertest.Engine) {
 		Prepare: func(dir string, a *executor.Attempt) {
 			a.Container = &executor.Container{
 				Image: hostImage, Network: "none",
-				Mounts: []executor.Mount{{Source: dir}, {Source: "/usr", ReadOnly: true}, {Source: "/bin", ReadOnly: true}, {Source: "/etc", ReadOnly: true}},
+				Mounts: []executor.Mount{{Source: dir}, {Source: "/usr", ReadOnly: true},
+					{Source: "/bin", ReadOnly: true}, {Source: "/etc", ReadOnly: true}},
 			}
 		},
 		Contained: true,

@@ -68,7 +68,8 @@ func Connect(ctx context.Context, s Settings) (*Engine, error) {
 		}
 		refusals = append(refusals, host+": "+why)
 	}
-	return nil, &EngineError{Class: grid.ClassEngine, Reason: "no container engine answers: " + strings.Join(refusals, "; ")}
+	return nil, &EngineError{Class: grid.ClassEngine, Reason: "no container engine answers: " +
+		strings.Join(refusals, "; ")}
 }
 
 // hosts lists the addresses where an engine may listen.
@@ -82,7 +83,8 @@ func (s Settings) hosts() []string {
 	}
 	all = append(all, client.DefaultDockerHost)
 	if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
-		all = append(all, "unix://"+filepath.Join(run, "docker.sock"), "unix://"+filepath.Join(run, "podman", "podman.sock"))
+		all = append(all, "unix://"+filepath.Join(run, "docker.sock"),
+			"unix://"+filepath.Join(run, "podman", "podman.sock"))
 	}
 	return append(all, "unix:///run/podman/podman.sock")
 }

@@ -75,7 +75,8 @@ var launchErrorRules = sync.OnceValue(func() []errorRule {
 		{grid.ClassDriver, regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
 			"the image needs a newer NVIDIA driver than this node has"},
 		{grid.ClassEngine, regexp.MustCompile(`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},
-		{grid.ClassEngine, regexp.MustCompile(`container-init binary not found`), "install catatonit on this node, which Podman needs to pass signals on to programs"},
+		{grid.ClassEngine, regexp.MustCompile(`container-init binary not found`),
+			"install catatonit on this node, which Podman needs to pass signals on to programs"},
 		{grid.ClassEngine, regexp.MustCompile(`docker-init|error setting rlimit|operation not permitted|cgroup`), ""},
 		{grid.ClassStart, regexp.MustCompile(`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
 			`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +
@@ -105,11 +106,13 @@ func launchError(what string, err error) error {
 // isConnectionError reports whether the connection to the engine was refused or lost. The engine's
 // own connection errors, such as those to a registry, arrive as text and do not count.
 func isConnectionError(err error) bool {
-	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(*net.OpError))
+	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.As(err, new(*net.OpError))
 }
 
 // isUnavailable reports whether a request failed because the engine could not answer, as while it
 // restarts.
 func isUnavailable(err error) bool {
-	return err != nil && (isConnectionError(err) || errors.Is(err, context.DeadlineExceeded) || strings.HasSuffix(err.Error(), "EOF") || errdefs.IsUnavailable(err))
+	return err != nil && (isConnectionError(err) || errors.Is(err, context.DeadlineExceeded) ||
+		strings.HasSuffix(err.Error(), "EOF") || errdefs.IsUnavailable(err))
 }

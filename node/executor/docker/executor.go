@@ -57,7 +57,8 @@ func New(o Options, log *slog.Logger) *Executor {
 	log = log.With("component", "containers")
 	ctx, stop := context.WithCancel(context.Background()) // ends in Close
 	return &Executor{
-		o: o, log: log, owner: processid.Self(), birth: strconv.FormatInt(time.Now().UnixNano(), 36), ctx: ctx, stop: stop,
+		o: o, log: log, owner: processid.Self(), birth: strconv.FormatInt(time.Now().UnixNano(),
+			36), ctx: ctx, stop: stop,
 		events: eventWatcher{token: o.Token, log: log, containers: map[string]*containerEvents{}},
 	}
 }
@@ -89,7 +90,8 @@ func (x *Executor) connect(ctx context.Context, host string) (*Engine, error) {
 	if e := x.engine.Load(); e != nil {
 		if host != "" && host != e.host {
 			return nil, &EngineError{Class: grid.ClassEngine,
-				Reason: fmt.Sprintf("the image is with the engine at %s, and this node's containers are with %s", host, e.host)}
+				Reason: fmt.Sprintf("the image is with the engine at %s, and this node's containers are with %s", host,
+					e.host)}
 		}
 		return e, nil
 	}

@@ -99,7 +99,8 @@ func (g gpuAccess) attach(mode string, uuids []string, c *container.Config, h *c
 			"NVIDIA_VISIBLE_DEVICES=" + strings.Join(uuids, ","), "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
 		})
 	default:
-		return &EngineError{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine can't give GPUs (%v); %s", cdiErr, gpuRemedy)}
+		return &EngineError{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine can't give GPUs (%v); %s", cdiErr,
+			gpuRemedy)}
 	}
 	return nil
 }
@@ -203,7 +204,8 @@ func readCDI(dirs []string, before07 bool) (map[string][]string, error) {
 		}
 	}
 	if len(devices) == 0 {
-		return nil, errors.Join(append(problems, fmt.Errorf("no CDI specification of NVIDIA in %s", strings.Join(dirs, ", ")))...)
+		return nil, errors.Join(append(problems,
+			fmt.Errorf("no CDI specification of NVIDIA in %s", strings.Join(dirs, ", ")))...)
 	}
 	return devices, nil
 }

@@ -57,7 +57,8 @@ func spec(t *testing.T, dir, file string, devices ...string) {
 }
 
 func TestCDINames(t *testing.T) {
-	byUUID := []string{gpuA + "=/dev/nvidia0,/dev/nvidia-uvm", gpuB + "=/dev/nvidia1", migA + "=/dev/nvidia-caps/nvidia-cap3,/dev/nvidia0", "all=/dev/nvidia0,/dev/nvidia1"}
+	byUUID := []string{gpuA + "=/dev/nvidia0,/dev/nvidia-uvm", gpuB + "=/dev/nvidia1",
+		migA + "=/dev/nvidia-caps/nvidia-cap3,/dev/nvidia0", "all=/dev/nvidia0,/dev/nvidia1"}
 	byIndex := []string{"0=/dev/nvidia1", "1=/dev/nvidia0", "1:0=/dev/nvidia0", "all=/dev/nvidia0,/dev/nvidia1"}
 	tests := map[string]struct {
 		etc, run, discovered []string
@@ -65,11 +66,12 @@ func TestCDINames(t *testing.T) {
 		uuids                []string
 		want                 string // names without their kind; empty if refused
 	}{
-		"by UUID":               {etc: byUUID, uuids: []string{gpuB, gpuA}, want: gpuB + " " + gpuA},
-		"MIG by UUID":           {etc: byUUID, uuids: []string{migA}, want: migA},
-		"by index":              {etc: byIndex, uuids: []string{gpuA, gpuB}, want: "1 0"},
-		"MIG by index":          {etc: byIndex, uuids: []string{migA}},
-		"later folder":          {etc: []string{"0=/dev/nvidia0"}, run: []string{"0=/dev/nvidia1"}, uuids: []string{gpuB}, want: "0"},
+		"by UUID":      {etc: byUUID, uuids: []string{gpuB, gpuA}, want: gpuB + " " + gpuA},
+		"MIG by UUID":  {etc: byUUID, uuids: []string{migA}, want: migA},
+		"by index":     {etc: byIndex, uuids: []string{gpuA, gpuB}, want: "1 0"},
+		"MIG by index": {etc: byIndex, uuids: []string{migA}},
+		"later folder": {etc: []string{"0=/dev/nvidia0"}, run: []string{"0=/dev/nvidia1"},
+			uuids: []string{gpuB}, want: "0"},
 		"unknown":               {etc: byUUID, uuids: []string{gpuA, "GPU-other"}},
 		"no specification":      {uuids: []string{gpuA}},
 		"one device":            {etc: []string{"all=/dev/nvidia0,/dev/nvidia1"}, uuids: []string{gpuA}},
@@ -88,14 +90,17 @@ func TestCDINames(t *testing.T) {
 			if tt.run != nil {
 				spec(t, run, "nvidia.yaml", tt.run...)
 			}
-			writeFile(t, filepath.Join(etc, "vendor.json"), `{"cdiVersion": "0.5.0", "kind": "example.com/net", "devices": [{"name": "`+gpuA+`"}]}`)
+			writeFile(t, filepath.Join(etc, "vendor.json"),
+				`{"cdiVersion": "0.5.0", "kind": "example.com/net", "devices": [{"name": "`+gpuA+`"}]}`)
 			writeFile(t, filepath.Join(etc, "README.txt"), "kind: [nonsense")
-			g := gpuAccess{cdi: true, beforeCDI07: tt.old, specDirs: []string{etc, run, filepath.Join(etc, "none")}, procDir: machine(t)}
+			g := gpuAccess{cdi: true, beforeCDI07: tt.old, specDirs: []string{etc, run, filepath.Join(etc, "none")},
+				procDir: machine(t)}
 			for _, d := range tt.discovered {
 				g.discovered = append(g.discovered, cdiKind+d)
 			}
 			names, err := g.cdiNames(tt.uuids)
-			if got := strings.ReplaceAll(strings.Join(names, " "), cdiKind, ""); got != tt.want || (err != nil) != (tt.want == "") {
+			if got := strings.ReplaceAll(strings.Join(names, " "), cdiKind, ""); got != tt.want ||
+				(err != nil) != (tt.want == "") {
 				t.Errorf("got %q and %v, want %q", got, err, tt.want)
 			}
 		})
@@ -130,17 +135,19 @@ func TestGPURequestFitsTheEngine(t *testing.T) {
 		runtime, shown string
 		refused        bool
 	}{
-		"no GPUs":               {info: cdi, shown: "void"},
-		"not wanted":            {info: cdi, mode: GPUsNone, uuids: []string{gpuA}, shown: "void"},
-		"CDI":                   {info: cdi, uuids: []string{gpuA}, driver: "cdi", id: cdiKind + gpuA, shown: "void"},
-		"CDI does not know it":  {info: cdi, uuids: []string{gpuB}, driver: "nvidia", id: gpuB},
-		"CDI must":              {info: cdi, mode: GPUsCDI, uuids: []string{gpuB}, refused: true},
-		"request although CDI":  {info: cdi, mode: GPUsRequest, uuids: []string{gpuA}, driver: "nvidia", id: gpuA},
-		"Docker 20.10":          {info: with("runc", "nvidia"), uuids: []string{gpuA}, driver: "nvidia", id: gpuA},
-		"Docker 20.10, CDI":     {info: with("runc", "nvidia"), mode: GPUsCDI, uuids: []string{gpuA}, refused: true},
-		"Podman 4.3":            {info: with("runc"), podman: "4.3.1", uuids: []string{gpuA}, refused: true},
-		"Podman 4.3 with ours":  {info: with("runc", "nvidia"), podman: "4.3.1", uuids: []string{gpuA}, runtime: "nvidia", shown: gpuA},
-		"Podman 5.4, none here": {info: with("runc"), podman: "5.4.0", uuids: []string{"GPU-not-in-any-file"}, refused: true},
+		"no GPUs":              {info: cdi, shown: "void"},
+		"not wanted":           {info: cdi, mode: GPUsNone, uuids: []string{gpuA}, shown: "void"},
+		"CDI":                  {info: cdi, uuids: []string{gpuA}, driver: "cdi", id: cdiKind + gpuA, shown: "void"},
+		"CDI does not know it": {info: cdi, uuids: []string{gpuB}, driver: "nvidia", id: gpuB},
+		"CDI must":             {info: cdi, mode: GPUsCDI, uuids: []string{gpuB}, refused: true},
+		"request although CDI": {info: cdi, mode: GPUsRequest, uuids: []string{gpuA}, driver: "nvidia", id: gpuA},
+		"Docker 20.10":         {info: with("runc", "nvidia"), uuids: []string{gpuA}, driver: "nvidia", id: gpuA},
+		"Docker 20.10, CDI":    {info: with("runc", "nvidia"), mode: GPUsCDI, uuids: []string{gpuA}, refused: true},
+		"Podman 4.3":           {info: with("runc"), podman: "4.3.1", uuids: []string{gpuA}, refused: true},
+		"Podman 4.3 with ours": {info: with("runc", "nvidia"), podman: "4.3.1", uuids: []string{gpuA},
+			runtime: "nvidia", shown: gpuA},
+		"Podman 5.4, none here": {info: with("runc"), podman: "5.4.0", uuids: []string{"GPU-not-in-any-file"},
+			refused: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -165,7 +172,8 @@ func TestGPURequestFitsTheEngine(t *testing.T) {
 			if shown == "" {
 				shown = "all" // set by the driver
 			}
-			if err != nil || driver != tt.driver || id != tt.id || h.Runtime != tt.runtime || !slices.Contains(c.Env, "NVIDIA_VISIBLE_DEVICES="+shown) {
+			if err != nil || driver != tt.driver || id != tt.id || h.Runtime != tt.runtime ||
+				!slices.Contains(c.Env, "NVIDIA_VISIBLE_DEVICES="+shown) {
 				t.Errorf("got %v, %+v, %q, %v", err, h.DeviceRequests, h.Runtime, c.Env)
 			}
 		})
@@ -205,7 +213,8 @@ func TestAgentUser(t *testing.T) {
 		{[]string{"name=userns"}, own, "host"},
 		{[]string{"name=seccomp,profile=rootless"}, own, ""},
 	} {
-		if u := agentUser(&system.Info{SecurityOptions: tt.options}); u.User != tt.user || string(u.Userns) != tt.userns {
+		if u := agentUser(&system.Info{SecurityOptions: tt.options}); u.User != tt.user ||
+			string(u.Userns) != tt.userns {
 			t.Errorf("%v: got %+v, want %s and %q", tt.options, u, tt.user, tt.userns)
 		}
 	}
@@ -233,11 +242,13 @@ func TestDeviceRequestReachesTheHook(t *testing.T) {
 	if want := "NVIDIA_VISIBLE_DEVICES=" + gpuA + "," + gpuB + "\n"; err != nil || string(asked) != want {
 		t.Errorf("got %q and %v from the hook, want %q", asked, err, want)
 	}
-	if err := startWithGPUs(t, shared, gpuA); err == nil || imageErrorClass(err) != grid.ClassEngine || !strings.Contains(err.Error(), "could not select device driver") {
+	if err := startWithGPUs(t, shared, gpuA); err == nil || imageErrorClass(err) != grid.ClassEngine ||
+		!strings.Contains(err.Error(), "could not select device driver") {
 		t.Errorf("got %v from an engine without the hook, want class engine", err)
 	}
 	if info, err := shared.Info(context.Background()); err != nil || len(info.CDISpecDirs) == 0 {
-		t.Logf("this engine (%s) takes no CDI devices, which start with Docker 25 and Podman 5.4: not tried", info.ServerVersion)
+		t.Logf("this engine (%s) takes no CDI devices, which start with Docker 25 and Podman 5.4: not tried",
+			info.ServerVersion)
 	}
 }
 
@@ -293,7 +304,8 @@ func importTar(t *testing.T, e *testEngine, file, ref string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	report, err := e.ImageImport(context.Background(), image.ImportSource{Source: f, SourceName: "-"}, ref, image.ImportOptions{})
+	report, err := e.ImageImport(context.Background(), image.ImportSource{Source: f, SourceName: "-"}, ref,
+		image.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,9 @@ func await(t *testing.T, m *Images, w ImageRequest) ImageStatus {
 }
 
 // awaitStatus polls the status of the image until it is enough, for at most the limit.
-func awaitStatus(t *testing.T, m *Images, w ImageRequest, limit time.Duration, enough func(ImageStatus) bool) ImageStatus {
+func awaitStatus(
+	t *testing.T, m *Images, w ImageRequest, limit time.Duration, enough func(ImageStatus) bool,
+) ImageStatus {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -167,7 +169,8 @@ func TestImageWithoutRegistryIsPinnedByID(t *testing.T) {
 		t.Errorf("got %v, want it found by its ID", s.Err)
 	}
 	other := "sha256:" + strings.Repeat("0", 64)
-	if s := await(t, m, ImageRequest{Reference: "built-here:1", Pinned: other}); s.Err == nil || s.Err.Class != grid.ClassImage || !strings.Contains(s.Err.Reason, "docker save") {
+	if s := await(t, m, ImageRequest{Reference: "built-here:1", Pinned: other}); s.Err == nil ||
+		s.Err.Class != grid.ClassImage || !strings.Contains(s.Err.Reason, "docker save") {
 		t.Errorf("got %+v, want class image and how to copy it", s)
 	}
 }
@@ -284,7 +287,8 @@ func TestCredentialsReachTheRegistry(t *testing.T) {
 		t.Fatalf("got %+v, want class image without credentials", s)
 	}
 	writeFile(t, filepath.Join(home, "config.json"),
-		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.Host(), base64.StdEncoding.EncodeToString([]byte("ann:s3cret:with colon"))))
+		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.Host(),
+			base64.StdEncoding.EncodeToString([]byte("ann:s3cret:with colon"))))
 	for deadline := time.Now().Add(30 * time.Second); m.Status(w).Image == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("got %+v in 30 s after the login", m.Status(w).Err)
@@ -298,7 +302,8 @@ func removeImages(t *testing.T, e *testEngine, ref string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.ImageRemove(context.Background(), img.ID, image.RemoveOptions{Force: true, PruneChildren: true}); err != nil {
+	if _, err := e.ImageRemove(context.Background(), img.ID,
+		image.RemoveOptions{Force: true, PruneChildren: true}); err != nil {
 		t.Fatal(err)
 	}
 }

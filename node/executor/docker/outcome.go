@@ -31,7 +31,8 @@ func (r *run) outcome(e containerEnd, t termination) executor.Outcome {
 	r.sampleUsage()
 	o := executor.Outcome{Start: r.record.began(), End: time.Now(), ExitCode: grid.NoExit}
 	if e.state != nil {
-		if end, err := time.Parse(time.RFC3339Nano, e.state.FinishedAt); err == nil && end.After(o.Start) && end.Before(o.End) {
+		if end, err := time.Parse(time.RFC3339Nano, e.state.FinishedAt); err == nil && end.After(o.Start) &&
+			end.Before(o.End) {
 			o.End = end
 		}
 		o.ExitCode = e.state.ExitCode
@@ -67,7 +68,8 @@ func (r *run) cause(e containerEnd, events containerEvents, o executor.Outcome) 
 	switch {
 	case e.away:
 		return grid.ClassEngine,
-			fmt.Sprintf("the container engine was away for longer than %s, and the container is gone", r.x.o.OutageTimeout)
+			fmt.Sprintf("the container engine was away for longer than %s, and the container is gone",
+				r.x.o.OutageTimeout)
 	case e.state == nil:
 		return grid.ClassEngine, "somebody removed its container while it ran"
 	case e.state.Error != "":

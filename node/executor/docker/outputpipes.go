@@ -29,7 +29,8 @@ type outputPipes struct {
 // newOutputPipes makes the pipes that do not exist yet, and starts to forward them. stored is how
 // much an earlier process has forwarded.
 func newOutputPipes(dir string, a *executor.Attempt, stored [2]int64, log *slog.Logger) (*outputPipes, error) {
-	o := &outputPipes{sink: executor.NewSink(a, log, executor.StallTimeout), stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
+	o := &outputPipes{sink: executor.NewSink(a, log, executor.StallTimeout),
+		stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
 	o.sink.Resume(stored)
 	for i, name := range []string{stdoutPipe, stderrPipe} {
 		if i == 1 && a.Stderr == a.Stdout && a.Stdout != nil {

@@ -23,7 +23,8 @@ func TestHeldOutputOutlivesItsReader(t *testing.T) {
 	}
 	defer stored.Close()
 	open := func() *outputPipes {
-		out, err := newOutputPipes(pipes, &executor.Attempt{Stdout: stored, Stderr: stored}, [2]int64{}, slog.New(slog.DiscardHandler))
+		out, err := newOutputPipes(pipes, &executor.Attempt{Stdout: stored, Stderr: stored}, [2]int64{},
+			slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

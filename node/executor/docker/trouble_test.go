@@ -75,7 +75,8 @@ func touch(t *testing.T, a *executor.Attempt, name string) {
 func expect(t *testing.T, o executor.Outcome, class grid.Class, code int, words string) {
 	t.Helper()
 	if o.Class != class || o.ExitCode != code || !strings.Contains(o.Reason, words) {
-		t.Errorf("got class %q, exit code %d, reason %q; want %q, %d, …%s…", o.Class, o.ExitCode, o.Reason, class, code, words)
+		t.Errorf("got class %q, exit code %d, reason %q; want %q, %d, …%s…", o.Class, o.ExitCode, o.Reason, class, code,
+			words)
 	}
 }
 
@@ -128,11 +129,14 @@ func TestOutcomesAcrossEngineRestarts(t *testing.T) {
 				} else {
 					for i, name := range []string{"long", "polite"} {
 						if got := end(t, ends[i]); got.Class != grid.ClassEngine {
-							t.Errorf("%s: got class %q, exit code %d, %q; want class engine", name, got.Class, got.ExitCode, got.Reason)
+							t.Errorf("%s: got class %q, exit code %d, %q; want class engine", name, got.Class,
+								got.ExitCode, got.Reason)
 						}
 					}
-					if got := end(t, ends[2]); got.Class != grid.ClassEngine && (got.Class != grid.ClassExit || got.ExitCode != 5) {
-						t.Errorf("meanwhile: got class %q, exit code %d, %q; want its own end or class engine", got.Class, got.ExitCode, got.Reason)
+					if got := end(t, ends[2]); got.Class != grid.ClassEngine &&
+						(got.Class != grid.ClassExit || got.ExitCode != 5) {
+						t.Errorf("meanwhile: got class %q, exit code %d, %q; want its own end or class engine",
+							got.Class, got.ExitCode, got.Reason)
 					}
 				}
 				expect(t, run(t, x, attempt(t, "exit 6")), grid.ClassExit, 6, "") // the engine works again
@@ -184,11 +188,13 @@ func byHand(t *testing.T, e *dockertest.Engine) {
 		class                grid.Class
 		code                 int
 	}{
-		"stop":                    {"sleep 1000", "/stop?t=1", "POST", grid.ClassEngine, 143},
-		"stop of a polite one":    {"trap 'exit 0' TERM; while :; do sleep 0.01; done", "/stop?t=5", "POST", grid.ClassEngine, 0},
-		"kill":                    {"sleep 1000", "/kill", "POST", grid.ClassEngine, 137},
-		"rm":                      {"sleep 1000", "?force=1", "DELETE", grid.ClassEngine, grid.NoExit},
-		"a signal that ends none": {"trap 'exit 9' USR1; while :; do sleep 0.01; done", "/kill?signal=USR1", "POST", grid.ClassExit, 9},
+		"stop": {"sleep 1000", "/stop?t=1", "POST", grid.ClassEngine, 143},
+		"stop of a polite one": {"trap 'exit 0' TERM; while :; do sleep 0.01; done", "/stop?t=5", "POST",
+			grid.ClassEngine, 0},
+		"kill": {"sleep 1000", "/kill", "POST", grid.ClassEngine, 137},
+		"rm":   {"sleep 1000", "?force=1", "DELETE", grid.ClassEngine, grid.NoExit},
+		"a signal that ends none": {"trap 'exit 9' USR1; while :; do sleep 0.01; done", "/kill?signal=USR1", "POST",
+			grid.ClassExit, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if why := podmanDiffers[name]; e.Kind == dockertest.Podman && why != "" {
@@ -233,7 +239,8 @@ func outOfMemory(t *testing.T, e *dockertest.Engine) {
 		a.Memory = 32 << 20
 		o := run(t, x, a)
 		if o.Class != c.class || o.ExitCode != c.code || !strings.Contains(o.Reason, c.words) {
-			t.Errorf("%s: got class %q, exit code %d, %q; want %q, %d, %q", c.script, o.Class, o.ExitCode, o.Reason, c.class, c.code, c.words)
+			t.Errorf("%s: got class %q, exit code %d, %q; want %q, %d, %q", c.script, o.Class, o.ExitCode, o.Reason,
+				c.class, c.code, c.words)
 		}
 	}
 }
@@ -272,7 +279,8 @@ func refusals(t *testing.T, e *dockertest.Engine) {
 		}
 		o := run(t, x, a)
 		if o.Class != c.class || o.ExitCode != c.code || !strings.Contains(o.Reason, c.words) {
-			t.Errorf("%q: got class %q, exit code %d, %q; want %q, %d, …%s…", c.argv, o.Class, o.ExitCode, o.Reason, c.class, c.code, c.words)
+			t.Errorf("%q: got class %q, exit code %d, %q; want %q, %d, …%s…", c.argv, o.Class, o.ExitCode, o.Reason,
+				c.class, c.code, c.words)
 		}
 	}
 	a := attempt(t, "exit 0")
@@ -296,8 +304,10 @@ func outputIsWhole(t *testing.T, e *dockertest.Engine) {
 	for i, path := range a.Container.Output {
 		got, err := os.ReadFile(path)
 		want, werr := os.ReadFile(filepath.Join(a.Dir, fmt.Sprint("noise", i+1)))
-		if err != nil || werr != nil || len(got) != 100<<20 || sha256.Sum256(got) != sha256.Sum256(want) || !bytes.Equal(got[:64], want[:64]) {
-			t.Errorf("stream %d: got %d bytes, %v; want the %d that were printed, %v", i+1, len(got), err, len(want), werr)
+		if err != nil || werr != nil || len(got) != 100<<20 || sha256.Sum256(got) != sha256.Sum256(want) ||
+			!bytes.Equal(got[:64], want[:64]) {
+			t.Errorf("stream %d: got %d bytes, %v; want the %d that were printed, %v", i+1, len(got), err, len(want),
+				werr)
 		}
 	}
 }
@@ -382,7 +392,8 @@ func crashedCreation(t *testing.T, e *dockertest.Engine) {
 				t.Fatal(err)
 			}
 		}
-		body := fmt.Sprintf(`{"Image":%q,"Cmd":["sleep","1000"],"Labels":{"mlfnode.token":%q}}`, dockertest.Image, o.Token)
+		body := fmt.Sprintf(`{"Image":%q,"Cmd":["sleep","1000"],"Labels":{"mlfnode.token":%q}}`, dockertest.Image,
+			o.Token)
 		if err := e.Do("POST", "/containers/create?name="+name, strings.NewReader(body), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -411,11 +422,13 @@ func TestOrphansOnAnotherEngine(t *testing.T) {
 			o := options(t, now.Engine(t))
 			run := "mlfnode-" + o.Token + "-a"
 			order := `{"v":1,"owner":{"pid":1,"start":1,"boot":"x"},"spec":{"name":"a","dir":"/","container":{"image":"busybox:test","engine":"unix:///nowhere/docker.sock"}}}`
-			if err := errors.Join(os.MkdirAll(filepath.Join(o.Dir, run, "io"), 0o700), os.WriteFile(filepath.Join(o.Dir, run, "order.json"), []byte(order), 0o600)); err != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Join(o.Dir, run, "io"), 0o700),
+				os.WriteFile(filepath.Join(o.Dir, run, "order.json"), []byte(order), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			body := fmt.Sprintf(`{"Image":%q,"Cmd":["sleep","1000"],"Env":["MLF_RUN=%s"],"Labels":{"mlfnode.token":%q},"HostConfig":{"NetworkMode":"none"}}`, dockertest.Image, run, o.Token)
-			if err := errors.Join(e.Do("POST", "/containers/create?name="+run, strings.NewReader(body), nil), e.Do("POST", "/containers/"+run+"/start", nil, nil)); err != nil {
+			if err := errors.Join(e.Do("POST", "/containers/create?name="+run, strings.NewReader(body), nil),
+				e.Do("POST", "/containers/"+run+"/start", nil, nil)); err != nil {
 				t.Fatal(err)
 			}
 			if n, err := docker.Reap(context.Background(), o, logTo(t)); n != 1 || err != nil {
@@ -436,10 +449,12 @@ func TestOrphansOnAnotherEngine(t *testing.T) {
 // TestMissingEngineIsReported checks that no engine is looked for without need, and what is
 // reported about a missing one.
 func TestMissingEngineIsReported(t *testing.T) {
-	o := docker.Options{Settings: docker.Settings{Socket: "unix:///nowhere/docker.sock"}, Token: "t", Dir: filepath.Join(t.TempDir(), "runs")}
+	o := docker.Options{Settings: docker.Settings{Socket: "unix:///nowhere/docker.sock"}, Token: "t",
+		Dir: filepath.Join(t.TempDir(), "runs")}
 	x := docker.New(o, logTo(t))
 	defer x.Close()
-	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126, "no container engine answers: unix:///nowhere/docker.sock")
+	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126,
+		"no container engine answers: unix:///nowhere/docker.sock")
 	if n, err := docker.Reap(context.Background(), o, logTo(t)); n != 0 || err != nil {
 		t.Errorf("reap: got %d, %v; want nothing to do", n, err)
 	}

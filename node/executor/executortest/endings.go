@@ -22,7 +22,8 @@ func exitCodes(t *testing.T, e executor.Executor) {
 		if code == 137 && s.kit.Contained { // its init ends with that code when a signal ends the program
 			continue
 		}
-		s.expect(s.run(t.Context(), s.script(fmt.Sprintf("exit %d", code))), grid.ClassExit, code, fmt.Sprintf("exit code %d", code))
+		s.expect(s.run(t.Context(), s.script(fmt.Sprintf("exit %d", code))), grid.ClassExit, code,
+			fmt.Sprintf("exit code %d", code))
 	}
 }
 
@@ -96,7 +97,8 @@ func openForWriting(t *testing.T, e executor.Executor) {
 	}
 	second := hold()
 	defer second.Close()
-	s.expect(s.run(t.Context(), s.attempt("./prog.sh")), grid.ClassStart, 126, `"./prog.sh" is open for writing in another process; finish writing it first`)
+	s.expect(s.run(t.Context(), s.attempt("./prog.sh")), grid.ClassStart, 126,
+		`"./prog.sh" is open for writing in another process; finish writing it first`)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(50*time.Millisecond, func() { cancel(executor.ErrCancelled) })
 	s.expect(s.run(ctx, s.attempt("./prog.sh")), grid.ClassCancel, grid.NoExit, "cancelled")

@@ -18,9 +18,11 @@ func outputByName(t *testing.T, e executor.Executor) {
 		{`for i in 1 2 3; do echo "warn $i" >/dev/stderr; sleep 0.01; done`, "", "warn 1\nwarn 2\nwarn 3\n"},
 		{`echo before; echo by tool >/dev/stdout; echo after`, "before\nby tool\nafter\n", ""},
 		{`echo one >&2; echo two | tee /dev/stderr; echo three >&2`, "two\n", "one\ntwo\nthree\n"},
-		{`exec 3>/dev/stdout; echo held 1 >&3; echo plain; echo held 2 >&3; echo end`, "held 1\nplain\nheld 2\nend\n", ""},
+		{`exec 3>/dev/stdout; echo held 1 >&3; echo plain; echo held 2 >&3; echo end`, "held 1\nplain\nheld 2\nend\n",
+			""},
 		{`echo a; echo b >/proc/self/fd/1; echo c >/dev/fd/1; echo d 1>/proc/$$/fd/1`, "a\nb\nc\nd\n", ""},
-		{`echo first; dd if=/dev/zero of=/dev/stdout bs=4 count=1 2>/dev/null; echo last`, "first\n\x00\x00\x00\x00last\n", ""},
+		{`echo first; dd if=/dev/zero of=/dev/stdout bs=4 count=1 2>/dev/null; echo last`,
+			"first\n\x00\x00\x00\x00last\n", ""},
 		{`echo a; : >/dev/stdout; truncate -s 0 /dev/stdout 2>/dev/null; echo b`, "a\nb\n", ""},
 	} {
 		a := s.script(c.text)
@@ -113,10 +115,13 @@ func outputLimit(t *testing.T, e executor.Executor) {
 		{"printf 12345", 5, [2]int64{}, 0, [2]string{}},
 		{"printf 12345", 0, [2]int64{}, 0, [2]string{}},
 		{"printf 123456", 5, [2]int64{5, 0}, 1, [2]string{"6", ""}},
-		{"echo 1234567" + stored + "echo the reason >&2; exit 1", 5, [2]int64{5, 0}, 14, [2]string{"67\n", "the reason\n"}},
-		{"echo 123" + stored + "echo 456 >&2" + storedThere + "echo 789; echo 0", 6, [2]int64{4, 2}, 8, [2]string{"\n0\n", "6\n"}},
+		{"echo 1234567" + stored + "echo the reason >&2; exit 1", 5, [2]int64{5, 0}, 14,
+			[2]string{"67\n", "the reason\n"}},
+		{"echo 123" + stored + "echo 456 >&2" + storedThere + "echo 789; echo 0", 6, [2]int64{4, 2}, 8,
+			[2]string{"\n0\n", "6\n"}},
 		{"seq 1000000; echo end", 1000, [2]int64{1000, 0}, 6888900 - 1000, [2]string{"\n1000000\nend\n", ""}},
-		{"head -c 50000000 /dev/zero >&2; echo end", 1 << 20, [2]int64{0, 1 << 20}, 50000004 - 1<<20, [2]string{"end\n", "\x00"}},
+		{"head -c 50000000 /dev/zero >&2; echo end", 1 << 20, [2]int64{0, 1 << 20}, 50000004 - 1<<20,
+			[2]string{"end\n", "\x00"}},
 	} {
 		t.Run(fmt.Sprintf("%s with %d", c.text, c.limit), func(t *testing.T) {
 			s := newHarness(t, e)
@@ -131,7 +136,8 @@ func outputLimit(t *testing.T, e executor.Executor) {
 				if c.cut > 0 && got != c.kept[i] {
 					t.Errorf("%s: got %d bytes, want %d", name, got, c.kept[i])
 				}
-				if tail := o.Tail[i]; !strings.HasSuffix(tail, c.tail[i]) || c.tail[i] == "" && tail != "" || len(tail) > 64<<10 {
+				if tail := o.Tail[i]; !strings.HasSuffix(tail, c.tail[i]) || c.tail[i] == "" && tail != "" ||
+					len(tail) > 64<<10 {
 					t.Errorf("last of %s: got %.100q (%d bytes), want …%q", name, tail, len(tail), c.tail[i])
 				}
 			}

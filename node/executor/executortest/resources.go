@@ -37,7 +37,8 @@ func memoryUsage(t *testing.T, e executor.Executor) {
 	gridtest.Program(t, "python3") // its use of memory and time is precise
 	s := newHarness(t, e)
 	for _, size := range []int64{200, 60} {
-		o := s.run(t.Context(), s.attempt("python3", "-c", "import sys, time; x = b'x' * (int(sys.argv[1]) << 20); time.sleep(0.4)", strconv.FormatInt(size, 10)))
+		o := s.run(t.Context(), s.attempt("python3", "-c",
+			"import sys, time; x = b'x' * (int(sys.argv[1]) << 20); time.sleep(0.4)", strconv.FormatInt(size, 10)))
 		s.expect(o, grid.ClassNone, 0, "")
 		if got := o.Usage.Memory; got < size*mebibyte || got > (size+80)*mebibyte {
 			t.Errorf("usage: got peak memory %d MiB, want about %d", got/mebibyte, size)

@@ -161,7 +161,8 @@ echo >ready; while :; do sleep 0.01; done`)
 // stopped.
 func ignoredNotice(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
-	for _, script := range []string{"trap '' USR1; " + stubborn, "trap 'echo >heard' USR1; echo >ready; kill -STOP $$; while :; do sleep 0.01; done"} {
+	for _, script := range []string{"trap '' USR1; " + stubborn,
+		"trap 'echo >heard' USR1; echo >ready; kill -STOP $$; while :; do sleep 0.01; done"} {
 		os.Remove(s.path("ready"))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		a := s.script(script)

@@ -214,7 +214,8 @@ func (s *harness) watchTree() func() {
 func (s *harness) expect(o executor.Outcome, class grid.Class, code int, reason string) {
 	s.Helper()
 	if o.Class != class || o.ExitCode != code || !strings.Contains(o.Reason, reason) {
-		s.Errorf("outcome: got class %q, exit code %d, reason %q; want %q, %d, …%s…", o.Class, o.ExitCode, o.Reason, class, code, reason)
+		s.Errorf("outcome: got class %q, exit code %d, reason %q; want %q, %d, …%s…", o.Class, o.ExitCode, o.Reason,
+			class, code, reason)
 	}
 }
 

@@ -50,7 +50,8 @@ while :; do sleep 1000; done`
 
 // agent runs tangles in two slots, in the working directory.
 func agent(choice process.Cgroups) int {
-	p, err := process.New(process.Options{Token: os.Getenv(tokenVar), DieWithAgent: true, Cgroups: choice, Strays: "strays"}, slog.New(slog.DiscardHandler))
+	p, err := process.New(process.Options{Token: os.Getenv(tokenVar), DieWithAgent: true, Cgroups: choice,
+		Strays: "strays"}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -63,7 +64,8 @@ func agent(choice process.Cgroups) int {
 		}
 		dir, _ := os.Getwd()
 		go s.Run(context.Background(), &executor.Attempt{
-			Argv: []string{"/bin/sh", "-c", tangle}, Spec: executor.Spec{Dir: dir}, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
+			Argv: []string{"/bin/sh", "-c",
+				tangle}, Spec: executor.Spec{Dir: dir}, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
 		})
 	}
 	select {}
@@ -85,7 +87,8 @@ func TestReapAfterKill(t *testing.T) {
 			killAgent(t, dir, token, choice)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			n, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler))
+			n, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: filepath.Join(dir, "strays")},
+				slog.New(slog.DiscardHandler))
 			if err != nil || n < 12 {
 				t.Errorf("reap: got %d processes, %v; want at least 12", n, err)
 			}
@@ -97,7 +100,8 @@ func TestReapAfterKill(t *testing.T) {
 					t.Errorf("cgroups left: %q", left)
 				}
 			}
-			if n, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+			if n, err := process.Reap(ctx, process.DeadAgent{Token: token, Strays: filepath.Join(dir, "strays")},
+				slog.New(slog.DiscardHandler)); n != 0 || err != nil {
 				t.Errorf("second reap: got %d, %v; want nothing to do", n, err)
 			}
 		})
@@ -145,7 +149,8 @@ func TestReapSparesOthers(t *testing.T) {
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	if n, err := process.Reap(t.Context(), process.DeadAgent{Token: "mine"}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+	if n, err := process.Reap(t.Context(), process.DeadAgent{Token: "mine"}, slog.New(slog.DiscardHandler)); n != 0 ||
+		err != nil {
 		t.Errorf("reap: got %d, %v; want 0", n, err)
 	}
 	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
@@ -165,7 +170,8 @@ func TestReapReportsDeadline(t *testing.T) {
 // TestTokenIsChecked lists tokens that can't be part of a cgroup's name.
 func TestTokenIsChecked(t *testing.T) {
 	for _, token := range []string{"", "a/b", "..", "a b", "a\n", "ä"} {
-		if _, err := process.New(process.Options{Token: token}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "token") {
+		if _, err := process.New(process.Options{Token: token}, slog.New(slog.DiscardHandler)); err == nil ||
+			!strings.Contains(err.Error(), "token") {
 			t.Errorf("token %q: got %v, want an error", token, err)
 		}
 	}

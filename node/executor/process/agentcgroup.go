@@ -119,7 +119,8 @@ func newV1(all map[string]cgroups.Hierarchy, token string) *agentCgroup {
 // newUnified creates the folder in the v2 hierarchy. Without the controller the folder only holds
 // trees together, which is accepted if bare is set.
 func newUnified(h cgroups.Hierarchy, token, controller string, bare bool) *agentCgroup {
-	g := &agentCgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.Dir, folderName(token))}, parents: map[string]string{"": h.Dir}}
+	g := &agentCgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.Dir, folderName(token))},
+		parents: map[string]string{"": h.Dir}}
 	err := enableController(h.Dir, controller)
 	if errors.Is(err, unix.EBUSY) {
 		g.delegation, err = delegate(h.Dir, token, controller)
@@ -159,7 +160,8 @@ func clonesIntoCgroups() bool {
 		return true // not a limitation of the kernel
 	}
 	defer null.Close()
-	args := cloneArgs{flags: unix.CLONE_INTO_CGROUP | unix.CLONE_VM | unix.CLONE_VFORK, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(null.Fd())}
+	args := cloneArgs{flags: unix.CLONE_INTO_CGROUP | unix.CLONE_VM | unix.CLONE_VFORK,
+		exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(null.Fd())}
 	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
 	return errno == unix.EBADF
 }

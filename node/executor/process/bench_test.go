@@ -83,7 +83,8 @@ func BenchmarkSlotRun(b *testing.B) {
 					return func() {}, func() {}
 				}
 				run := func() {
-					o := s.Run(b.Context(), &executor.Attempt{Argv: []string{"/bin/true"}, Env: env, Spec: executor.Spec{Dir: dir}, Stdout: out, Stderr: out})
+					o := s.Run(b.Context(), &executor.Attempt{Argv: []string{"/bin/true"}, Env: env,
+						Spec: executor.Spec{Dir: dir}, Stdout: out, Stderr: out})
 					if o.Class != "" {
 						b.Errorf("got %q: %s", o.Class, o.Reason)
 					}

@@ -61,7 +61,8 @@ func foreign(program string) int {
 // blocks Reap.
 func foreignAgent() error {
 	token := fmt.Sprintf("executor-foreign-%d", os.Getpid())
-	p, err := process.New(process.Options{Token: token, DieWithAgent: true, Cgroups: process.CgroupsOff, Strays: "strays"}, slog.New(slog.DiscardHandler))
+	p, err := process.New(process.Options{Token: token, DieWithAgent: true, Cgroups: process.CgroupsOff,
+		Strays: "strays"}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -170,7 +171,8 @@ func foreignReap(dead process.DeadAgent) error {
 	}
 	for _, id := range all {
 		if name := fmt.Sprintf("%d (sleep, user root)", id.PID); strings.Count(said.String(), name) != 1 {
-			return fmt.Errorf("reap warns of %s %d times, want once:\n%s", name, strings.Count(said.String(), name), said.String())
+			return fmt.Errorf("reap warns of %s %d times, want once:\n%s", name, strings.Count(said.String(), name),
+				said.String())
 		}
 	}
 	return nil
@@ -238,8 +240,10 @@ func TestProcessesOfOtherUsersBlockNoSlot(t *testing.T) {
 			}
 			foreign = string(pid) + " (sleep, user root)"
 		}
-		if o.Class != want.class || o.ExitCode != want.code || !strings.Contains(o.Foreign, foreign) || (o.Foreign == "") != (foreign == "") {
-			t.Errorf("outcome %d: got class %q, exit code %d, left %q; want %q, %d, %q", i, o.Class, o.ExitCode, o.Foreign, want.class, want.code, foreign)
+		if o.Class != want.class || o.ExitCode != want.code || !strings.Contains(o.Foreign, foreign) ||
+			(o.Foreign == "") != (foreign == "") {
+			t.Errorf("outcome %d: got class %q, exit code %d, left %q; want %q, %d, %q", i, o.Class, o.ExitCode,
+				o.Foreign, want.class, want.code, foreign)
 		}
 	}
 }

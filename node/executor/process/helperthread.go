@@ -25,7 +25,8 @@ type attemptRequest struct {
 }
 
 func (s *slot) newHelperThread() (*helperThread, error) {
-	g := &helperThread{requests: make(chan attemptRequest), outcomes: make(chan executor.Outcome), ended: make(chan struct{})}
+	g := &helperThread{requests: make(chan attemptRequest), outcomes: make(chan executor.Outcome),
+		ended: make(chan struct{})}
 	ready := make(chan error)
 	go g.serve(s, ready)
 	return g, <-ready

@@ -32,10 +32,12 @@ func TestOutOfMemoryWithoutCgroups(t *testing.T) {
 	if err := writeFile(filepath.Join(tight, limit), strconv.Itoa(32<<20)); err != nil {
 		t.Skipf("left out: the memory controller is needed: %v", err)
 	}
-	for name, value := range map[string]string{"memory.memsw.limit_in_bytes": strconv.Itoa(32 << 20), "memory.swap.max": "0"} {
+	for name, value := range map[string]string{"memory.memsw.limit_in_bytes": strconv.Itoa(32 << 20),
+		"memory.swap.max": "0"} {
 		_ = writeFile(filepath.Join(tight, name), value) // at most one of them is there
 	}
-	p, err := New(Options{Token: "oom-test-" + strconv.Itoa(os.Getpid()), DieWithAgent: true, Cgroups: CgroupsOff}, slog.New(slog.DiscardHandler))
+	p, err := New(Options{Token: "oom-test-" + strconv.Itoa(os.Getpid()), DieWithAgent: true, Cgroups: CgroupsOff},
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,8 @@ func TestOutOfMemoryWithoutCgroups(t *testing.T) {
 		"sleep 0.3; kill -9 $$": grid.ClassSignal,
 		"sleep 0.3; echo $$ >" + tight + "/cgroup.procs; exec tail /dev/zero": grid.ClassMemory,
 	} {
-		o := s.Run(t.Context(), &executor.Attempt{Spec: executor.Spec{Dir: t.TempDir()}, Argv: []string{"/bin/sh", "-c", script}, Env: os.Environ()})
+		o := s.Run(t.Context(), &executor.Attempt{Spec: executor.Spec{Dir: t.TempDir()},
+			Argv: []string{"/bin/sh", "-c", script}, Env: os.Environ()})
 		if o.Class != want || o.ExitCode != 137 {
 			t.Errorf("%s: got class %q, exit code %d, %s; want %q, 137", script, o.Class, o.ExitCode, o.Reason, want)
 		}

@@ -19,7 +19,8 @@ import (
 // runOnce runs a shell script with an output file in a process executor that edit may change.
 func runOnce(t *testing.T, script string, stdout *os.File, edit func(*Executor)) (executor.Outcome, time.Duration) {
 	t.Helper()
-	p, err := New(Options{Token: fmt.Sprintf("output-%d", os.Getpid()), DieWithAgent: true}, slog.New(slog.DiscardHandler))
+	p, err := New(Options{Token: fmt.Sprintf("output-%d", os.Getpid()), DieWithAgent: true},
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +32,8 @@ func runOnce(t *testing.T, script string, stdout *os.File, edit func(*Executor))
 	}
 	defer s.Close()
 	began := time.Now()
-	o := s.Run(t.Context(), &executor.Attempt{Argv: []string{"/bin/sh", "-c", script}, Env: os.Environ(), Spec: executor.Spec{Dir: t.TempDir()}, Stdout: stdout})
+	o := s.Run(t.Context(), &executor.Attempt{Argv: []string{"/bin/sh", "-c", script}, Env: os.Environ(),
+		Spec: executor.Spec{Dir: t.TempDir()}, Stdout: stdout})
 	return o, time.Since(began)
 }
 
@@ -56,7 +58,8 @@ func TestOutputToAFullDisk(t *testing.T) {
 		{"head -c 1000000 /dev/zero", 1000000, "its output could not be stored: no space left on device"},
 	} {
 		o, took := runOnce(t, c.script, full, func(p *Executor) { p.stallTimeout = patience })
-		if o.Class != grid.ClassNode || o.Reason != c.reason || o.Cut != c.cut || o.Kept != [2]int64{} || took < patience {
+		if o.Class != grid.ClassNode || o.Reason != c.reason || o.Cut != c.cut || o.Kept != [2]int64{} ||
+			took < patience {
 			t.Errorf("%s: got class %q, %q, %d cut, %v kept after %v; want class node, %q, %d cut after %v", c.script,
 				o.Class, o.Reason, o.Cut, o.Kept, took, c.reason, c.cut, patience)
 		}
@@ -89,7 +92,8 @@ func TestOutputWaitsForRoom(t *testing.T) {
 
 // TestOutputWithoutPidfd runs programs as on a kernel without pidfd.
 func TestOutputWithoutPidfd(t *testing.T) {
-	for script, want := range map[string]int64{"true": 0, "echo a; sleep 0.1; echo b": 4, "head -c 1000000 /dev/zero": 1000000, "sleep 0.05; head -c 65536 /dev/zero; kill -9 $$": 65536} {
+	for script, want := range map[string]int64{"true": 0, "echo a; sleep 0.1; echo b": 4,
+		"head -c 1000000 /dev/zero": 1000000, "sleep 0.05; head -c 65536 /dev/zero; kill -9 $$": 65536} {
 		f, err := os.Create(filepath.Join(t.TempDir(), "out"))
 		if err != nil {
 			t.Fatal(err)

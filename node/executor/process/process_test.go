@@ -16,7 +16,8 @@ var choices = []process.Cgroups{process.CgroupsV1, process.CgroupsV2, process.Cg
 
 func newProcess(t testing.TB, choice process.Cgroups) *process.Executor {
 	t.Helper()
-	p, err := process.New(process.Options{Token: fmt.Sprintf("executor-test-%d", os.Getpid()), DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
+	p, err := process.New(process.Options{Token: fmt.Sprintf("executor-test-%d", os.Getpid()), DieWithAgent: true,
+		Cgroups: choice}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatalf("make executor: %v", err)
 	}

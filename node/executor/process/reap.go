@@ -49,7 +49,8 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 		killed := killUnified(all, dead.Token, spared)
 		for _, pid := range pids {
 			if unix.Kill(pid, unix.SIGKILL) == unix.EPERM && !killed[pid] {
-				log.Warn("a process of another user, left behind by an earlier agent, keeps running", "process", describe(pid))
+				log.Warn("a process of another user, left behind by an earlier agent, keeps running", "process",
+					describe(pid))
 				foreign, spared[pid] = true, true
 				continue
 			}
@@ -102,7 +103,9 @@ const quietScans = 3
 
 // findLeftovers lists the live processes of the token: by their cgroup, their environment, the
 // agent's record and their parents.
-func findLeftovers(all map[string]cgroups.Hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
+func findLeftovers(
+	all map[string]cgroups.Hierarchy, token string, strays []processid.ID, spared map[int]bool,
+) (found []int) {
 	ours := map[int]bool{}
 	for _, id := range strays {
 		ours[id.PID] = ours[id.PID] || id.Alive()
@@ -122,7 +125,8 @@ func findLeftovers(all map[string]cgroups.Hierarchy, token string, strays []proc
 		grew = false
 		left := rest[:0]
 		for _, s := range rest {
-			if ours[s.PID] || (ours[s.Parent] && !spared[s.Parent]) || procfs.MatchEnviron(s.PID, tokenVar+token) == procfs.EnvironWith {
+			if ours[s.PID] || (ours[s.Parent] && !spared[s.Parent]) ||
+				procfs.MatchEnviron(s.PID, tokenVar+token) == procfs.EnvironWith {
 				ours[s.PID], grew = true, true
 				found = append(found, s.PID)
 				continue

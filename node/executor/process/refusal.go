@@ -24,7 +24,8 @@ func refusal(a *executor.Attempt, file string, err error) executor.Outcome {
 		return refused(grid.ClassNode, why, executor.ExitNotRunnable)
 	}
 	if st, err := os.Stat(a.Dir); err != nil || !st.IsDir() {
-		return refused(grid.ClassStart, fmt.Sprintf("its working directory %s does not exist", a.Dir), executor.ExitNotRunnable)
+		return refused(grid.ClassStart, fmt.Sprintf("its working directory %s does not exist", a.Dir),
+			executor.ExitNotRunnable)
 	}
 	name := a.Argv[0]
 	reason, code := fmt.Sprintf("%q could not be started: %v", name, err), executor.ExitNotRunnable
@@ -75,13 +76,15 @@ func missing(name, file string) (string, int) {
 	}
 	interpreter := shebang(file)
 	if interpreter == "" {
-		return fmt.Sprintf("%q needs a loader that this machine does not have; it was built for another system", name), executor.ExitNotRunnable
+		return fmt.Sprintf("%q needs a loader that this machine does not have; it was built for another system",
+			name), executor.ExitNotRunnable
 	}
 	hint := ""
 	if strings.HasSuffix(interpreter, "\r") {
 		hint = "; the file has Windows line ends, convert it with: sed -i 's/\\r$//' " + name
 	}
-	return fmt.Sprintf("%q names the interpreter %q in its first line, which does not exist%s", name, interpreter, hint), executor.ExitNotRunnable
+	return fmt.Sprintf("%q names the interpreter %q in its first line, which does not exist%s", name, interpreter,
+		hint), executor.ExitNotRunnable
 }
 
 func forbidden(name, file string) string {

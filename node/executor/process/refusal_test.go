@@ -23,13 +23,16 @@ func TestRefusalClasses(t *testing.T) {
 		if trial[errno] {
 			want = grid.ClassStart
 		}
-		for _, err := range []error{errno, os.NewSyscallError("fork/exec", errno), &os.PathError{Op: "open", Path: "x", Err: errno}} {
-			if o := refusal(a, "/bin/true", err); o.Class != want || o.Reason == "" || o.ExitCode == 0 || o.Usage.Wall != 0 {
+		for _, err := range []error{errno, os.NewSyscallError("fork/exec", errno),
+			&os.PathError{Op: "open", Path: "x", Err: errno}} {
+			if o := refusal(a, "/bin/true", err); o.Class != want || o.Reason == "" || o.ExitCode == 0 ||
+				o.Usage.Wall != 0 {
 				t.Errorf("%v: got %+v, want class %s, a reason and no run", err, o, want)
 			}
 		}
 	}
-	if o := refusal(&executor.Attempt{Argv: a.Argv, Spec: executor.Spec{Dir: "/nowhere"}}, "/bin/true", unix.EMFILE); o.Class != grid.ClassNode {
+	if o := refusal(&executor.Attempt{Argv: a.Argv, Spec: executor.Spec{Dir: "/nowhere"}}, "/bin/true",
+		unix.EMFILE); o.Class != grid.ClassNode {
 		t.Errorf("too many open files: got %+v, want the node's", o)
 	}
 }

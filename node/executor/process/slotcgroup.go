@@ -28,7 +28,8 @@ type slotCgroup struct {
 
 // newSlot creates the cgroup of slot n.
 func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
-	c = &slotCgroup{group: g, dirs: map[string]string{}, population: absent, memory: slotMemory{unified: g.unified, peak: absent, oomKills: absent}}
+	c = &slotCgroup{group: g, dirs: map[string]string{}, population: absent,
+		memory: slotMemory{unified: g.unified, peak: absent, oomKills: absent}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())

@@ -17,7 +17,9 @@ const busyWait = time.Second
 
 // start starts the program and returns when that was. It must be called on the slot's thread, so
 // that the child is born in the slot's v1 cgroup and dies with that thread if the options say so.
-func (s *slot) start(ctx context.Context, a *executor.Attempt, file string, env []string, out *output) (pid int, started time.Time, err error) {
+func (s *slot) start(
+	ctx context.Context, a *executor.Attempt, file string, env []string, out *output,
+) (pid int, started time.Time, err error) {
 	fork := func() (int, error) { return s.forkExec(a, file, env, out) }
 	deadline := time.Now().Add(busyWait)
 	for pause := time.Millisecond; ; pause *= 2 {

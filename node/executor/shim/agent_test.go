@@ -34,7 +34,8 @@ const (
 // agent runs the script in every folder below runs, and prints "begun" once all have begun.
 func agent(dir string) int {
 	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
-	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), AgentTimeout: patience, Logger: slog.New(slog.DiscardHandler)}
+	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), AgentTimeout: patience,
+		Logger: slog.New(slog.DiscardHandler)}
 	o.FormerDir = filepath.Join(dir, "keepers")
 	if os.Getenv(formerVar) != "" {
 		var err error
@@ -70,7 +71,8 @@ func runScript(c *Client, dir string, begun func()) {
 	a := &executor.Attempt{
 		Argv: []string{"/bin/sh", "-c", string(text)}, Env: os.Environ(), Started: func(executor.Program) { begun() },
 		Spec: executor.Spec{
-			Name: filepath.Base(dir), Record: filepath.Join(dir, "outcome.json"), Dir: dir, Grace: time.Second, Memory: 64 << 20,
+			Name: filepath.Base(dir), Record: filepath.Join(dir,
+				"outcome.json"), Dir: dir, Grace: time.Second, Memory: 64 << 20,
 		},
 	}
 	if strings.HasPrefix(a.Name, "unnamed") {
@@ -80,7 +82,8 @@ func runScript(c *Client, dir string, begun func()) {
 	a.Stderr = a.Stdout
 	if os.Getenv(engineVar) != "" {
 		out := filepath.Join(dir, "stdout")
-		a.Container = &executor.Container{Image: dockertest.Image, Mounts: []executor.Mount{{Source: dir}}, Network: "none", Output: [2]string{out, out}}
+		a.Container = &executor.Container{Image: dockertest.Image, Mounts: []executor.Mount{{Source: dir}},
+			Network: "none", Output: [2]string{out, out}}
 	}
 	s.Run(context.Background(), a)
 }
@@ -90,7 +93,8 @@ func containersIn(dir, token, engine string) *docker.Options {
 	if engine == "" {
 		return nil
 	}
-	return &docker.Options{Settings: docker.Settings{Socket: engine}, Token: token, Dir: filepath.Join(dir, "containers")}
+	return &docker.Options{Settings: docker.Settings{Socket: engine}, Token: token,
+		Dir: filepath.Join(dir, "containers")}
 }
 
 // agents are one or more agents of one state folder, of which the first is a process that is
@@ -111,7 +115,8 @@ func killedAgent(t *testing.T, patience time.Duration, scripts map[string]string
 func killedAgentWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *agents {
 	t.Helper()
 	l := &agents{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "shim-test-"))}
-	l.o = Options{Dir: filepath.Join(l.dir, "shims"), Token: "shim-test-" + filepath.Base(l.dir), AgentTimeout: patience, Logger: logTo(t)}
+	l.o = Options{Dir: filepath.Join(l.dir, "shims"), Token: "shim-test-" + filepath.Base(l.dir),
+		AgentTimeout: patience, Logger: logTo(t)}
 	l.o.FormerDir = filepath.Join(l.dir, "keepers")
 	l.o.Containers = containersIn(l.dir, l.o.Token, engine)
 	for name, text := range scripts {
@@ -196,7 +201,8 @@ const (
 // the next agent takes them over.
 func TestRunsOutliveAKilledAgent(t *testing.T) {
 	l := killedAgent(t, 0, map[string]string{
-		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait + "exec tail /dev/zero",
+		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait +
+			"exec tail /dev/zero",
 		"leftover": wait + tree + "exit 3", "early": wait + "exit 5", "stopped": wait, "unnamed": wait,
 	})
 	l.goOn("early")
@@ -248,7 +254,8 @@ func (l *agents) stopped(c *Client) {
 
 // TestOrphanedShimEnds kills an agent that has no successor.
 func TestOrphanedShimEnds(t *testing.T) {
-	l := killedAgent(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
+	l := killedAgent(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait,
+		"unnamed": tree + "wait"})
 	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)
 	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")

@@ -55,7 +55,8 @@ func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 	case hello.Token != srv.settings.Token:
 		why = "this shim belongs to another state folder"
 	case hello.V < oldest || hello.Oldest > version:
-		why = fmt.Sprintf("the agent speaks versions %d to %d of the shims' protocol, this shim %d to %d", hello.Oldest, hello.V, oldest, version)
+		why = fmt.Sprintf("the agent speaks versions %d to %d of the shims' protocol, this shim %d to %d", hello.Oldest,
+			hello.V, oldest, version)
 	}
 	if why != "" {
 		s.send(&message{Kind: kindRefused, V: version, Oldest: oldest, Reason: why})

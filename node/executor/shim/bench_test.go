@@ -63,7 +63,8 @@ func inSlots(b *testing.B, e executor.Executor) {
 			defer s.Close()
 			<-begin
 			for n := left.Add(-1); n >= 0; n = left.Add(-1) {
-				o := s.Run(ctx, &executor.Attempt{Argv: []string{"/bin/true"}, Env: env, Spec: executor.Spec{Dir: dir, Name: fmt.Sprint(n)}, Stdout: out, Stderr: out})
+				o := s.Run(ctx, &executor.Attempt{Argv: []string{"/bin/true"}, Env: env,
+					Spec: executor.Spec{Dir: dir, Name: fmt.Sprint(n)}, Stdout: out, Stderr: out})
 				if o.Class != "" {
 					b.Errorf("got %q: %s", o.Class, o.Reason)
 				}

@@ -29,7 +29,8 @@ func newBlockingConn(c *net.UnixConn) (*blockingConn, error) {
 	}
 	c.Close()
 	// Fd sets the file to blocking mode.
-	return &blockingConn{file: f, fd: int(f.Fd()), in: make([]byte, 0, 8<<10), oob: make([]byte, unix.CmsgSpace(4*maxFiles))}, nil
+	return &blockingConn{file: f, fd: int(f.Fd()), in: make([]byte, 0, 8<<10),
+		oob: make([]byte, unix.CmsgSpace(4*maxFiles))}, nil
 }
 
 // maxFiles is the maximum number of files sent with a frame.

@@ -137,7 +137,8 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	}
 	l := s.conn
 	if a.Container != nil && !l.control.info.Containers {
-		return refused(grid.ClassNode, "its shim is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
+		return refused(grid.ClassNode,
+			"its shim is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
 	}
 	if a.Container != nil && a.Name != "" {
 		held, started, release := *a, a.Started, func() {}
@@ -308,12 +309,14 @@ func (s *clientSlot) Close() error {
 
 // refused is the outcome of an attempt that no shim has accepted.
 func refused(class grid.Class, reason string, began time.Time) executor.Outcome {
-	return executor.Outcome{Class: class, ExitCode: executor.ExitNotRunnable, Reason: reason, Start: began, End: time.Now()}
+	return executor.Outcome{Class: class, ExitCode: executor.ExitNotRunnable, Reason: reason, Start: began,
+		End: time.Now()}
 }
 
 // lostOutcome is the outcome of a run whose end was not observed.
 func lostOutcome(class grid.Class, reason string, began time.Time) executor.Outcome {
 	end := time.Now()
 	wall := max(end.Sub(began).Microseconds(), 1)
-	return executor.Outcome{Class: class, ExitCode: grid.NoExit, Reason: reason, Start: began, End: end, Usage: grid.Usage{Wall: wall}}
+	return executor.Outcome{Class: class, ExitCode: grid.NoExit, Reason: reason, Start: began, End: end,
+		Usage: grid.Usage{Wall: wall}}
 }

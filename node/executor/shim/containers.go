@@ -23,7 +23,8 @@ func (srv *server) adoptContainers(x *docker.Executor) error {
 	for i, l := range left {
 		ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
 		// No slot has number 0, so these ids are none of a slot's.
-		r := &run{id: runID(0, uint64(i+1)), name: l.Name, record: l.Record, stop: stop, kill: make(chan struct{}), pid: l.PID, container: true}
+		r := &run{id: runID(0, uint64(i+1)), name: l.Name, record: l.Record, stop: stop, kill: make(chan struct{}),
+			pid: l.PID, container: true}
 		srv.mu.Lock()
 		srv.runs[r.id] = r
 		srv.mu.Unlock()

@@ -27,7 +27,8 @@ func newScope(t *testing.T) *scope {
 	t.Helper()
 	root := ""
 	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers")); err == nil && strings.Contains(string(b), standIn) {
+		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers")); err == nil &&
+			strings.Contains(string(b), standIn) {
 			root = dir
 		}
 	}
@@ -190,12 +191,14 @@ func TestDelegationUnderSystemd(t *testing.T) {
 				s := &scope{t, "/sys/fs/cgroup/system.slice/" + unit}
 				o.Cgroups = process.CgroupsV2 + ":" + standIn
 				o.Wrap = func() []string {
-					return []string{"systemd-run", "--scope", "--quiet", "--collect", "--unit=" + unit, "-p", "Delegate=" + c.delegate, "--"}
+					return []string{"systemd-run", "--scope", "--quiet", "--collect", "--unit=" + unit, "-p",
+						"Delegate=" + c.delegate, "--"}
 				}
 				client := open(t, o)
 				stay := slotOf(t, client)
 				program, self := s.works(client)
-				if !strings.HasSuffix(self, c.self) || !strings.Contains(self, "/system.slice/"+unit) || !strings.Contains(program, "/system.slice/"+unit+"/mlfnode-") {
+				if !strings.HasSuffix(self, c.self) || !strings.Contains(self, "/system.slice/"+unit) ||
+					!strings.Contains(program, "/system.slice/"+unit+"/mlfnode-") {
 					t.Errorf("got shim in %q, program in %q; want …%s and a slot of the scope", self, program, c.self)
 				}
 				if got := s.read("mlfnode-" + o.Token + "-1/slot-1/cgroup.controllers"); got != c.slot {

@@ -44,7 +44,8 @@ func TestKilledShimWithManySlots(t *testing.T) {
 	var running sync.WaitGroup
 	for i := range 20 {
 		s, dir := slotOf(t, c), t.TempDir()
-		a, b := script(t, dir, fmt.Sprint("a", i), "echo x >ready; sleep 1000"), script(t, dir, fmt.Sprint("b", i), "exit 4")
+		a, b := script(t, dir, fmt.Sprint("a", i), "echo x >ready; sleep 1000"), script(t, dir, fmt.Sprint("b", i),
+			"exit 4")
 		running.Go(func() {
 			expect(t, s.Run(t.Context(), a), grid.ClassNode, grid.NoExit, "its shim died")
 			expect(t, s.Run(t.Context(), b), grid.ClassExit, 4, "")
@@ -67,7 +68,8 @@ func TestAttemptThatCannotBeSent(t *testing.T) {
 	closed.Close()
 	a.Stdout = closed
 	done := background(s, t.Context(), a)
-	expect(t, receive(t, "the outcome", done), grid.ClassNode, executor.ExitNotRunnable, "its shim could not be told to run it")
+	expect(t, receive(t, "the outcome", done), grid.ClassNode, executor.ExitNotRunnable,
+		"its shim could not be told to run it")
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
 		t.Errorf("run after it: got %+v, want exit code 4", got)
 	}
@@ -147,7 +149,8 @@ func TestRunSurvivesALostSlotConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := background(s, t.Context(), script(t, dir, "garbage", "exit 3"))
-		expect(t, receive(t, "the outcome", done), grid.ClassNode, executor.ExitNotRunnable, "its shim could not read what it was told to run")
+		expect(t, receive(t, "the outcome", done), grid.ClassNode, executor.ExitNotRunnable,
+			"its shim could not read what it was told to run")
 		goesOn(t, s)
 	})
 }
@@ -156,7 +159,8 @@ func TestRunSurvivesALostSlotConnection(t *testing.T) {
 func TestOnlySIGTERMEndsAShim(t *testing.T) {
 	c := started(t, options(t))
 	s, dir := slotOf(t, c), t.TempDir()
-	done := background(s, t.Context(), script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
+	done := background(s, t.Context(),
+		script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	for range 3 {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
@@ -185,7 +189,8 @@ func TestNewerAgentTakesOver(t *testing.T) {
 	older := open(t, o)
 	defer older.Close()
 	s, dir := slotOf(t, older), t.TempDir()
-	done := background(s, t.Context(), script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
+	done := background(s, t.Context(),
+		script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	newer := started(t, o)
 	expect(t, receive(t, "the outcome", done), grid.ClassLost, grid.NoExit, "another node agent took its shim over")
@@ -265,11 +270,15 @@ func TestInvalidMessagesAreIgnored(t *testing.T) {
 	s, dir := slotOf(t, c), t.TempDir()
 	huge := binary.BigEndian.AppendUint32(nil, 1<<31)
 	for _, text := range []string{
-		"", "x", "GET / HTTP/1.1\r\n\r\n", string(huge) + "\x00\x00\x00\x00", "\x00\x00\x00\x02\xff\xff\xff\xff{}", "\x00\x00\x00\x02\x00\x00\x00\x00{}",
-		"\x00\x00\x00\x02\x00\x00\x00\x00[]", frame(t, &message{Kind: "nothing"}), frame(t, &message{Kind: kindRun, ID: 1}),
-		frame(t, &message{Kind: kindHello, V: version, Oldest: oldest, Token: "another"}), frame(t, &message{Kind: kindSlot, Slot: 1}),
+		"", "x", "GET / HTTP/1.1\r\n\r\n", string(huge) +
+			"\x00\x00\x00\x00", "\x00\x00\x00\x02\xff\xff\xff\xff{}", "\x00\x00\x00\x02\x00\x00\x00\x00{}",
+		"\x00\x00\x00\x02\x00\x00\x00\x00[]", frame(t, &message{Kind: "nothing"}), frame(t,
+			&message{Kind: kindRun, ID: 1}),
+		frame(t, &message{Kind: kindHello, V: version, Oldest: oldest, Token: "another"}), frame(t,
+			&message{Kind: kindSlot, Slot: 1}),
 		frame(t, &message{Kind: kindSlot, Slot: 77}) + "garbage garbage garbage",
-		frame(t, &message{Kind: kindSlot, Slot: 78}) + frame(t, &message{Kind: kindRun, ID: 1, Run: &runRequest{Argc: 5}}, []string{"a"}),
+		frame(t, &message{Kind: kindSlot, Slot: 78}) +
+			frame(t, &message{Kind: kindRun, ID: 1, Run: &runRequest{Argc: 5}}, []string{"a"}),
 	} {
 		conn := dial(t, c)
 		_, _ = io.WriteString(conn, text)
@@ -307,7 +316,8 @@ func TestAgentsOfOtherVersions(t *testing.T) {
 	c := started(t, options(t))
 	old := dial(t, c)
 	defer old.Close()
-	if _, err := io.WriteString(old, frame(t, &message{Kind: kindHello, V: version + 9, Oldest: version + 1, Token: c.o.Token})); err != nil {
+	if _, err := io.WriteString(old,
+		frame(t, &message{Kind: kindHello, V: version + 9, Oldest: version + 1, Token: c.o.Token})); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := readFrame(old); err != nil || m.Kind != kindRefused || !strings.Contains(m.Reason, "versions") {
@@ -354,7 +364,9 @@ func TestShimThatCannotStart(t *testing.T) {
 }
 
 func FuzzFrame(f *testing.F) {
-	good, _ := appendFrame(nil, &message{Kind: kindRun, ID: 3, Run: &runRequest{Spec: executor.Spec{Name: "n"}, Argc: 1}}, []string{"a", ""}, []string{"B=c"})
+	good, _ := appendFrame(nil,
+		&message{Kind: kindRun, ID: 3, Run: &runRequest{Spec: executor.Spec{Name: "n"}, Argc: 1}}, []string{"a",
+			""}, []string{"B=c"})
 	f.Add(good)
 	f.Add([]byte("\x00\x00\x00\x02\x00\x00\x00\x01{}\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {

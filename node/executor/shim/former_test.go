@@ -61,7 +61,8 @@ func TestUpgradeFromFormerName(t *testing.T) {
 		"a state folder behind link": func(o Options) error { return moveBehindLink(filepath.Dir(o.Dir)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := killedAgent(t, 0, map[string]string{"good": wait + "exit 0", "bad": wait + "exit 7", "early": wait + "exit 5"})
+			l := killedAgent(t, 0, map[string]string{"good": wait + "exit 0", "bad": wait + "exit 7",
+				"early": wait + "exit 5"})
 			if err := interrupt(l.o); err != nil {
 				t.Fatal(err)
 			}

@@ -57,12 +57,14 @@ func (o *Options) createDir() (shimDir, error) {
 	if err := os.Mkdir(p.path, 0o700); err != nil {
 		return shimDir{}, fmt.Errorf("make the shim's folder: %w", err)
 	}
-	set := settings{V: version, Token: o.Token, AgentTimeout: o.AgentTimeout, Cgroups: string(o.Cgroups), Containers: o.Containers}
+	set := settings{V: version, Token: o.Token, AgentTimeout: o.AgentTimeout, Cgroups: string(o.Cgroups),
+		Containers: o.Containers}
 	return p, p.save(settingsFile, set)
 }
 
 func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, launchTimeout, fmt.Errorf("it did not answer within %s", launchTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, launchTimeout,
+		fmt.Errorf("it did not answer within %s", launchTimeout))
 	defer cancel()
 	log, err := os.OpenFile(filepath.Join(p.path, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

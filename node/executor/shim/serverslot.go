@@ -119,7 +119,8 @@ func (s *serverSlot) performRun(m *message, body []byte, files []*os.File) {
 	r, ctx := s.beginRun(m)
 	defer r.stop(nil)
 	a := &executor.Attempt{
-		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr), Kill: r.kill,
+		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout), Stderr: file(files,
+			o.Stderr), Kill: r.kill,
 		Started: func(b executor.Program) {
 			srv.mu.Lock()
 			r.pid = b.PID
@@ -130,7 +131,8 @@ func (s *serverSlot) performRun(m *message, body []byte, files []*os.File) {
 		},
 	}
 	if max(o.Stdout, o.Stderr) > len(files) { // the process had no descriptors left for them
-		srv.endRun(s, r, refused(grid.ClassNode, "its output files could not be passed to the shim, which has too many open files; raise the limit (ulimit -n)", time.Now()))
+		srv.endRun(s, r, refused(grid.ClassNode,
+			"its output files could not be passed to the shim, which has too many open files; raise the limit (ulimit -n)", time.Now()))
 		return
 	}
 	srv.endRun(s, r, s.exec.Run(ctx, a))

@@ -85,7 +85,8 @@ func nothingLeft(t testing.TB, o Options) {
 	if dirs, err := shimDirsIn(o.Dir); err != nil || len(dirs) > 0 {
 		t.Errorf("shims' folders: got %v, %v; want none", dirs, err)
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/mlfnode-%s*", "/sys/fs/cgroup/*/mlfnode-%s*", "/sys/fs/cgroup/*/*/mlfnode-%s*", "/sys/fs/cgroup/*/*/*/mlfnode-%s*"} {
+	for _, pattern := range []string{"/sys/fs/cgroup/mlfnode-%s*", "/sys/fs/cgroup/*/mlfnode-%s*",
+		"/sys/fs/cgroup/*/*/mlfnode-%s*", "/sys/fs/cgroup/*/*/*/mlfnode-%s*"} {
 		if left, _ := filepath.Glob(fmt.Sprintf(pattern, o.Token)); len(left) > 0 {
 			t.Errorf("cgroups left: %q", left)
 		}

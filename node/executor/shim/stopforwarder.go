@@ -55,7 +55,8 @@ func (f *stopForwarder) forward(why error, leave func()) {
 		leave()
 		return
 	}
-	m := &message{Kind: kindStop, ID: f.id, Cause: causeOf(why), Kill: errors.Is(why, executor.ErrKill), Save: errors.Is(why, executor.ErrCancelledSaving)}
+	m := &message{Kind: kindStop, ID: f.id, Cause: causeOf(why), Kill: errors.Is(why, executor.ErrKill),
+		Save: errors.Is(why, executor.ErrCancelledSaving)}
 	if f.control.send(m) != nil || m.Kill || f.kill == nil {
 		return // a shim that is gone kills its programs
 	}

@@ -62,8 +62,10 @@ func dataOf(t tester, s space.Space, fn func(index int64, p map[string]string) t
 		d.Blocks = append(d.Blocks, int64(b)*BlockTrials)
 	}
 	rows := n * BlockTrials
-	d.State, d.Class, d.Cause, d.Node = make([]uint8, rows), make([]uint8, rows), make([]uint8, rows), make([]uint16, rows)
-	d.Started, d.Ended, d.Wall, d.Value = make([]float32, rows), make([]float32, rows), make([]float32, rows), make([]float32, rows)
+	d.State, d.Class, d.Cause, d.Node = make([]uint8, rows), make([]uint8, rows), make([]uint8, rows), make([]uint16,
+		rows)
+	d.Started, d.Ended, d.Wall, d.Value = make([]float32, rows), make([]float32, rows), make([]float32,
+		rows), make([]float32, rows)
 	for i := range s.Count() {
 		p, err := s.At(i)
 		if err != nil {
@@ -147,7 +149,8 @@ func TestMarginalsOfAHandMadeGrid(t *testing.T) {
 	v := viewOf(t, hand(t), "")
 	m := v.Marginals()
 	nan := math.NaN()
-	if m.N != 4 || m.Missing != 1 || m.Trial != 0 || m.Matched != 5 || m.Count != 6 || !slices.Equal(m.Hidden, []string{"seed"}) {
+	if m.N != 4 || m.Missing != 1 || m.Trial != 0 || m.Matched != 5 || m.Count != 6 ||
+		!slices.Equal(m.Hidden, []string{"seed"}) {
 		t.Errorf("got %+v", m)
 	}
 	a := m.Axes[0]
@@ -156,7 +159,8 @@ func TestMarginalsOfAHandMadeGrid(t *testing.T) {
 	wantNumbers(t, "ranks of a", a.Rank, 0.5, 1./3, 2./3)
 	wantNumbers(t, "deviations of a", a.SD, math.Sqrt(50), nan, nan)
 	wantNumbers(t, "confidence of a", a.Half, 12.706*5, nan, nan)
-	if !slices.Equal(a.Done, ints[int64](2, 1, 2)) || !slices.Equal(a.Failed, ints[int64](0, 0, 1)) || a.Levels[1].Points != 2 {
+	if !slices.Equal(a.Done, ints[int64](2, 1, 2)) || !slices.Equal(a.Failed, ints[int64](0, 0, 1)) ||
+		a.Levels[1].Points != 2 {
 		t.Errorf("a: got %+v", a)
 	}
 	wantNumbers(t, "means of b", m.Axes[1].Mean, 2, 11)
@@ -175,7 +179,8 @@ func TestHeatOfAHandMadeGrid(t *testing.T) {
 		}
 		wantNumbers(t, stat, slices.Concat(h.Cells[0].Value...), want...)
 	}
-	for _, bad := range [][4]string{{"x", "b", "", "mean"}, {"a", "seed", "", "mean"}, {"a", "b", "x", "mean"}, {"a", "b", "", "mode"}} {
+	for _, bad := range [][4]string{{"x", "b", "", "mean"}, {"a", "seed", "", "mean"}, {"a", "b", "x", "mean"},
+		{"a", "b", "", "mode"}} {
 		if h, err := v.Heat(bad[0], bad[1], bad[2], bad[3]); err == nil {
 			t.Errorf("%v: got %v, want an error", bad, h)
 		}
@@ -257,7 +262,8 @@ func TestFilters(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got trials %v, want %v", query, got, want)
 		}
-		if want == nil && (len(v.head("").Parts) == 0 || v.head("").Sentence != "No trial that has run matches the filter.") {
+		if want == nil && (len(v.head("").Parts) == 0 ||
+			v.head("").Sentence != "No trial that has run matches the filter.") {
 			t.Errorf("%s: got %+v, want the parts of the filter", query, v.head(""))
 		}
 	}
@@ -279,7 +285,8 @@ func TestSlicesOfAHandMadeGrid(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := s.Axes[0]
-	if a.At != 0 || !slices.Equal(a.Index, ints[int64](1, 3, 5)) || !slices.Equal(a.State, []string{"succeeded", "pending", "failed"}) {
+	if a.At != 0 || !slices.Equal(a.Index, ints[int64](1, 3, 5)) ||
+		!slices.Equal(a.State, []string{"succeeded", "pending", "failed"}) {
 		t.Errorf("got %+v", a)
 	}
 	wantNumbers(t, "along a", a.Value, 11, math.NaN(), math.NaN())
@@ -292,9 +299,11 @@ func TestSlicesOfAHandMadeGrid(t *testing.T) {
 // TestImportanceOfAKnownFunction checks the shares of y = 2·a + b + a·b on a whole grid of -1, 0
 // and 1 twice: variances of 8/3, 2/3 and 4/9.
 func TestImportanceOfAKnownFunction(t *testing.T) {
-	s := spaceOf(t, nil, numbers("a", "-1 0 1"), numbers("b", "-1 0 1"), numbers("none", "1 2"), numbers("rep", "1 2 3 4 5 6"))
+	s := spaceOf(t, nil, numbers("a", "-1 0 1"), numbers("b", "-1 0 1"), numbers("none", "1 2"),
+		numbers("rep", "1 2 3 4 5 6"))
 	d := dataOf(t, s, func(_ int64, p map[string]string) trial {
-		a, b := float64(number(space.Value{Text: p["a"], Kind: space.Number})), float64(number(space.Value{Text: p["b"], Kind: space.Number}))
+		a, b := float64(number(space.Value{Text: p["a"], Kind: space.Number})), float64(number(space.Value{Text: p["b"],
+			Kind: space.Number}))
 		return trial{state: grid.Succeeded, value: 2*a + b + a*b}
 	})
 	got := viewOf(t, d, "").Importance(true)
@@ -361,7 +370,8 @@ func TestConfounded(t *testing.T) {
 // TestFailuresAreLifted checks the lift of bs=512 when trials with bs=512 fail, and some others
 // fail for another reason.
 func TestFailuresAreLifted(t *testing.T) {
-	s := spaceOf(t, nil, numbers("bs", "64 128 256 512"), numbers("opt", "adam sgd"), numbers("seed", "1 2 3 4 5 6 7 8 9 10"))
+	s := spaceOf(t, nil, numbers("bs", "64 128 256 512"), numbers("opt", "adam sgd"),
+		numbers("seed", "1 2 3 4 5 6 7 8 9 10"))
 	d := dataOf(t, s, func(i int64, p map[string]string) trial {
 		switch {
 		case p["bs"] == "512":
@@ -371,9 +381,11 @@ func TestFailuresAreLifted(t *testing.T) {
 		}
 		return trial{state: grid.Succeeded, node: uint16(1 + i%2), wall: 1, start: float64(i)}
 	})
-	d.Causes = []Cause{{ID: 1, Class: grid.ClassMemory, Attempts: 40, Trial: 60}, {ID: 2, Class: grid.ClassExit, Signature: "KeyError: '…'"}}
+	d.Causes = []Cause{{ID: 1, Class: grid.ClassMemory, Attempts: 40, Trial: 60},
+		{ID: 2, Class: grid.ClassExit, Signature: "KeyError: '…'"}}
 	f := viewOf(t, d, "").Failures()
-	if f.Failed != 25 || len(f.Groups) != 2 || f.Groups[0].Count != 20 || f.Groups[0].Attempts != 40 || f.Groups[1].Signature != "KeyError: '…'" {
+	if f.Failed != 25 || len(f.Groups) != 2 || f.Groups[0].Count != 20 || f.Groups[0].Attempts != 40 ||
+		f.Groups[1].Signature != "KeyError: '…'" {
 		t.Fatalf("got %+v", f)
 	}
 	l := f.Groups[0].Lifts[0]
@@ -444,7 +456,9 @@ func TestTimeline(t *testing.T) {
 
 // simulate runs a sweep whose trials take as long as wall says, on a number of slots in the given
 // order. It returns what was known when a share of them had ended, and the true remaining time.
-func simulate(t tester, s space.Space, order []int64, slots int, share float64, wall func(map[string]string) float64) (*Data, float64) {
+func simulate(
+	t tester, s space.Space, order []int64, slots int, share float64, wall func(map[string]string) float64,
+) (*Data, float64) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
 	n := s.Count()
@@ -491,11 +505,13 @@ func simulate(t tester, s space.Space, order []int64, slots int, share float64, 
 // TestETAOfSimulatedSweeps checks that the estimate is within 15 % of the truth from 25 % on. The
 // old formula, which uses only the number of trials, is printed beside it.
 func TestETAOfSimulatedSweeps(t *testing.T) {
-	s := spaceOf(t, nil, numbers("epoch", "5 10 20 40 80"), numbers("batch", "32 64 128 256"), numbers("lr", "1e-4 3e-4 1e-3 3e-3 1e-2"),
+	s := spaceOf(t, nil, numbers("epoch", "5 10 20 40 80"), numbers("batch", "32 64 128 256"),
+		numbers("lr", "1e-4 3e-4 1e-3 3e-3 1e-2"),
 		numbers("opt", "adam sgd rms"), numbers("seed", "1 2 3 4 5"))
 	slow := func(p map[string]string) float64 {
 		f := func(key string) float64 { return float64(number(space.Value{Text: p[key], Kind: space.Number})) }
-		return f("epoch") * math.Pow(f("batch")/32, -0.4) * map[string]float64{"adam": 1.3, "sgd": 1, "rms": 1.1}[p["opt"]]
+		return f("epoch") * math.Pow(f("batch")/32, -0.4) * map[string]float64{"adam": 1.3, "sgd": 1,
+			"rms": 1.1}[p["opt"]]
 	}
 	index := make([]int64, s.Count())
 	for i := range index {
@@ -510,7 +526,8 @@ func TestETAOfSimulatedSweeps(t *testing.T) {
 		order []int64
 		wall  func(map[string]string) float64
 	}{
-		{"slow axis first, by index", index, slow}, {"slow axis first, spread", spread, slow}, {"longest first", backwards, slow},
+		{"slow axis first, by index", index, slow}, {"slow axis first, spread", spread, slow}, {"longest first",
+			backwards, slow},
 		{"all alike", index, func(map[string]string) float64 { return 10 }},
 	} {
 		line := ""
@@ -522,7 +539,8 @@ func TestETAOfSimulatedSweeps(t *testing.T) {
 			if e.Least {
 				line += " at least"
 			}
-			if ratio := float64(e.Seconds) / rest; share >= 0.25 && share < 0.9 && (ratio < 0.85 || ratio > 1.15) && !e.Least {
+			if ratio := float64(e.Seconds) / rest; share >= 0.25 && share < 0.9 && (ratio < 0.85 || ratio > 1.15) &&
+				!e.Least {
 				t.Errorf("%s at %.0f %%: got %.2f of the true rest", c.name, 100*share, ratio)
 			}
 		}
@@ -538,10 +556,12 @@ func TestPartsOfAFilter(t *testing.T) {
 		if rapid.Bool().Draw(t, "exclude") {
 			exclude = []string{"a == 1 and b == 2"}
 		}
-		s := spaceOf(t, exclude, numbers("a", "1 2 3"), numbers("b", "1 2"), space.Axis{Key: "c", Interval: []json.Number{"0", "200"}})
+		s := spaceOf(t, exclude, numbers("a", "1 2 3"), numbers("b", "1 2"),
+			space.Axis{Key: "c", Interval: []json.Number{"0", "200"}})
 		states := append([]grid.State{""}, grid.States[:]...)
 		d := dataOf(t, s, func(i int64, _ map[string]string) trial {
-			return trial{state: states[rapid.IntRange(0, len(states)-1).Draw(t, "state")], value: float64(i % 17), wall: 1, start: float64(i)}
+			return trial{state: states[rapid.IntRange(0, len(states)-1).Draw(t, "state")], value: float64(i % 17),
+				wall: 1, start: float64(i)}
 		})
 		all := viewOf(t, d, "").Marginals()
 		var n, done int64
@@ -578,7 +598,8 @@ func sum(n []int64) (total int64) {
 // TestSortRows compares sortRows with a comparison sort, for any values.
 func TestSortRows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		column := rapid.SliceOf(rapid.OneOf(rapid.Float32(), rapid.SampledFrom([]float32{0, 1, float32(math.NaN()), float32(math.Inf(-1))}))).Draw(t, "values")
+		column := rapid.SliceOf(rapid.OneOf(rapid.Float32(),
+			rapid.SampledFrom([]float32{0, 1, float32(math.NaN()), float32(math.Inf(-1))}))).Draw(t, "values")
 		desc := rapid.Bool().Draw(t, "descending")
 		var rows, want []int32
 		for i, f := range column {
@@ -609,7 +630,8 @@ func TestSortRows(t *testing.T) {
 // FuzzWhere parses filters that any client may send: parsing does not panic, and a filter that is
 // formatted and parsed again is the same.
 func FuzzWhere(f *testing.F) {
-	for _, seed := range []string{"p[lr]=0.001..0.01", "d[lr]=3..7&state=failed", "m[acc]=0.9..", "class=oom&node=gpu-2&t=1..2", "p[]=..&p[=x", "m[acc]=NaN..Inf"} {
+	for _, seed := range []string{"p[lr]=0.001..0.01", "d[lr]=3..7&state=failed", "m[acc]=0.9..",
+		"class=oom&node=gpu-2&t=1..2", "p[]=..&p[=x", "m[acc]=NaN..Inf"} {
 		f.Add(seed)
 	}
 	d := hand(f)

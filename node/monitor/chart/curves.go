@@ -44,11 +44,13 @@ const (
 // and those from which the band is made.
 func (v *selection) CurveTrials(chosen []int64) (picked, band []int64, err error) {
 	if len(chosen) > maxChosen {
-		return nil, nil, &Error{fmt.Sprintf("%d curves are too many for a chart", len(chosen)), fmt.Sprintf("choose at most %d trials", maxChosen)}
+		return nil, nil, &Error{fmt.Sprintf("%d curves are too many for a chart", len(chosen)),
+			fmt.Sprintf("choose at most %d trials", maxChosen)}
 	}
 	for _, trial := range chosen {
 		if trial < 0 || trial >= v.d.Space.Count() {
-			return nil, nil, &Error{fmt.Sprintf("the sweep has no trial %d", trial), fmt.Sprintf("it has %d, from 0 on", v.d.Space.Count())}
+			return nil, nil, &Error{fmt.Sprintf("the sweep has no trial %d", trial),
+				fmt.Sprintf("it has %d, from 0 on", v.d.Space.Count())}
 		}
 	}
 	if picked = chosen; len(picked) == 0 {
@@ -70,7 +72,8 @@ func (t *trials) Value() string { return t.d.Name }
 // Curves draws the curves of the picked trials over the band of many, both as returned by
 // CurveTrials.
 func (v *View) Curves(picked, band []int64, points map[int64][]grid.Point) *Curves {
-	c := &Curves{Steps: []Number{}, Low: []Number{}, Median: []Number{}, High: []Number{}, Counts: []int64{}, Curves: []TrialCurve{}}
+	c := &Curves{Steps: []Number{}, Low: []Number{}, Median: []Number{}, High: []Number{}, Counts: []int64{},
+		Curves: []TrialCurve{}}
 	var all [][]grid.Point
 	var ends []float64
 	for _, trial := range band {

@@ -31,7 +31,8 @@ func TestCurveBand(t *testing.T) {
 	}
 	got := v.Curves([]int64{2, 4}, band, points)
 	want := &Curves{
-		Head: got.Head, Sampled: 4, Steps: []Number{0, 5, 10, 20}, Low: []Number{0, 5, 10, 100}, Median: []Number{1, 7, 12, 100},
+		Head: got.Head, Sampled: 4, Steps: []Number{0, 5, 10, 20}, Low: []Number{0, 5, 10, 100}, Median: []Number{1, 7,
+			12, 100},
 		High: []Number{2, 100, 100, 100}, Counts: []int64{3, 4, 4, 1},
 		Curves: []TrialCurve{
 			{Trial: 2, State: "succeeded", Steps: []Number{0, 10}, Values: []Number{2, 12}},
@@ -45,7 +46,8 @@ func TestCurveBand(t *testing.T) {
 		t.Errorf("sentence: got %q, want %q", got.Sentence, want)
 	}
 	none := v.Curves(nil, band, nil)
-	if want := "None of these trials has reported loss more than once."; none.Sentence != want || none.Steps == nil || none.Curves == nil {
+	if want := "None of these trials has reported loss more than once."; none.Sentence != want || none.Steps == nil ||
+		none.Curves == nil {
 		t.Errorf("without curves: got %+v", none)
 	}
 }
@@ -77,8 +79,10 @@ func TestCurveProperties(t *testing.T) {
 			t.Fatalf("steps: got %v", c.Steps)
 		}
 		for i := range c.Steps {
-			if c.Low[i] > c.Median[i] || c.Median[i] > c.High[i] || float64(c.Low[i]) < lo-1e-6 || float64(c.High[i]) > hi+1e-6 || c.Counts[i] < 1 {
-				t.Fatalf("at %v: got %v, %v, %v of %d curves within %v..%v", c.Steps[i], c.Low[i], c.Median[i], c.High[i], c.Counts[i], lo, hi)
+			if c.Low[i] > c.Median[i] || c.Median[i] > c.High[i] || float64(c.Low[i]) < lo-1e-6 ||
+				float64(c.High[i]) > hi+1e-6 || c.Counts[i] < 1 {
+				t.Fatalf("at %v: got %v, %v, %v of %d curves within %v..%v", c.Steps[i], c.Low[i], c.Median[i],
+					c.High[i], c.Counts[i], lo, hi)
 			}
 		}
 		one := v.Curves([]int64{0}, []int64{0}, points)
@@ -96,7 +100,8 @@ func TestCurvesAreSmall(t *testing.T) {
 	points, chosen := map[int64][]grid.Point{}, []int64{}
 	for i := range s.Count() {
 		for k := range grid.MaxPoints {
-			points[i] = append(points[i], grid.Point{Step: 1e6 + float64(k)*1234.5678, Value: -float32(i) / 7e7 * float32(k+1)})
+			points[i] = append(points[i],
+				grid.Point{Step: 1e6 + float64(k)*1234.5678, Value: -float32(i) / 7e7 * float32(k+1)})
 		}
 		if i < maxChosen {
 			chosen = append(chosen, i)

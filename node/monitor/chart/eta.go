@@ -51,7 +51,8 @@ const (
 
 // ETA fits the model to all ended trials, whatever the view selects.
 func (t *trials) ETA() *ETA {
-	e := &ETA{Seconds: Number(math.NaN()), P90: Number(math.NaN()), Work: Number(math.NaN()), Unseen: []Unseen{}, Costs: []Cost{}}
+	e := &ETA{Seconds: Number(math.NaN()), P90: Number(math.NaN()), Work: Number(math.NaN()), Unseen: []Unseen{},
+		Costs: []Cost{}}
 	var rows, all []int32
 	for r, state := range t.d.State {
 		if wall := float64(t.d.Wall[r]); ended(state) && finite(wall) && wall > 0 {
@@ -92,7 +93,8 @@ func (t *trials) ETA() *ETA {
 			e.Least, least = true, "at least "
 		}
 	}
-	e.Sentence = fmt.Sprintf("About %s%s left: %s of work, %.3g at a time.", least, seconds(float64(e.Seconds)), seconds(work.rest), float64(e.Busy))
+	e.Sentence = fmt.Sprintf("About %s%s left: %s of work, %.3g at a time.", least, seconds(float64(e.Seconds)),
+		seconds(work.rest), float64(e.Busy))
 	if len(e.Costs) > 0 && e.Costs[0].Spread > 1.5 {
 		e.Sentence += fmt.Sprintf(" %s matters most.", e.Costs[0].Key)
 	}

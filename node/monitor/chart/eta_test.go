@@ -24,7 +24,9 @@ type recording struct {
 // record simulates a sweep on a number of slots, with the noise of a shared machine: durations
 // vary, the machine is faster and slower for a while, and the first trial of each slot reads its
 // program from the disk.
-func record(t tester, s space.Space, order grid.Order, slots int, seed uint64, wall func(get func(key string) string) float64) *recording {
+func record(
+	t tester, s space.Space, order grid.Order, slots int, seed uint64, wall func(get func(key string) string) float64,
+) *recording {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 4))
 	n := s.Count()
@@ -107,19 +109,25 @@ func TestETAOfRecordedSweeps(t *testing.T) {
 		wall  func(get func(string) string) float64
 		most  float64 // how far nineteen of twenty looks may be off
 	}{
-		{"chainer", grid.OrderSpread, []space.Axis{numbers("epoch", "5 10 15"), numbers("batchsize", "20 100"), numbers("unit", "100 1000"), numbers("seed", "0 1 2 3 4")},
+		{"chainer", grid.OrderSpread, []space.Axis{numbers("epoch", "5 10 15"), numbers("batchsize", "20 100"),
+			numbers("unit", "100 1000"), numbers("seed", "0 1 2 3 4")},
 			func(get func(string) string) float64 {
-				return 0.5 + 0.1*num(get, "epoch")*math.Pow(num(get, "batchsize")/20, -0.7)*math.Pow(num(get, "unit")/100, 0.6)
+				return 0.5 + 0.1*num(get, "epoch")*math.Pow(num(get, "batchsize")/20,
+					-0.7)*math.Pow(num(get, "unit")/100, 0.6)
 			}, 0.15},
-		{"bowcnn", grid.OrderSpread, []space.Axis{numbers("maxiter", "2 4 6"), numbers("minibatchsize", "50 100"), numbers("nfolds", "2 3"), numbers("seed", "0 1 2 3")},
+		{"bowcnn", grid.OrderSpread, []space.Axis{numbers("maxiter", "2 4 6"), numbers("minibatchsize", "50 100"),
+			numbers("nfolds", "2 3"), numbers("seed", "0 1 2 3")},
 			func(get func(string) string) float64 {
 				return 0.4 + 0.3*num(get, "maxiter")*num(get, "nfolds")*math.Pow(num(get, "minibatchsize")/50, -0.3)
 			}, 0.15},
-		{"slow axis first", grid.OrderIndex, []space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"), numbers("repeat", "0 1 2 3 4 5 6 7")},
+		{"slow axis first", grid.OrderIndex, []space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"),
+			numbers("repeat", "0 1 2 3 4 5 6 7")},
 			func(get func(string) string) float64 { return 0.1 + 0.5*num(get, "work")*num(get, "way") }, 0.15},
-		{"slow axis first, mostly start-up", grid.OrderIndex, []space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"), numbers("repeat", "0 1 2 3 4 5")},
+		{"slow axis first, mostly start-up", grid.OrderIndex,
+			[]space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"), numbers("repeat", "0 1 2 3 4 5")},
 			func(get func(string) string) float64 { return 0.09 + 0.028*num(get, "work")*num(get, "way") }, 0.2},
-		{"seed first", grid.OrderIndex, []space.Axis{numbers("seed", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"), numbers("repeat", "0 1 2 3 4 5 6 7")},
+		{"seed first", grid.OrderIndex, []space.Axis{numbers("seed", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"),
+			numbers("repeat", "0 1 2 3 4 5 6 7")},
 			func(get func(string) string) float64 { return 3 * num(get, "way") }, 0.15},
 	} {
 		s := spaceOf(t, nil, c.axes...)
@@ -140,7 +148,8 @@ func TestETAOfRecordedSweeps(t *testing.T) {
 		slices.Sort(simple)
 		// The last few trials may take longer or shorter than any model can predict.
 		if got := model[len(model)*95/100]; got > c.most || model[len(model)-1] > 0.3 {
-			t.Errorf("%s: off by %.2f in 5 %% of the looks, and %.2f at worst; want at most %.2f and 0.3", c.name, got, model[len(model)-1], c.most)
+			t.Errorf("%s: off by %.2f in 5 %% of the looks, and %.2f at worst; want at most %.2f and 0.3", c.name, got,
+				model[len(model)-1], c.most)
 		}
 		t.Logf("%s: off by %.2f in the middle, the formula by %.2f", c.name, model[len(model)/2], simple[len(simple)/2])
 	}

@@ -95,7 +95,8 @@ func (v *View) Failures() *Failures {
 		sentence = fmt.Sprintf("%d of %d trials failed; %d of them: %s", out.Failed, out.Ended, g.Count, name)
 		if len(g.Lifts) > 0 {
 			l := &g.Lifts[0]
-			sentence += fmt.Sprintf(" (%.0f %% have %s=%s, expected %.0f %%)", 100*float64(l.Share), l.Key, l.Label, 100*float64(l.Base))
+			sentence += fmt.Sprintf(" (%.0f %% have %s=%s, expected %.0f %%)", 100*float64(l.Share), l.Key, l.Label,
+				100*float64(l.Base))
 		}
 		sentence += "."
 	}
@@ -175,7 +176,8 @@ func attributes(v *View, rows []int32) [][]int64 {
 }
 
 func newFailureGroup(v *View, id uint8, rows []int32, counts [][]int64, total int64, last float64) FailureGroup {
-	g := FailureGroup{Cause: id, Count: int64(len(rows)), Over: make([]int64, timeBins), Nodes: []NodeN{}, Lifts: []Lift{}, First: Number(math.NaN())}
+	g := FailureGroup{Cause: id, Count: int64(len(rows)), Over: make([]int64, timeBins), Nodes: []NodeN{},
+		Lifts: []Lift{}, First: Number(math.NaN())}
 	if i := slices.IndexFunc(v.d.Causes, func(c Cause) bool { return c.ID == id }); i >= 0 {
 		c := &v.d.Causes[i]
 		f := grid.FailureOf(c.Class)

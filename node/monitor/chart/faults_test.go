@@ -28,12 +28,14 @@ func TestOnlyResultsAreValues(t *testing.T) {
 		for row, change := range map[int32]struct {
 			state grid.State
 			value float64
-		}{2: {grid.Running, 1}, 3: {grid.Pending, 2}, 4: {grid.Succeeded, math.Inf(-1)}, 5: {grid.Succeeded, math.Inf(1)}, 0: {grid.Succeeded, math.Inf(1)}} {
+		}{2: {grid.Running, 1}, 3: {grid.Pending, 2}, 4: {grid.Succeeded, math.Inf(-1)}, 5: {grid.Succeeded,
+			math.Inf(1)}, 0: {grid.Succeeded, math.Inf(1)}} {
 			d.State[row], d.Value[row] = code(change.state), float32(sign*change.value)
 		}
 		v := viewOf(t, d, "")
 		const best = 1
-		if m := v.Marginals(); m.N != 11 || m.Trial != best || m.Axes[0].N[1] != 0 || math.IsNaN(float64(m.Axes[0].Mean[6])) {
+		if m := v.Marginals(); m.N != 11 || m.Trial != best || m.Axes[0].N[1] != 0 ||
+			math.IsNaN(float64(m.Axes[0].Mean[6])) {
 			t.Errorf("maximize %v: marginals have %d values, the best in %d", maximize, m.N, m.Trial)
 		}
 		if h := v.History(); h.Trial[len(h.Trial)-1] != best || slices.ContainsFunc(h.Best, func(n Number) bool { return !finite(float64(n)) }) {
@@ -43,7 +45,8 @@ func TestOnlyResultsAreValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantNumbers(t, "best by a where nothing has ended", []Number{heat.Cells[0].Value[0][1], heat.Cells[0].Value[1][1]}, math.NaN(), math.NaN())
+		wantNumbers(t, "best by a where nothing has ended",
+			[]Number{heat.Cells[0].Value[0][1], heat.Cells[0].Value[1][1]}, math.NaN(), math.NaN())
 		p, err := v.Parallel(nil)
 		if err != nil {
 			t.Fatal(err)
@@ -67,7 +70,8 @@ func TestOnlyResultsAreValues(t *testing.T) {
 // TestBusyOfAPart examines one of four blocks of a sweep whose running trials are all in the other
 // blocks.
 func TestBusyOfAPart(t *testing.T) {
-	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "64"}}, space.Axis{Key: "b", Interval: []json.Number{"0", "256"}})
+	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "64"}},
+		space.Axis{Key: "b", Interval: []json.Number{"0", "256"}})
 	index := make([]int64, s.Count())
 	for i := range index {
 		index[i] = int64(i)
@@ -81,8 +85,10 @@ func TestBusyOfAPart(t *testing.T) {
 	for b := 0; b < len(whole.Blocks); b += part.Stride {
 		from, to := b*BlockTrials, (b+1)*BlockTrials
 		part.Blocks = append(part.Blocks, whole.Blocks[b])
-		part.State, part.Class, part.Cause = append(part.State, whole.State[from:to]...), append(part.Class, whole.Class[from:to]...), append(part.Cause, whole.Cause[from:to]...)
-		part.Node, part.Started = append(part.Node, whole.Node[from:to]...), append(part.Started, whole.Started[from:to]...)
+		part.State, part.Class, part.Cause = append(part.State, whole.State[from:to]...), append(part.Class,
+			whole.Class[from:to]...), append(part.Cause, whole.Cause[from:to]...)
+		part.Node, part.Started = append(part.Node, whole.Node[from:to]...), append(part.Started,
+			whole.Started[from:to]...)
 		part.Ended = append(part.Ended, whole.Ended[from:to]...)
 		part.Wall, part.Value = append(part.Wall, whole.Wall[from:to]...), append(part.Value, whole.Value[from:to]...)
 		ran = ran || slices.Contains(whole.State[from:to], running)
@@ -138,8 +144,10 @@ func TestLevelsOfHugeAxes(t *testing.T) {
 		a := newAxis(s, 0, "a")
 		at := int64(0)
 		for l, level := range a.Levels {
-			if level.Lo != at || level.Hi <= level.Lo || a.levelOf(level.Lo) != uint8(l) || a.levelOf(level.Hi-1) != uint8(l) {
-				t.Fatalf("level %d of %d is %+v, and its ends are in %d and %d", l, size, level, a.levelOf(level.Lo), a.levelOf(level.Hi-1))
+			if level.Lo != at || level.Hi <= level.Lo || a.levelOf(level.Lo) != uint8(l) ||
+				a.levelOf(level.Hi-1) != uint8(l) {
+				t.Fatalf("level %d of %d is %+v, and its ends are in %d and %d", l, size, level, a.levelOf(level.Lo),
+					a.levelOf(level.Hi-1))
 			}
 			if level.Points != level.Hi-level.Lo || float64(level.Number) < float64(level.Lo) {
 				t.Fatalf("level %d of %d is %+v", l, size, level)
@@ -150,7 +158,9 @@ func TestLevelsOfHugeAxes(t *testing.T) {
 			t.Fatalf("the levels end at %d, want %d", at, size)
 		}
 		if size > 1<<50 { // in a space with excluded points, a sample is examined, which ends
-			large := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size / 3))}}, numbers("b", "1 2 3"))
+			large := spaceOf(t, nil,
+				space.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size / 3))}}, numbers("b",
+					"1 2 3"))
 			for _, p := range large.Products() {
 				if w := eachPoint(large, p, func([][]int64, int) {}); w < 1 {
 					t.Fatalf("each point stands for %v", w)
@@ -182,7 +192,8 @@ func TestFiltersOfLongAxes(t *testing.T) {
 // TestChanceIsNotConfounding draws random points of a large space: long axes have few trials for
 // each pair of values, which does not mean that they varied together.
 func TestChanceIsNotConfounding(t *testing.T) {
-	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "40"}}, space.Axis{Key: "b", Interval: []json.Number{"0", "40"}}, numbers("c", "1 2 3"))
+	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "40"}},
+		space.Axis{Key: "b", Interval: []json.Number{"0", "40"}}, numbers("c", "1 2 3"))
 	r := rand.New(rand.NewPCG(1, 2))
 	d := dataOf(t, s, func(i int64, p map[string]string) trial {
 		if r.IntN(8) > 0 {
@@ -204,7 +215,8 @@ func TestNoEffectNeedsPower(t *testing.T) {
 		reps  int
 		wants bool
 	}{{3, false}, {3000, true}} {
-		s := spaceOf(t, nil, numbers("x", "0 1"), numbers("y", "0 1"), numbers("none", "1 2"), space.Axis{Key: "rep", Interval: []json.Number{"0", json.Number(fmt.Sprint(c.reps))}})
+		s := spaceOf(t, nil, numbers("x", "0 1"), numbers("y", "0 1"), numbers("none", "1 2"),
+			space.Axis{Key: "rep", Interval: []json.Number{"0", json.Number(fmt.Sprint(c.reps))}})
 		for seed := range uint64(20) {
 			r := rand.New(rand.NewPCG(seed, 3))
 			d := dataOf(t, s, func(_ int64, p map[string]string) trial {
@@ -219,7 +231,8 @@ func TestNoEffectNeedsPower(t *testing.T) {
 				fixed[suggestion.Key] = suggestion.Kind == "fix"
 			}
 			if fixed["none"] != c.wants || fixed["x"] || fixed["y"] {
-				t.Errorf("%d repetitions, seed %d: does not matter: %v; want none %v, and neither x nor y", c.reps, seed, fixed, c.wants)
+				t.Errorf("%d repetitions, seed %d: does not matter: %v; want none %v, and neither x nor y", c.reps,
+					seed, fixed, c.wants)
 			}
 		}
 	}
@@ -230,11 +243,13 @@ func TestNoEffectNeedsPower(t *testing.T) {
 func TestSelectAgain(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "1 2 3"), space.Axis{Key: "b", Interval: []json.Number{"0", "300"}})
 	d := dataOf(t, s, func(i int64, _ map[string]string) trial {
-		return trial{state: grid.Succeeded, value: float64(i * 7 % 31), start: float64(i), wall: 1, node: uint16(1 + i%2)}
+		return trial{state: grid.Succeeded, value: float64(i * 7 % 31), start: float64(i), wall: 1,
+			node: uint16(1 + i%2)}
 	})
 	whole := viewOf(t, d, "")
 	before := whole.Marginals()
-	for _, query := range []string{"p[a]=2", "p[b]=10..20&node=n2", "d[b]=290..&p[a]=1&p[a]=3", "t=5..9", "p[a]=9", ""} {
+	for _, query := range []string{"p[a]=2", "p[b]=10..20&node=n2", "d[b]=290..&p[a]=1&p[a]=3", "t=5..9", "p[a]=9",
+		""} {
 		q, err := url.ParseQuery(query)
 		if err != nil {
 			t.Fatal(err)

@@ -58,7 +58,8 @@ const (
 // Groups averages over parameters. It orders groups by the worse bound of the confidence interval
 // of their mean, or by the mean. Levels of long axes count as one value.
 func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
-	g := &Groups{Over: over, Axes: []Axis{}, Levels: [][]int{}, N: []int64{}, Mean: []Number{}, SD: []Number{}, Half: []Number{}, Best: []Number{}, Trial: []int64{}}
+	g := &Groups{Over: over, Axes: []Axis{}, Levels: [][]int{}, N: []int64{}, Mean: []Number{}, SD: []Number{},
+		Half: []Number{}, Best: []Number{}, Trial: []int64{}}
 	for i, key := range over {
 		if slices.Contains(over[:i], key) {
 			return nil, &Error{fmt.Sprintf("the parameter %s is named twice", key), "name each parameter once"}
@@ -95,7 +96,8 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 		return sign*p.Mean() + half
 	}
 	slices.SortFunc(all, func(a, b *group) int {
-		return cmp.Or(cmp.Compare(score(a), score(b)), cmp.Compare(sign*a.Mean(), sign*b.Mean()), cmp.Compare(a.trial, b.trial))
+		return cmp.Or(cmp.Compare(score(a), score(b)), cmp.Compare(sign*a.Mean(), sign*b.Mean()),
+			cmp.Compare(a.trial, b.trial))
 	})
 	g.Total = int64(len(all))
 	for _, a := range kept {
@@ -106,7 +108,8 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 		for k := range kept {
 			g.Levels[k] = append(g.Levels[k], int(v.levels[kept[k]][p.trial]))
 		}
-		g.N, g.Mean, g.SD, g.Half = append(g.N, p.N), append(g.Mean, Number(p.Mean())), append(g.SD, Number(p.SD())), append(g.Half, Number(p.Half()))
+		g.N, g.Mean, g.SD, g.Half = append(g.N, p.N), append(g.Mean, Number(p.Mean())), append(g.SD,
+			Number(p.SD())), append(g.Half, Number(p.Half()))
 		g.Best, g.Trial = append(g.Best, Number(p.best)), append(g.Trial, v.d.index(p.trial))
 		if i > 0 && sign*p.Mean()-p.Half() <= sign*all[0].Mean() {
 			g.Equal++

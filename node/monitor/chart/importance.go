@@ -241,7 +241,8 @@ func (v *View) Importance(raw bool) *Importance {
 	noise = max(0, noise)
 	explained := 0.0
 	for a, axis := range v.axes {
-		s := AxisShare{Key: axis.Key, Share: Number(math.NaN()), SE: Number(math.NaN()), Best: best[a], Why: untold(v, t, a)}
+		s := AxisShare{Key: axis.Key, Share: Number(math.NaN()), SE: Number(math.NaN()), Best: best[a],
+			Why: untold(v, t, a)}
 		if s.Why == "" {
 			freedom := float64(t.seen(a, 1) - 1)
 			f := max(0, mains[a]-freedom*noise/t.n) / t.v
@@ -262,7 +263,8 @@ func (v *View) Importance(raw bool) *Importance {
 	slices.SortStableFunc(out.Axes, func(a, b AxisShare) int { return cmp.Compare(orLess(b.Share), orLess(a.Share)) })
 	sentence := "The values that are there do not tell which parameter matters."
 	if len(out.Axes) > 0 && out.Axes[0].Share >= 0.005 {
-		sentence = fmt.Sprintf("%s explains %.0f %% of the variance of %s", out.Axes[0].Key, 100*float64(out.Axes[0].Share), v.d.Name)
+		sentence = fmt.Sprintf("%s explains %.0f %% of the variance of %s", out.Axes[0].Key,
+			100*float64(out.Axes[0].Share), v.d.Name)
 		if len(out.Axes) > 1 && out.Axes[1].Share >= 0.005 {
 			sentence += fmt.Sprintf(", %s %.0f %%", out.Axes[1].Key, 100*float64(out.Axes[1].Share))
 		}

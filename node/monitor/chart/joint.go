@@ -122,7 +122,9 @@ func (j *joint) level(cell, place int) int {
 // eachCell calls fn with consecutive rows and their combinations in a joint, for each joint and all
 // rows, in several goroutines. Calls for the same part of the rows are sequential. Before that, it
 // calls begin for each joint, with the number of parts.
-func eachCell(joints []*joint, rows []int32, begin func(joint, parts int), fn func(joint, part int, rows, cells []int32)) {
+func eachCell(
+	joints []*joint, rows []int32, begin func(joint, parts int), fn func(joint, part int, rows, cells []int32),
+) {
 	spans := parallel.Split(len(rows), leastRows)
 	for j := range joints {
 		begin(j, len(spans))

@@ -169,11 +169,13 @@ func compareMedians(t *testing.T, v *View) {
 			for _, f := range all {
 				total += f
 			}
-			want := map[string]float64{StatMedian: (all[(n-1)/2] + all[n/2]) / 2, StatBest: all[0], StatMean: total / float64(n), StatFailed: fails[at] / float64(n)}[stat]
+			want := map[string]float64{StatMedian: (all[(n-1)/2] + all[n/2]) / 2, StatBest: all[0],
+				StatMean: total / float64(n), StatFailed: fails[at] / float64(n)}[stat]
 			if v.d.Maximize && stat == StatBest {
 				want = all[n-1]
 			}
-			if got := float64(h.Cells[0].Value[at[0]][at[1]]); h.Cells[0].N[at[0]][at[1]] != int64(n) || math.Abs(got-want) > 1e-9 {
+			if got := float64(h.Cells[0].Value[at[0]][at[1]]); h.Cells[0].N[at[0]][at[1]] != int64(n) ||
+				math.Abs(got-want) > 1e-9 {
 				t.Fatalf("%s of %v: got %g of %d, want %g of %d", stat, at, got, h.Cells[0].N[at[0]][at[1]], want, n)
 			}
 		}
@@ -208,15 +210,18 @@ func compareMarginals(t *testing.T, v *View) {
 		}
 		got := m.Axes[a]
 		if !slices.Equal(got.N, counts) || !slices.Equal(got.Done, done) || !slices.Equal(got.Failed, fails) {
-			t.Errorf("axis %d: got %v, %v and %v, want %v, %v and %v", a, got.N, got.Done, got.Failed, counts, done, fails)
+			t.Errorf("axis %d: got %v, %v and %v, want %v, %v and %v", a, got.N, got.Done, got.Failed, counts, done,
+				fails)
 		}
 		for l, k := range counts {
 			if k == 0 {
 				continue
 			}
 			mean, rank := sums[l]/float64(k), ranks[l]/float64(k)
-			if math.Abs(float64(got.Mean[l])-mean) > 1e-9 || math.Abs(float64(got.Rank[l])-rank) > 1e-9 || got.Best[l] != Number(best[l]) {
-				t.Errorf("axis %d, level %d: got %g, %g and %g, want %g, %g and %g", a, l, got.Mean[l], got.Rank[l], got.Best[l], mean, rank, best[l])
+			if math.Abs(float64(got.Mean[l])-mean) > 1e-9 || math.Abs(float64(got.Rank[l])-rank) > 1e-9 ||
+				got.Best[l] != Number(best[l]) {
+				t.Errorf("axis %d, level %d: got %g, %g and %g, want %g, %g and %g", a, l, got.Mean[l], got.Rank[l],
+					got.Best[l], mean, rank, best[l])
 			}
 		}
 	}
@@ -259,7 +264,8 @@ func TestJoints(t *testing.T) {
 			for r := range levels {
 				levels[r] = uint8(random.IntN(n))
 			}
-			factors = append(factors, newFactor(levels, n, rapid.SampledFrom([]int{3, 16, maxLevels}).Draw(t, "merged")))
+			factors = append(factors,
+				newFactor(levels, n, rapid.SampledFrom([]int{3, 16, maxLevels}).Draw(t, "merged")))
 		}
 		place := rapid.IntRange(0, len(factors)-1)
 		var pairs [][2]int

@@ -23,7 +23,8 @@ func TestAgreesWithOptuna(t *testing.T) {
 	if err := exec.CommandContext(t.Context(), python, "-c", "import optuna, sklearn").Run(); err != nil {
 		t.Skip("no Optuna here; try: python3 -m venv env && env/bin/pip install optuna scikit-learn, and set MLF_OPTUNA_PYTHON=env/bin/python")
 	}
-	s := spaceOf(t, nil, numbers("epoch", "5 10 20 40 80"), numbers("batch", "32 64 128 256"), numbers("lr", "1e-4 3e-4 1e-3 3e-3 1e-2"),
+	s := spaceOf(t, nil, numbers("epoch", "5 10 20 40 80"), numbers("batch", "32 64 128 256"),
+		numbers("lr", "1e-4 3e-4 1e-3 3e-3 1e-2"),
 		numbers("opt", "adam sgd rms"), numbers("seed", "1 2 3"))
 	r := rand.New(rand.NewPCG(5, 6))
 	type point struct {
@@ -34,7 +35,8 @@ func TestAgreesWithOptuna(t *testing.T) {
 	d := dataOf(t, s, func(_ int64, p map[string]string) trial {
 		f := func(key string) float64 { return float64(number(space.Value{Text: p[key], Kind: space.Number})) }
 		lr := math.Log10(f("lr") / 1e-3)
-		value := 3*math.Exp(-f("epoch")/25) + 0.8*lr*lr + map[string]float64{"adam": 0, "rms": 0.2, "sgd": 0.5}[p["opt"]] + 0.1*r.NormFloat64()
+		value := 3*math.Exp(-f("epoch")/25) + 0.8*lr*lr + map[string]float64{"adam": 0, "rms": 0.2,
+			"sgd": 0.5}[p["opt"]] + 0.1*r.NormFloat64()
 		points = append(points, point{p, value})
 		return trial{state: grid.Succeeded, value: value}
 	})

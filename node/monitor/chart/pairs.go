@@ -64,7 +64,8 @@ func (v *View) Heat(x, y, z, stat string) (*Heat, error) {
 			return nil, err
 		}
 		if h.Z, facet, nz = &v.axes[az].Axis, v.levels[az], len(v.axes[az].Levels); nz > maxFacets {
-			return nil, &Error{fmt.Sprintf("%s has %d levels, and at most %d maps are drawn", z, nz, maxFacets), "choose a parameter with fewer values"}
+			return nil, &Error{fmt.Sprintf("%s has %d levels, and at most %d maps are drawn", z, nz, maxFacets),
+				"choose a parameter with fewer values"}
 		}
 	}
 	lx, ly := v.levels[ax], v.levels[ay]
@@ -282,7 +283,8 @@ func newMini(sums *pairSums, nx, ny int) (m Mini) {
 				inter[col] = Number(value - px[col].mean() - py[row].mean() + all.mean())
 			}
 		}
-		m.N, m.Rank, m.Interaction = append(m.N, n[row*nx:row*nx+nx]), append(m.Rank, rank), append(m.Interaction, inter)
+		m.N, m.Rank, m.Interaction = append(m.N, n[row*nx:row*nx+nx]), append(m.Rank, rank), append(m.Interaction,
+			inter)
 	}
 	return m
 }
@@ -343,7 +345,8 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 		}
 	}
 	order = order[:min(len(order), maxParallel)]
-	p := &Parallel{Axes: []Axis{}, Edges: []Number{}, Bands: []Band{}, Lines: Lines{Trial: []int64{}, Levels: [][]int{}, Value: []Number{}, Rank: []Number{}}}
+	p := &Parallel{Axes: []Axis{}, Edges: []Number{}, Bands: []Band{},
+		Lines: Lines{Trial: []int64{}, Levels: [][]int{}, Value: []Number{}, Rank: []Number{}}}
 	ranks := v.ranks()
 	h := v.Histogram()
 	value := make([]uint8, len(v.d.State))
@@ -428,6 +431,7 @@ func (l *Lines) fill(v *View, axes []int, rows []int32, ranks []float32) {
 		l.Levels = append(l.Levels, column)
 	}
 	for _, r := range rows {
-		l.Trial, l.Value, l.Rank = append(l.Trial, v.d.index(r)), append(l.Value, Number(v.value[r])), append(l.Rank, Number(ranks[r]))
+		l.Trial, l.Value, l.Rank = append(l.Trial, v.d.index(r)), append(l.Value, Number(v.value[r])), append(l.Rank,
+			Number(ranks[r]))
 	}
 }

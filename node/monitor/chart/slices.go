@@ -37,7 +37,8 @@ func (v *View) Slices(trial int64) (*Slices, error) {
 		at[k] = make([]int64, 1)
 	}
 	if trial < 0 || trial >= v.d.Space.Count() {
-		return nil, &Error{fmt.Sprintf("the sweep has no trial %d", trial), fmt.Sprintf("it has %d, from 0 on", v.d.Space.Count())}
+		return nil, &Error{fmt.Sprintf("the sweep has no trial %d", trial),
+			fmt.Sprintf("it has %d, from 0 on", v.d.Space.Count())}
 	}
 	if err := v.d.Space.Positions(trial, trial+1, at); err != nil {
 		return nil, err
@@ -65,7 +66,8 @@ func (v *View) Slices(trial int64) (*Slices, error) {
 				state, f = v.lookUp(index)
 			}
 			slice.Label, slice.X = append(slice.Label, label(value)), append(slice.X, number(value))
-			slice.Index, slice.State, slice.Value = append(slice.Index, index), append(slice.State, state), append(slice.Value, f)
+			slice.Index, slice.State, slice.Value = append(slice.Index, index), append(slice.State,
+				state), append(slice.Value, f)
 			if p == here-1 || p == here+1 {
 				if steps++; v.better(float32(f), float32(s.Of)) {
 					better++

@@ -81,7 +81,8 @@ func suggestFor(v *View, a int, share *AxisShare, pairs []PairShare, top []int32
 		return []Suggestion{{
 			Kind: "fix", Key: axis.Key, Values: []json.Number{}, Label: axis.Levels[best].Label, Args: []string{},
 			Trials: v.d.Space.Count() - v.d.Space.Count()/axis.Size, Work: Number(math.NaN()),
-			Text: fmt.Sprintf("%s does not matter: fixed at %s, the next sweep has a %dth of the trials.", axis.Key, axis.Levels[best].Label, axis.Size),
+			Text: fmt.Sprintf("%s does not matter: fixed at %s, the next sweep has a %dth of the trials.", axis.Key,
+				axis.Levels[best].Label, axis.Size),
 		}}
 	}
 	if axis.Scale == "category" || len(axis.Levels) < 3 || axis.Size > maxLevels || share.Share < strong {
@@ -168,7 +169,8 @@ func suggestValues(v *View, kind string, axis *axis, values []float64) (Suggesti
 	if kind == "refine" {
 		where = "inside of"
 	}
-	s.Text = fmt.Sprintf("The best values lie %s %s: %s it with %s (%d new trials).", where, axis.Key, kind, strings.Join(texts, ", "), s.Trials)
+	s.Text = fmt.Sprintf("The best values lie %s %s: %s it with %s (%d new trials).", where, axis.Key, kind,
+		strings.Join(texts, ", "), s.Trials)
 	return s, true
 }
 

@@ -162,14 +162,16 @@ func (v *View) History() *History {
 			continue
 		}
 		best = f
-		h.Time, h.Best, h.Trial = append(h.Time, Number(ends[r])), append(h.Best, Number(f)), append(h.Trial, v.d.index(r))
+		h.Time, h.Best, h.Trial = append(h.Time, Number(ends[r])), append(h.Best, Number(f)), append(h.Trial,
+			v.d.index(r))
 	}
 	if n := len(h.Time) - maxSteps; n > 0 {
 		h.Time, h.Best, h.Trial = h.Time[n:], h.Best[n:], h.Trial[n:]
 	}
 	sentence := "None of these trials has a value."
 	if n := len(h.Best); n > 0 {
-		sentence = fmt.Sprintf("Best %s so far: %s in trial %d, after %d improvements.", v.d.Name, show(float64(h.Best[n-1])), h.Trial[n-1], n-1)
+		sentence = fmt.Sprintf("Best %s so far: %s in trial %d, after %d improvements.", v.d.Name,
+			show(float64(h.Best[n-1])), h.Trial[n-1], n-1)
 	}
 	h.Head = v.head(sentence)
 	return h

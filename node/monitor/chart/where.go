@@ -55,7 +55,8 @@ func ParseWhere(q url.Values) (Where, error) {
 		slices.Sort(c.texts)
 		c.texts = slices.Compact(c.texts)
 		if n += len(c.texts); n > maxConditions {
-			return Where{}, &Error{fmt.Sprintf("the filter has more than %d conditions", maxConditions), "use ranges, as d[KEY]=0..99"}
+			return Where{}, &Error{fmt.Sprintf("the filter has more than %d conditions", maxConditions),
+				"use ranges, as d[KEY]=0..99"}
 		}
 		if err := c.check(); err != nil {
 			return Where{}, err
@@ -117,7 +118,8 @@ func (c *condition) check() error {
 			ok = slices.Contains(states, text)
 		}
 		if !ok {
-			return &Error{fmt.Sprintf("%s=%.60s can't be understood", c.name(), text), "give d, m and t as LO..HI, cause as a number, and state as one of " + strings.Join(states, ", ")}
+			return &Error{fmt.Sprintf("%s=%.60s can't be understood", c.name(), text),
+				"give d, m and t as LO..HI, cause as a number, and state as one of " + strings.Join(states, ", ")}
 		}
 	}
 	return nil
@@ -210,7 +212,8 @@ func (c *condition) compile(v *View) (keeper, error) {
 	case "m":
 		column := d.Metrics[c.key]
 		if column == nil {
-			return nil, &Error{fmt.Sprintf("the sweep has no metric %q among the first ones", c.key), "the sweep's answer lists its metrics"}
+			return nil, &Error{fmt.Sprintf("the sweep has no metric %q among the first ones", c.key),
+				"the sweep's answer lists its metrics"}
 		}
 		return c.spans(column), nil
 	case "t":
@@ -277,7 +280,8 @@ func (c *condition) parameter(v *View) (keeper, error) {
 	d := v.d
 	k := slices.Index(d.Space.Keys(), c.key)
 	if k < 0 {
-		return nil, &Error{fmt.Sprintf("the sweep has no parameter %q", c.key), "its parameters are " + strings.Join(d.Space.Keys(), ", ")}
+		return nil, &Error{fmt.Sprintf("the sweep has no parameter %q", c.key), "its parameters are " +
+			strings.Join(d.Space.Keys(), ", ")}
 	}
 	values, spans := d.Space.Values()[k], c.parse()
 	has := func(position int64) bool {
@@ -323,7 +327,8 @@ func (c *condition) positions(values *space.Values, spans []span) *ranges.Set {
 		values.Within(span.lo, span.hi, all)
 	}
 	for _, text := range c.texts {
-		for _, v := range []space.Value{{Text: text, Kind: space.Number}, {Text: text, Kind: space.Text}, {Kind: space.True}, {Kind: space.False}, {Text: text, Kind: space.List}} {
+		for _, v := range []space.Value{{Text: text, Kind: space.Number}, {Text: text, Kind: space.Text},
+			{Kind: space.True}, {Kind: space.False}, {Text: text, Kind: space.List}} {
 			if p, ok := values.Find(v); ok && label(v) == text {
 				all.Add(p, p+1)
 			}

@@ -76,7 +76,8 @@ func New() *Page {
 	text := bytes.ReplaceAll(p.files[document].plain, []byte(Assets), []byte(Assets+p.digest+"/"))
 	p.files[document] = newFile(document, text)
 	inline := sha256.Sum256(importMap.FindSubmatch(text)[1])
-	p.policy = "default-src 'none'; script-src 'self' 'sha256-" + base64.StdEncoding.EncodeToString(inline[:]) + "'; style-src 'self'; " +
+	p.policy = "default-src 'none'; script-src 'self' 'sha256-" + base64.StdEncoding.EncodeToString(inline[:]) +
+		"'; style-src 'self'; " +
 		"img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; " +
 		"require-trusted-types-for 'script'; trusted-types 'none'"
 	return p

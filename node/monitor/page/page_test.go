@@ -194,7 +194,8 @@ func TestServing(t *testing.T) {
 	}
 	doc := ask("/sweeps/x")
 	html, _ := io.ReadAll(doc.Body)
-	if csp := doc.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "'sha256-") || !strings.Contains(csp, "trusted-types 'none'") || strings.Contains(csp, "unsafe") {
+	if csp := doc.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "'sha256-") ||
+		!strings.Contains(csp, "trusted-types 'none'") || strings.Contains(csp, "unsafe") {
 		t.Errorf("the policy is %q", csp)
 	}
 	if got := doc.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
@@ -216,14 +217,16 @@ func TestServing(t *testing.T) {
 			t.Fatalf("%s: %v", m[1], err)
 		}
 		b, _ := io.ReadAll(z)
-		if plain.StatusCode != 200 || len(a) == 0 || !bytes.Equal(a, b) || packed.Header.Get("Content-Encoding") != "gzip" {
+		if plain.StatusCode != 200 || len(a) == 0 || !bytes.Equal(a, b) ||
+			packed.Header.Get("Content-Encoding") != "gzip" {
 			t.Errorf("%s: got %d, %d bytes, and compressed %d", m[1], plain.StatusCode, len(a), len(b))
 		}
 		if got := plain.Header.Get("Cache-Control"); got != maxAge {
 			t.Errorf("%s: Cache-Control is %q", m[1], got)
 		}
 	}
-	for _, wrong := range []string{"/assets/app.js", "/assets/0000000000000000/app.js", Assets + p.digest + "/index.html", Assets + p.digest + "/../page.go", Assets + p.digest + "/page.go"} {
+	for _, wrong := range []string{"/assets/app.js", "/assets/0000000000000000/app.js",
+		Assets + p.digest + "/index.html", Assets + p.digest + "/../page.go", Assets + p.digest + "/page.go"} {
 		if got := ask(wrong).StatusCode; got != http.StatusNotFound {
 			t.Errorf("%s: got %d, want 404", wrong, got)
 		}

@@ -18,7 +18,8 @@ func Link(t testing.TB, machines ...*Machine) {
 		for j := i + 1; j < len(machines); j++ {
 			b := machines[j]
 			here, there := fmt.Sprintf("to%d", j+1), fmt.Sprintf("to%d", i+1)
-			host(t, "ip", "link", "add", here, "netns", strconv.Itoa(a.leader), "type", "veth", "peer", "name", there, "netns", strconv.Itoa(b.leader))
+			host(t, "ip", "link", "add", here, "netns", strconv.Itoa(a.leader), "type", "veth", "peer", "name", there,
+				"netns", strconv.Itoa(b.leader))
 			a.connect(here, i+1, j+1)
 			b.connect(there, j+1, i+1)
 		}

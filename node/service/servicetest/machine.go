@@ -49,7 +49,8 @@ func Boot(t testing.TB) *Machine {
 		t.Fatal(err)
 	}
 	defer console.Close()
-	m.nspawn = m.command(name, "systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--private-network", "--volatile=overlay",
+	m.nspawn = m.command(name, "systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--private-network",
+		"--volatile=overlay",
 		"--link-journal=no", "--resolv-conf=off", "--timezone=off", "--machine="+name, "--directory="+dir, "--boot")
 	m.nspawn.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=yes", "SYSTEMD_NSPAWN_LOCK=0")
 	m.nspawn.Stdout, m.nspawn.Stderr = console, console
@@ -77,7 +78,8 @@ func (m *Machine) command(name string, args ...string) *exec.Cmd {
 			m.groups = append(m.groups, filepath.Join(hierarchy, name))
 		}
 	}
-	script := `for g in ` + strings.Join(m.groups, " ") + `; do mkdir -p $g && echo $$ > $g/cgroup.procs || exit 1; done; exec "$@"`
+	script := `for g in ` + strings.Join(m.groups, " ") +
+		`; do mkdir -p $g && echo $$ > $g/cgroup.procs || exit 1; done; exec "$@"`
 	return exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
 }
 
@@ -136,9 +138,11 @@ const join = "echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs 2>/dev/null; "
 func (m *Machine) Try(script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime) // a test that has ended still shuts down
 	defer cancel()
-	c := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid",
+	c := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net",
+		"--pid",
 		"--root", "--wd", "--", "/bin/sh", "-c", join+script)
-	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "LANG=C.UTF-8"}
+	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root",
+		"LANG=C.UTF-8"}
 	c.WaitDelay = time.Second // a process that continues in the background may hold the output open
 	out, err := c.CombinedOutput()
 	return strings.TrimSpace(string(out)), err

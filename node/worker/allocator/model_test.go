@@ -185,7 +185,8 @@ func (w *workload) reserve(lane grid.Lane, r grid.Resources) {
 		if refusal.Code == "" || refusal.String() == "" {
 			w.failf("a refusal without a reason: %+v", refusal)
 		}
-		if empty := (&model{cpus: w.m.cpus, memory: w.m.memory, share: w.m.share, devices: revived(w.m.devices)}); refusal.Never() == (empty.hasRoom(&r) && len(empty.usableDevices(&r)) >= n) {
+		if empty := (&model{cpus: w.m.cpus, memory: w.m.memory, share: w.m.share,
+			devices: revived(w.m.devices)}); refusal.Never() == (empty.hasRoom(&r) && len(empty.usableDevices(&r)) >= n) {
 			w.failf("%+v: never is wrong", refusal)
 		}
 		return
@@ -277,7 +278,8 @@ func (w *workload) step() {
 				fresh[i].State = w.m.devices[k].State
 			}
 		}
-		w.m.devices, w.m.cpus, w.m.memory = fresh, pick[grid.Milli](w.rng, 4000, 16000), pick[int64](w.rng, 16<<30, 64<<30)
+		w.m.devices, w.m.cpus, w.m.memory = fresh, pick[grid.Milli](w.rng, 4000, 16000), pick[int64](w.rng, 16<<30,
+			64<<30)
 		w.log = append(w.log, fmt.Sprintf("update %d devices, %s processors", len(fresh), w.m.cpus))
 		w.a.SetSize(w.m.cpus, w.m.memory)
 		w.a.SetDevices(fresh)

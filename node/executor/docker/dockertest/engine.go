@@ -121,7 +121,8 @@ func open(e *Engine) (_ *Engine, err error) {
 		return nil, err
 	}
 	tools := map[string]string{}
-	for _, name := range []string{"sh", "sleep", "cat", "true", "echo", "kill", "dd", "head", "tail", "env", "id", "ls", "rm", "mkdir", "touch", "wc",
+	for _, name := range []string{"sh", "sleep", "cat", "true", "echo", "kill", "dd", "head", "tail", "env", "id", "ls",
+		"rm", "mkdir", "touch", "wc",
 		"seq", "setsid", "tr", "yes", "sha256sum", "chmod", "ln", "printf", "grep", "sed", "readlink", "stat", "test", "timeout", "mkfifo", "ps", "nohup", "cp", "mv"} {
 		tools["bin/"+name] = "/bin/busybox"
 	}
@@ -162,7 +163,8 @@ func (e *Engine) Start() error {
 		return err
 	}
 	defer log.Close()
-	args := append([]string{"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--host", e.Host(), "--pidfile", e.path("pid"),
+	args := append([]string{"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--host", e.Host(),
+		"--pidfile", e.path("pid"),
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-masq=false"}, e.Args...)
 	switch e.Kind {
 	case Podman:

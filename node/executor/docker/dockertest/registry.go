@@ -97,8 +97,10 @@ func (r *Registry) Push(name, tag string, c Content) string {
 	const kind = "application/vnd.docker."
 	manifest, err := json.Marshal(map[string]any{
 		"schemaVersion": 2, "mediaType": kind + "distribution.manifest.v2+json",
-		"config": map[string]any{"mediaType": kind + "container.image.v1+json", "size": len(config), "digest": digestOf(config)},
-		"layers": []any{map[string]any{"mediaType": kind + "image.rootfs.diff.tar.gzip", "size": len(packed), "digest": digestOf(packed)}},
+		"config": map[string]any{"mediaType": kind + "container.image.v1+json", "size": len(config),
+			"digest": digestOf(config)},
+		"layers": []any{map[string]any{"mediaType": kind + "image.rootfs.diff.tar.gzip", "size": len(packed),
+			"digest": digestOf(packed)}},
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -114,7 +116,8 @@ func (r *Registry) Push(name, tag string, c Content) string {
 // PushText stores an image of this size that can't be run. Its environment contains the text.
 func (r *Registry) PushText(name, tag, text string, size int) string {
 	return r.Push(name, tag, Content{
-		Files: map[string]string{"text": text}, Noise: size, Env: []string{"FROM_IMAGE=" + text}, Entrypoint: []string{"/entry"}, Cmd: []string{"/cmd"},
+		Files: map[string]string{"text": text}, Noise: size, Env: []string{"FROM_IMAGE=" +
+			text}, Entrypoint: []string{"/entry"}, Cmd: []string{"/cmd"},
 	})
 }
 
@@ -126,10 +129,12 @@ func (r *Registry) PushBusybox(name, tag, text string) string {
 		r.t.Fatal(err)
 	}
 	links := map[string]string{}
-	for _, tool := range []string{"sh", "cat", "echo", "id", "env", "ls", "sleep", "touch", "mkdir", "true", "printf", "test", "stat"} {
+	for _, tool := range []string{"sh", "cat", "echo", "id", "env", "ls", "sleep", "touch", "mkdir", "true", "printf",
+		"test", "stat"} {
 		links["bin/"+tool] = "busybox"
 	}
-	return r.Push(name, tag, Content{Files: map[string]string{"bin/busybox": string(program), "etc/text": text}, Links: links, Env: []string{"FROM_IMAGE=" + text, "PATH=/bin"}})
+	return r.Push(name, tag, Content{Files: map[string]string{"bin/busybox": string(program), "etc/text": text},
+		Links: links, Env: []string{"FROM_IMAGE=" + text, "PATH=/bin"}})
 }
 
 // layer makes a layer, and returns it raw and packed.

@@ -60,7 +60,8 @@ func (e *Engine) rootlessService(args []string) (*exec.Cmd, error) {
 			return nil, err
 		}
 	}
-	if text, err := e.rootless("rootlesskit", "--net=slirp4netns", "--disable-host-loopback", "--copy-up=/etc", "--copy-up=/run", "true").CombinedOutput(); err != nil {
+	if text, err := e.rootless("rootlesskit", "--net=slirp4netns", "--disable-host-loopback", "--copy-up=/etc",
+		"--copy-up=/run", "true").CombinedOutput(); err != nil {
 		return nil, &ForbiddenError{fmt.Sprintf("rootlesskit: %v: %s", err, strings.TrimSpace(string(text)))}
 	}
 	return e.rootless(append([]string{dockerdRootless, "--storage-driver", "vfs"}, args...)...), nil
@@ -79,7 +80,8 @@ func (e *Engine) RunAsUser(t *testing.T, test string, env ...string) {
 		t.Fatal(err)
 	}
 	argv := append([]string{"env"}, env...)
-	text, err := e.rootless(append(argv, program, "-test.run", "^"+test+"$", "-test.v", "-test.count=1")...).CombinedOutput()
+	text, err := e.rootless(append(argv, program, "-test.run", "^"+test+"$", "-test.v",
+		"-test.count=1")...).CombinedOutput()
 	t.Logf("%s", text)
 	if err != nil {
 		t.Errorf("%s as user %d: %v", test, rootlessUser, err)
