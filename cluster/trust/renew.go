@@ -19,8 +19,9 @@ const nodeLifetime = 365 * 24 * time.Hour
 // issuedAt returns the time when a node's certificate was issued.
 func issuedAt(cert *x509.Certificate) time.Time { return cert.NotBefore.Add(clockSlack) }
 
-// renewalDue returns the time when two thirds of a certificate's validity have passed.
-func renewalDue(cert *x509.Certificate) time.Time {
+// RenewalDue returns the time from which the master renews a node's certificate: two thirds of its
+// validity have passed.
+func RenewalDue(cert *x509.Certificate) time.Time {
 	issued := issuedAt(cert)
 	return issued.Add(cert.NotAfter.Sub(issued) / 3 * 2)
 }
@@ -28,7 +29,7 @@ func renewalDue(cert *x509.Certificate) time.Time {
 // renewable reports whether a certificate should be renewed: its renewal is due, or it was issued
 // by a clock that was fast and is not valid yet.
 func renewable(cert *x509.Certificate, now time.Time) bool {
-	return now.Before(cert.NotBefore) || !now.Before(renewalDue(cert))
+	return now.Before(cert.NotBefore) || !now.Before(RenewalDue(cert))
 }
 
 // Renewal is the master's answer to a RenewalRequest.
@@ -150,9 +151,6 @@ func (id *Identity) Expires() time.Time { return id.Leaf().NotAfter }
 // Expired reports whether the node's certificate has expired, so that joining again requires a
 // token.
 func (id *Identity) Expired() bool { return id.now().After(id.Expires()) }
-
-// RenewalDue returns the time from which the master renews the node's certificate.
-func (id *Identity) RenewalDue() time.Time { return renewalDue(id.Leaf()) }
 
 // Lifetime returns the total validity of the node's certificate.
 func (id *Identity) Lifetime() time.Duration { return id.Expires().Sub(issuedAt(id.Leaf())) }

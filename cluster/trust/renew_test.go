@@ -88,7 +88,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := x509.ParseCertificate(answer.Certificate)
-	if err != nil || a.Known("w1", again) != nil || renewalDue(again).Before(h.clock()) {
+	if err != nil || a.Known("w1", again) != nil || RenewalDue(again).Before(h.clock()) {
 		t.Errorf("got %v, want a node that is known again", err)
 	}
 }
