@@ -76,7 +76,8 @@ func Start(cfg Config) (*Cluster, error) {
 	c := &Cluster{
 		log: cfg.Logger.With("component", "cluster"), node: cfg.Node, table: newTable(cfg.Node),
 		published: &publishedState{
-			started: time.Now().Truncate(time.Millisecond), self: cfg.Self, sent: cfg.Self, serial: 1, changed: poll.NewSignal(),
+			started: time.Now().Truncate(time.Millisecond), self: cfg.Self, sent: cfg.Self, serial: 1,
+			changed: poll.NewSignal(),
 		},
 	}
 	if c.keyring, err = newKeyring(cfg.Keys); err != nil {

@@ -211,8 +211,8 @@ func measure(t *testing.T, n int) {
 	bytes, begun = e.bytes.Load(), time.Now()
 	all[n-1].ml.Shutdown()
 	times := learn(t, all[:n-1], fmt.Sprintf("n%03d", n-1))
-	t.Logf("a death is known after %s to the first, %s to the last of %d members", slices.Min(times), slices.Max(times),
-		n-1)
+	t.Logf("a death is known after %s to the first, %s to the last of %d members", slices.Min(times),
+		slices.Max(times), n-1)
 	t.Logf("until then: %.0f bytes/s from each member",
 		float64(e.bytes.Load()-bytes)/time.Since(begun).Seconds()/float64(n))
 }

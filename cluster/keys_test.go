@@ -105,7 +105,8 @@ func TestForeignPackets(t *testing.T) {
 	cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	c := start(t, cfg)
 	packets := []string{
-		"evil", "\x04evil\x1b[31m", "\xf4\x04evilevil", "\xf4\xffevil", "\x0aevil", "\x00evil", "\xf4\x04test\x01evilevilevilevilevilevilevil",
+		"evil", "\x04evil\x1b[31m", "\xf4\x04evilevil",
+		"\xf4\xffevil", "\x0aevil", "\x00evil", "\xf4\x04test\x01evilevilevilevilevilevilevil",
 		"\xf4\x04test\x08evil", "\xf4\x00evil", strings.Repeat("evil", 10000),
 	}
 	for _, p := range packets {

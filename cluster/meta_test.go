@@ -20,8 +20,8 @@ var born = time.UnixMilli(1_700_000_000_123)
 
 func TestMetaKeepsWhatOthersDecideBy(t *testing.T) {
 	s := Self{
-		Version: "1.2.3", Protocol: 2, Roles: []Role{Master,
-			Worker}, APIPort: 7420, NATSPort: 7421, CPUs: 1.5, Memory: 8 << 30, GPUs: 8,
+		Version: "1.2.3", Protocol: 2, Roles: []Role{Master, Worker}, APIPort: 7420, NATSPort: 7421, CPUs: 1.5,
+		Memory: 8 << 30, GPUs: 8,
 		Slots: 64, Running: 63, Drained: true, Quarantined: true, Reason: "the fan is broken",
 	}
 	got, started, _ := decodeMeta(encodeMeta(s, born, false, memberlist.MetaMaxSize))
@@ -36,9 +36,9 @@ func anySelf(r *rapid.T) Self {
 	return Self{
 		Version: text.Draw(r, "version"), Reason: text.Draw(r, "reason"), Protocol: number.Draw(r, "protocol"),
 		Roles:   rapid.SliceOf(rapid.Map(text, func(s string) Role { return Role(s) })).Draw(r, "roles"),
-		APIPort: number.Draw(r, "api"), NATSPort: number.Draw(r, "nats"), Slots: number.Draw(r,
-			"slots"), Running: number.Draw(r, "running"),
-		GPUs: number.Draw(r, "gpus"), CPUs: rapid.Float64().Draw(r, "cpus"), Memory: rapid.Int64().Draw(r, "memory"),
+		APIPort: number.Draw(r, "api"), NATSPort: number.Draw(r, "nats"), Slots: number.Draw(r, "slots"),
+		Running: number.Draw(r, "running"),
+		GPUs:    number.Draw(r, "gpus"), CPUs: rapid.Float64().Draw(r, "cpus"), Memory: rapid.Int64().Draw(r, "memory"),
 		Load: rapid.Float64().Draw(r, "load"), Drained: rapid.Bool().Draw(r, "drained"),
 	}
 }
@@ -96,8 +96,8 @@ func FuzzMeta(f *testing.F) {
 }
 
 func TestDetails(t *testing.T) {
-	m := &inventory.Machine{CPUs: 4, Driver: "550",
-		GPUs: []inventory.GPU{{UUID: "GPU-1", Name: "A100", Memory: 40 << 30}}}
+	m := &inventory.Machine{CPUs: 4,
+		Driver: "550", GPUs: []inventory.GPU{{UUID: "GPU-1", Name: "A100", Memory: 40 << 30}}}
 	m.Groups = inventory.GroupsOf(m.GPUs)
 	one := newDetail("a", born, Self{Load: 0.5, Reason: "why", Inventory: m}, 7)
 	long := strings.Repeat("<", maxDetail)
@@ -143,8 +143,8 @@ func TestLargeInventories(t *testing.T) {
 		total, kinds := 0, rapid.IntRange(1, 8).Draw(t, "kinds")
 		for i := range rapid.IntRange(0, 64).Draw(t, "gpus") {
 			g := inventory.GPU{
-				Index: i, UUID: "GPU-" + strings.Repeat("0", 36), Name: fmt.Sprintf("NVIDIA A100-%d",
-					i%kinds), Memory: 40 << 30,
+				Index: i, UUID: "GPU-" + strings.Repeat("0", 36),
+				Name: fmt.Sprintf("NVIDIA A100-%d", i%kinds), Memory: 40 << 30,
 				Why: text.Draw(t, "why"), Trials: []string{"sweep-1/17"},
 			}
 			if n := rapid.IntRange(0, 7).Draw(t, "instances"); n > 0 {
@@ -168,8 +168,8 @@ func TestLargeInventories(t *testing.T) {
 			counted += g.Total
 		}
 		if counted != total || in.More != (len(in.GPUs) < before) || len(m.GPUs) != before || m.More {
-			t.Errorf("got %d of %d devices in groups, %d of %d GPUs, more: %v", counted, total, len(in.GPUs), before,
-				in.More)
+			t.Errorf("got %d of %d devices in groups, %d of %d GPUs, more: %v", counted, total,
+				len(in.GPUs), before, in.More)
 		}
 		if in.More && len(got[0].raw) < maxDetail-4096 {
 			t.Errorf("%d bytes are left unused", maxDetail-len(got[0].raw))

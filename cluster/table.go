@@ -161,7 +161,8 @@ func (t *table) update(n *memberlist.Node, state State, now time.Time) {
 		since = now
 	}
 	r.Member = Member{
-		Self: self, Node: name, Address: n.Addr.String(), Port: int(n.Port), State: state, Since: since, Started: started,
+		Self: self, Node: name, Address: n.Addr.String(), Port: int(n.Port), State: state,
+		Since: since, Started: started,
 	}
 }
 

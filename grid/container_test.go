@@ -14,8 +14,8 @@ func TestCheckImage(t *testing.T) {
 			t.Errorf("%q: got %v, want it valid", ref, err)
 		}
 	}
-	for _, ref := range []string{"", " ", "Python", "python:", "python: 3", "a//b", "/a", "a/", "-a", "a:b:c",
-		"a@sha256:12", "a" + digest + "x", "docker://x", "https://reg.lab/x",
+	for _, ref := range []string{"", " ", "Python", "python:", "python: 3", "a//b", "/a", "a/", "-a",
+		"a:b:c", "a@sha256:12", "a" + digest + "x", "docker://x", "https://reg.lab/x",
 		"a:" + strings.Repeat("x", 129), strings.Repeat("a", 513), "a\nb", "a:1\x00", "$IMAGE", "a;b", "--privileged"} {
 		if CheckImage(ref) == nil {
 			t.Errorf("%q: got no error", ref)
@@ -51,10 +51,10 @@ func TestMountAllows(t *testing.T) {
 		node, task string
 		want       bool
 	}{
-		{"/data", "/data", true}, {"/data", "/data/a/b:/in", true}, {"/data", "/data:ro", true}, {"/data:ro",
-			"/data:ro", true}, {"/", "/x", true},
-		{"/data:ro", "/data", false}, {"/data", "/database", false}, {"/data", "/", false}, {"/data/a", "/data",
-			false}, {"/data", "/other:/data", false},
+		{"/data", "/data", true}, {"/data", "/data/a/b:/in", true}, {"/data", "/data:ro", true},
+		{"/data:ro", "/data:ro", true}, {"/", "/x", true},
+		{"/data:ro", "/data", false}, {"/data", "/database", false}, {"/data", "/", false}, {"/data/a", "/data", false},
+		{"/data", "/other:/data", false},
 	} {
 		node, err := ParseMount(tt.node)
 		if tt.node == "/" {
@@ -77,8 +77,8 @@ func TestParseUlimit(t *testing.T) {
 			t.Errorf("%q: got %+v and %v, want %+v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "x", "1:", ":1", "-2", "2:1", "-1:5", "1:2:3", "9999999999999999999", "1.5",
-		"unlimited"} {
+	for _, text := range []string{"", "x", "1:", ":1", "-2", "2:1", "-1:5", "1:2:3", "9999999999999999999",
+		"1.5", "unlimited"} {
 		if got, err := ParseUlimit("nofile", text); err == nil {
 			t.Errorf("%q: got %+v, want an error", text, got)
 		}

@@ -38,8 +38,8 @@ func TestContainerEnvironment(t *testing.T) {
 		"HTTPS_PROXY=p", "no_proxy=n", "KEY=secret", "HOME=/home/ann", "LANGUAGE=de", "MLF_CLUSTER_TOKEN=t"}
 	image := []string{"PATH=/image/bin", "LANG=C.UTF-8", "HOME=/root", "OF_IMAGE=1"}
 	s := &Sweep{Environ: shell, EnvironAdded: []string{"ADDED=1"},
-		Task: Task{Env: map[string]string{"API_KEY": "$KEY", "PATH": "/t:$PATH", "OF_IMAGE": "${OF_IMAGE}2",
-			"STOLEN": "$MLF_CLUSTER_TOKEN"}}}
+		Task: Task{Env: map[string]string{"API_KEY": "$KEY", "PATH": "/t:$PATH",
+			"OF_IMAGE": "${OF_IMAGE}2", "STOLEN": "$MLF_CLUSTER_TOKEN"}}}
 	got := s.ContainerEnvironment(nil, image, []string{"HOME=/cache/home", "TMPDIR=/tmp"},
 		func(name string) bool { return !strings.HasPrefix(name, "MLF_") })
 	want := []string{"PATH=/t:/image/bin", "LANG=C.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin", "HTTPS_PROXY=p",
@@ -65,8 +65,8 @@ func TestSweepEnvironment(t *testing.T) {
 		{"of the node", nil, nil, []string{"PATH=/usr/bin", "HOME=/root", "THREADS=8"}, nil},
 		{"added to the node's", nil, []string{"X=1"}, []string{"PATH=/usr/bin", "HOME=/root", "THREADS=8", "X=1"}, nil},
 		{"of the shell", shell, nil, []string{"PATH=/home/bin", "THREADS=4"}, nil},
-		{"added to the shell's", shell, []string{"THREADS=2", "X="}, []string{"PATH=/home/bin", "THREADS=2", "X="},
-			nil},
+		{"added to the shell's", shell, []string{"THREADS=2", "X="},
+			[]string{"PATH=/home/bin", "THREADS=2", "X="}, nil},
 		{"of the task", shell, nil, []string{"PATH=/conda:/home/bin", "THREADS=1"},
 			map[string]string{"PATH": "/conda:$PATH", "THREADS": "1"}},
 		{"all three", nil, []string{"THREADS=2", "D=/d"},
@@ -87,8 +87,10 @@ func TestSweepEnvironment(t *testing.T) {
 func TestReferences(t *testing.T) {
 	known := map[string]string{"A": "a", "A_1": "b$A", "_": "c"}
 	for text, want := range map[string]string{
-		"": "", "plain": "plain", "$A": "a", "${A}": "a", "$A_1/${A}b": "b$A/ab", "$_": "c", "$NONE": "", "x${NONE}y": "xy", "$AB": "",
-		"$": "$", "a$": "a$", "^a$|b$": "^a$|b$", "$5.00": "$5.00", "pa$$word": "pa$word", "$$A": "$A", "$$$A": "$a", "$${A:-x}": "${A:-x}",
+		"": "", "plain": "plain", "$A": "a", "${A}": "a", "$A_1/${A}b": "b$A/ab",
+		"$_": "c", "$NONE": "", "x${NONE}y": "xy", "$AB": "",
+		"$": "$", "a$": "a$", "^a$|b$": "^a$|b$", "$5.00": "$5.00",
+		"pa$$word": "pa$word", "$$A": "$A", "$$$A": "$a", "$${A:-x}": "${A:-x}",
 		"$(id)": "$(id)", "$?$*$@$#$-$!": "$?$*$@$#$-$!", "$ A": "$ A", "$ü": "$ü", "a}{$A}": "a}{a}",
 	} {
 		if got := expandVariables(text, known); got != want {
@@ -98,8 +100,8 @@ func TestReferences(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	for _, text := range []string{"${A:-x}", "x${", "${}", "${1}", "${A", "$$${A:-x}", "${A}${B-}", "${ü}", "${A }",
-		"a\x00"} {
+	for _, text := range []string{"${A:-x}", "x${", "${}", "${1}", "${A", "$$${A:-x}", "${A}${B-}",
+		"${ü}", "${A }", "a\x00"} {
 		if err := CheckEnvValue("V", text); err == nil {
 			t.Errorf("%q is accepted", text)
 		}

@@ -69,8 +69,8 @@ func TestNodeTroubleIsNotCounted(t *testing.T) {
 			attempt++
 			run := "n.1." + time.Duration(attempt).String()
 			trial.Apply(c.policy, "n", &Event{
-				Kind: Finished, Attempt: attempt, Run: run, Time: int64(attempt), Result: &Result{Class: class,
-					Usage: Usage{Wall: wall}},
+				Kind: Finished, Attempt: attempt, Run: run, Time: int64(attempt),
+				Result: &Result{Class: class, Usage: Usage{Wall: wall}},
 			})
 		}
 		for range c.rounds {
@@ -142,20 +142,20 @@ func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
 		"a signal is not one of the family":        {Retries{ClassExit: 1}, []Result{plain(ClassSignal)}, Failed},
 		"the table where the task says nothing": {DefaultRetries(),
 			[]Result{told(ClassPort), told(ClassPort), told(ClassPort), told(ClassPort)}, Pending},
-		"and its bound": {DefaultRetries(), []Result{told(ClassNCCL), told(ClassNCCL)},
-			Failed},
+		"and its bound": {DefaultRetries(),
+			[]Result{told(ClassNCCL), told(ClassNCCL)}, Failed},
 		"exit has none":                {DefaultRetries(), []Result{plain(ClassExit)}, Failed},
 		"a policy of an older version": {nil, []Result{told(ClassDisk), told(ClassGPUFault)}, Pending},
-		"and its own memory is its own": {Retries{ClassCUDAMemory: 0}, []Result{told(ClassCUDAMemory)},
-			Failed},
+		"and its own memory is its own": {Retries{ClassCUDAMemory: 0},
+			[]Result{told(ClassCUDAMemory)}, Failed},
 		"GPU memory that others used, twice": {Retries{ClassExit: 0, ClassCUDAMemory: 0},
 			[]Result{told(ClassCUDAShared), told(ClassCUDAShared)}, Pending},
 		"but not for ever": {Retries{ClassCUDAMemory: 0},
 			[]Result{told(ClassCUDAShared), told(ClassCUDAShared), told(ClassCUDAShared)}, Failed},
-		"a told end by a signal counts with signal": {Retries{ClassExit: 0, ClassSignal: 2}, []Result{aborted, aborted},
-			Pending},
-		"and no further": {Retries{ClassExit: 9, ClassSignal: 1}, []Result{aborted, aborted},
-			Failed},
+		"a told end by a signal counts with signal": {Retries{ClassExit: 0, ClassSignal: 2},
+			[]Result{aborted, aborted}, Pending},
+		"and no further": {Retries{ClassExit: 9, ClassSignal: 1},
+			[]Result{aborted, aborted}, Failed},
 		"with exit where signal has no number":      {Retries{ClassExit: 2}, []Result{aborted, aborted}, Pending},
 		"its own number goes before signal's":       {Retries{ClassSignal: 3, ClassNCCL: 0}, []Result{aborted}, Failed},
 		"a number of signal is not that of exit":    {Retries{ClassSignal: 3}, []Result{told(ClassShm)}, Failed},
@@ -210,7 +210,8 @@ func TestMountsBlameNoEngine(t *testing.T) {
 // classes.
 func TestOldEventsFoldTheSame(t *testing.T) {
 	for class, want := range map[Class]int{
-		ClassExit: 2, ClassSignal: 0, ClassMemory: 0, ClassTimeout: 0, ClassIdle: 0, ClassStart: 0, ClassSetup: 0, ClassLost: 0, ClassNode: nodeRetries, ClassCrash: 0,
+		ClassExit: 2, ClassSignal: 0, ClassMemory: 0, ClassTimeout: 0, ClassIdle: 0, ClassStart: 0, ClassSetup: 0,
+		ClassLost: 0, ClassNode: nodeRetries, ClassCrash: 0,
 	} {
 		ends := slices.Repeat([]Result{{Class: class}}, want+1)
 		if got := fail(Retries{ClassExit: 2}, ends[:want]...).State; want > 0 && got != Pending {

@@ -40,8 +40,8 @@ func TestSettableClassesAreDocumented(t *testing.T) {
 		others = append(others, fmt.Sprintf("`%s`", c))
 	}
 	last := len(others) - 1
-	want := fmt.Sprintf("`retries` may name all classes but %s and %s.\n", strings.Join(others[:last], ", "),
-		others[last])
+	want := fmt.Sprintf("`retries` may name all classes but %s and %s.\n",
+		strings.Join(others[:last], ", "), others[last])
 	if !strings.Contains(string(text), want) {
 		t.Errorf("docs/failures.md lacks: %s", want)
 	}
@@ -85,6 +85,6 @@ func documented(f *Failure) string {
 	if parent = "`" + parent + "`"; f.Parent == "" {
 		parent = "-"
 	}
-	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %s | %s |\n", f.Class, f.Cause, f.Owner, retries, wait, avoid,
-		parent)
+	return fmt.Sprintf("| `%s` | %s | %s | %s | %s | %s | %s |\n", f.Class, f.Cause, f.Owner, retries,
+		wait, avoid, parent)
 }

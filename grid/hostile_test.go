@@ -40,8 +40,8 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 	constants := make(space.Params, len(axes))
 	for i := range axes {
 		key := "k" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + many("y", i/182)
-		axes[i], constants[i] = space.Axis{Key: key, Values: []space.Value{{Text: "1"}}}, space.Param{Key: key,
-			Value: space.Value{Text: "1"}}
+		axes[i], constants[i] = space.Axis{Key: key, Values: []space.Value{{Text: "1"}}},
+			space.Param{Key: key, Value: space.Value{Text: "1"}}
 	}
 	if _, err := space.New(axes, nil); err == nil {
 		t.Error("20,000 axes are taken")
@@ -72,8 +72,8 @@ func TestPatternsThatNeverEnd(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	for _, p := range []string{"result/**", "**/*.{json,csv,png,pt,txt}", "{a,b,c}/{1,2,3}/**/model.{pt,ckpt}", "a,b,c",
-		"out/**/x/**"} {
+	for _, p := range []string{"result/**", "**/*.{json,csv,png,pt,txt}", "{a,b,c}/{1,2,3}/**/model.{pt,ckpt}",
+		"a,b,c", "out/**/x/**"} {
 		if err := CheckPattern(p); err != nil {
 			t.Errorf("%s: %v", p, err)
 		}

@@ -11,9 +11,11 @@ import (
 // numbers.
 func TestMilli(t *testing.T) {
 	for text, want := range map[string]string{
-		"1": "1", "1.0": "1", "0.5": "0.5", "0.125": "0.125", "1e3": "1000", "5e-1": "0.5", "0": "0", "-0": "0", "0.0005": "0.001",
-		"0.3333": "0.333", "0.6666": "0.667", "1e-9": "0.001", "1000000": "1000000", "1e300": "1000000.001", "1e999": "1000000.001",
-		"-5": "-0.001", "1.001": "1.001",
+		"1": "1", "1.0": "1", "0.5": "0.5", "0.125": "0.125", "1e3": "1000", "5e-1": "0.5",
+		"0": "0", "-0": "0", "0.0005": "0.001",
+		"0.3333": "0.333", "0.6666": "0.667", "1e-9": "0.001", "1000000": "1000000", "1e300": "1000000.001",
+		"1e999": "1000000.001",
+		"-5":    "-0.001", "1.001": "1.001",
 	} {
 		var m Milli
 		if err := json.Unmarshal([]byte(text), &m); err != nil {
@@ -46,7 +48,8 @@ func TestMilli(t *testing.T) {
 // text.
 func TestResourcesOfOldRecords(t *testing.T) {
 	for _, text := range []string{
-		`{"cpus":1}`, `{"cpus":0.5,"memory":1073741824}`, `{"cpus":1,"gpus":0.25,"gpu_memory":8589934592}`, `{"cpus":1.5,"gpus":2}`,
+		`{"cpus":1}`, `{"cpus":0.5,"memory":1073741824}`, `{"cpus":1,"gpus":0.25,"gpu_memory":8589934592}`,
+		`{"cpus":1.5,"gpus":2}`,
 	} {
 		var r Resources
 		if err := json.Unmarshal([]byte(text), &r); err != nil {
@@ -79,8 +82,8 @@ func TestResourcesThatCannotBe(t *testing.T) {
 		}
 	}
 	for _, r := range []Resources{
-		{CPUs: 1}, {CPUs: MaxMilli}, {CPUs: One, GPUs: 999}, {CPUs: One, GPUs: One}, {CPUs: One, GPUs: 8 * One,
-			GPUMemory: 40 << 30, GPUModel: "A100"},
+		{CPUs: 1}, {CPUs: MaxMilli}, {CPUs: One, GPUs: 999}, {CPUs: One, GPUs: One},
+		{CPUs: One, GPUs: 8 * One, GPUMemory: 40 << 30, GPUModel: "A100"},
 		{CPUs: One, GPUMemory: 1}, {CPUs: One, GPUProfile: "1g.10gb"}, {CPUs: One, GPUs: One, GPUProfile: "1g.10gb"},
 	} {
 		if err := r.Check(); err != nil {

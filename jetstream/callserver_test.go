@@ -123,8 +123,8 @@ func TestAnswersGoToTheCaller(t *testing.T) {
 	defer func() { _ = sub.Unsubscribe() }()
 	nc := l.natsClient("b")
 	targets := []string{
-		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("",
-			"a-1"), leaseSubject("c1"), callSubject("a", callHeartbeat),
+		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("", "a-1"), leaseSubject("c1"),
+		callSubject("a", callHeartbeat),
 		"_INBOX.a.x", "_INBOX.bb.x", "_INBOX.b", "$JS.API.STREAM.DELETE.events",
 	}
 	for _, target := range targets {
@@ -160,8 +160,9 @@ func FuzzCalls(f *testing.F) {
 	f.Fuzz(func(t *testing.T, verb, sweep string, data []byte) {
 		l := newTestServer(t)
 		h := l.createLease()
-		_, _ = l.store.Calls.handle(t.Context(), &nats.Msg{Subject: callSubject("b", token(verb)), Data: data,
-			Header: nats.Header{sweepHeader: {sweep}}}, "b", verb)
+		_, _ = l.store.Calls.handle(t.Context(),
+			&nats.Msg{Subject: callSubject("b", token(verb)), Data: data,
+				Header: nats.Header{sweepHeader: {sweep}}}, "b", verb)
 		if got := l.store.Queue.leases[h.ID]; got == nil || got.node != "a" {
 			t.Errorf("holder: got %+v", got)
 		}

@@ -111,18 +111,23 @@ func TestPermissionsOfNodes(t *testing.T) {
 		}
 	}
 	for _, subject := range []string{
-		eventSubject("a", "a-1"), eventSubject("", "a-1"), logSubject("a",
-			"a-1"), recordSubject("a-1"), numberSubject("p"), leaseSubject("c1"),
-		callSubject("a", callHeartbeat), eventSubject("b", "a-1"), logSubject("b",
-			"a-1"), "mlf.wake.x", "mlf.metric.b.a-1", metaSubject(artifactBucket, "a-1/0/b.1.1"),
-		"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.a-1", "$JS.API.CONSUMER.CREATE.records.x", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_c1",
-		"$JS.ACK.leases.shape_c1.1.1.1.1.0", metaSubject(artifactBucket, "a-1/0/a.1.1"), dataSubject(artifactBucket,
-			"a-1/0/a.1.1") + ".u",
+		eventSubject("a", "a-1"), eventSubject("", "a-1"), logSubject("a", "a-1"), recordSubject("a-1"),
+		numberSubject("p"), leaseSubject("c1"),
+		callSubject("a", callHeartbeat), eventSubject("b", "a-1"), logSubject("b", "a-1"), "mlf.wake.x",
+		"mlf.metric.b.a-1", metaSubject(artifactBucket, "a-1/0/b.1.1"),
+		"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.a-1", "$JS.API.CONSUMER.CREATE.records.x",
+		"$JS.API.CONSUMER.MSG.NEXT.leases.shape_c1",
+		"$JS.ACK.leases.shape_c1.1.1.1.1.0", metaSubject(artifactBucket, "a-1/0/a.1.1"),
+		dataSubject(artifactBucket, "a-1/0/a.1.1") + ".u",
 		metaSubject(bundleBucket, "x"), "_INBOX.a.x", "$JS.API.STREAM.DELETE.events", "$JS.API.STREAM.PURGE.events",
-		"$JS.API.STREAM.CREATE.mine", "$JS.API.STREAM.UPDATE.records", "$JS.API.STREAM.MSG.DELETE.leases", "$JS.API.STREAM.MSG.GET.events",
-		"$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.artifacts.x", "$JS.API.DIRECT.GET.logs", "$JS.API.CONSUMER.CREATE.events.x.mlf.event.>",
-		"$JS.API.CONSUMER.CREATE.logs.x", "$JS.API.CONSUMER.CREATE.leases.x", "$JS.API.CONSUMER.DURABLE.CREATE.leases.x",
-		"$JS.API.CONSUMER.DELETE.leases.shape_c1", "$JS.API.CONSUMER.MSG.NEXT.events.x", "$JS.API.ACCOUNT.PURGE.$G", "$SYS.REQ.SERVER.PING",
+		"$JS.API.STREAM.CREATE.mine", "$JS.API.STREAM.UPDATE.records", "$JS.API.STREAM.MSG.DELETE.leases",
+		"$JS.API.STREAM.MSG.GET.events",
+		"$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.artifacts.x", "$JS.API.DIRECT.GET.logs",
+		"$JS.API.CONSUMER.CREATE.events.x.mlf.event.>",
+		"$JS.API.CONSUMER.CREATE.logs.x", "$JS.API.CONSUMER.CREATE.leases.x",
+		"$JS.API.CONSUMER.DURABLE.CREATE.leases.x",
+		"$JS.API.CONSUMER.DELETE.leases.shape_c1", "$JS.API.CONSUMER.MSG.NEXT.events.x", "$JS.API.ACCOUNT.PURGE.$G",
+		"$SYS.REQ.SERVER.PING",
 	} {
 		if err := nc.Publish(subject, []byte("{}")); err != nil {
 			t.Errorf("publish %s: %v", subject, err)
@@ -285,7 +290,8 @@ func TestLeaseFieldsReachTheNode(t *testing.T) {
 	l := newTestServer(t)
 	for name, link := range map[string]*MasterClient{"w": l.connect("w"), "m": l.store.Calls.LocalClient("m")} {
 		want := Lease{
-			Sweep: "a-1", Lo: 3, Hi: 9, Attempt: 2, Shape: "c1", ID: l.store.Queue.NewID(), Snapshot: 4, Bad: 1, Level: leaseVersion, Quiet: true,
+			Sweep: "a-1", Lo: 3, Hi: 9, Attempt: 2, Shape: "c1", ID: l.store.Queue.NewID(), Snapshot: 4, Bad: 1,
+			Level: leaseVersion, Quiet: true,
 			Updates: 5, Avoid: []grid.NodeID{"x"}, Elsewhere: true,
 		}
 		for v, i := reflect.ValueOf(want), 0; i < v.NumField(); i++ {
@@ -313,8 +319,8 @@ func TestUnansweredCallsAreReportedOnce(t *testing.T) {
 		want   bool
 	}{
 		{0, false, false}, {unansweredLimit - 1, false, false}, {1, true, false}, {unansweredLimit, false, false},
-		{unansweredLimit, false, true}, {unansweredLimit, false, false}, {0, true, false}, {1, false,
-			false}, {unansweredLimit, false, true},
+		{unansweredLimit, false, true}, {unansweredLimit, false, false}, {0, true, false}, {1, false, false},
+		{unansweredLimit, false, true},
 	} {
 		at = at.Add(step.after)
 		if step.answer {

@@ -63,8 +63,8 @@ func TestReceivedMessagesDoNotWait(t *testing.T) {
 	}
 	expectBatch(t, c, pullMessages)
 	if c.outstanding != 0 && c.outstanding != pullMessages {
-		t.Errorf("after a whole request %d messages are outstanding, want at most a new request's %d", c.outstanding,
-			pullMessages)
+		t.Errorf("after a whole request %d messages are outstanding, want at most a new request's %d",
+			c.outstanding, pullMessages)
 	}
 	publishEvents(t, s, pullMessages, 3)
 	expectBatch(t, c, pullMessages+3)

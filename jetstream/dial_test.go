@@ -45,8 +45,8 @@ func TestAddressesOfTheMaster(t *testing.T) {
 	r := l.connectConfig("w")
 	master := r.Addresses()[0]
 	for name, wrong := range map[string][]string{
-		"silent": {silent, silent, silent}, "cut": {cut, cut}, "impostor": {impostor,
-			impostor}, "refused": {"127.0.0.1:1", "127.0.0.1:1"},
+		"silent": {silent, silent, silent}, "cut": {cut, cut}, "impostor": {impostor, impostor},
+		"refused":    {"127.0.0.1:1", "127.0.0.1:1"},
 		"no address": {"", "nonsense", "127.0.0.1:99999"}, "all": {silent, cut, impostor, "127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {

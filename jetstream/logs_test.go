@@ -15,8 +15,8 @@ import (
 
 func genChunk(t *rapid.T) Chunk {
 	return Chunk{
-		Index: rapid.Int64Range(0, 3).Draw(t, "index"), Run: rapid.SampledFrom([]string{"", "n1-1-2", "n2-9-9"}).Draw(t,
-			"run"),
+		Index:  rapid.Int64Range(0, 3).Draw(t, "index"),
+		Run:    rapid.SampledFrom([]string{"", "n1-1-2", "n2-9-9"}).Draw(t, "run"),
 		Stream: rapid.SampledFrom([]uint8{1, 2, 3}).Draw(t, "stream"), Offset: rapid.Int64Min(0).Draw(t, "offset"),
 		Time: rapid.Int64Min(0).Draw(t, "time"), Data: rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "data"),
 	}

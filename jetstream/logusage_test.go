@@ -79,8 +79,8 @@ func TestLoudNodeKeepsOutputOfOthers(t *testing.T) {
 		}
 		from := kept.First("loud")
 		want := loud[slices.IndexFunc(loud, func(seq uint64) bool { return seq >= from }):]
-		if got := storedOutputOf(t, s, "loud"); !slices.Equal(got, want) || len(got)*20_000 < limit/2 ||
-			from <= loud[0] {
+		if got := storedOutputOf(t, s, "loud"); !slices.Equal(got, want) ||
+			len(got)*20_000 < limit/2 || from <= loud[0] {
 			t.Errorf("%s: %d messages of the loud node are stored, from %d on; reported are %d from %d on", when,
 				len(got), got[0], len(want), from)
 		}

@@ -81,8 +81,8 @@ func TestObjectsArePaged(t *testing.T) {
 	}
 	all, err := s.Artifacts.List(ctx, "a-1/")
 	if err != nil || len(all) != want || len(seen) != want || pages != 2 {
-		t.Errorf("got %d objects in %d pages, and %d in a list, %v; want %d in two pages", len(seen), pages, len(all),
-			err, want)
+		t.Errorf("got %d objects in %d pages, and %d in a list, %v; want %d in two pages", len(seen), pages,
+			len(all), err, want)
 	}
 	for _, o := range all {
 		if seen[o.Name] != 1 {

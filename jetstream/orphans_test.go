@@ -51,8 +51,8 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 				events, output := reportOn(ctx, link, id)
 				if (events == nil) != known || (output == nil) != known ||
 					(!known && (!errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep))) {
-					t.Errorf("%s reports on %q: got %v for events and %v for output; known: %v", name, id, events,
-						output, known)
+					t.Errorf("%s reports on %q: got %v for events and %v for output; known: %v", name, id,
+						events, output, known)
 				}
 			}
 		}

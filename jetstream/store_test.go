@@ -40,8 +40,8 @@ func batch(id string, from, n int) *grid.Batch {
 	b := &grid.Batch{V: grid.EventVersion, Sweep: grid.SweepID(id), Node: "n1"}
 	for i := range n {
 		b.Events = append(b.Events, grid.Event{
-			Kind: grid.Finished, Index: int64(from + i), Attempt: 1, Run: fmt.Sprintf("n1.1.%d",
-				from+i), Time: 1700000000000000 + int64(i),
+			Kind: grid.Finished, Index: int64(from + i), Attempt: 1, Run: fmt.Sprintf("n1.1.%d", from+i),
+			Time:   1700000000000000 + int64(i),
 			Result: &grid.Result{Started: 1700000000000000, Usage: grid.Usage{Wall: 1000, CPU: 900}},
 		})
 	}

@@ -47,8 +47,9 @@ func (a *authority) sign(name string, by *x509.Certificate) (*x509.Certificate, 
 	}
 	serial, _ := rand.Int(rand.Reader, big.NewInt(1<<62))
 	c := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: by == nil, BasicConstraintsValid: true, DNSNames: []string{"master"},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     by == nil, BasicConstraintsValid: true, DNSNames: []string{"master"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
 	signer := key
@@ -71,9 +72,9 @@ func (a *authority) sign(name string, by *x509.Certificate) (*x509.Certificate, 
 func (a *authority) tlsConfig(name string) *tls.Config {
 	cert, key := a.sign(name, a.cert)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw},
-			PrivateKey: key}},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool, RootCAs: a.pool, ServerName: "master",
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: a.pool, RootCAs: a.pool, ServerName: "master",
 	}
 }
 
@@ -161,8 +162,8 @@ func (l *testServer) connect(name string) *MasterClient {
 func (l *testServer) natsClient(node string, opts ...nats.Option) *nats.Conn {
 	l.t.Helper()
 	opts = append([]nats.Option{
-		nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig(node),
-			ctx: l.t.Context()}), nats.NoReconnect(), nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
+		nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig(node), ctx: l.t.Context()}), nats.NoReconnect(),
+		nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), nats.Timeout(time.Minute),
 	}, opts...)
 	nc, err := nats.Connect("nats://master", opts...)

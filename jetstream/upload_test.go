@@ -47,8 +47,8 @@ func TestConcurrentUploads(t *testing.T) {
 			}
 			info, err := s.streamInfo(t.Context(), bundleBucket)
 			if err != nil || info.State.Msgs != 4 {
-				t.Errorf("messages in the bucket: got %d, %v; want three chunks and a description", info.State.Msgs,
-					err)
+				t.Errorf("messages in the bucket: got %d, %v; want three chunks and a description",
+					info.State.Msgs, err)
 			}
 		})
 	}

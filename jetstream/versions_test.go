@@ -175,8 +175,8 @@ func TestEventsOfOtherVersions(t *testing.T) {
 		}
 		return nil
 	})
-	if len(got) != 3 || got[0].Kind != "unheard" || got[1].Result == nil || got[1].Result.Usage.Wall != 5 ||
-		got[2].Index != 3 {
+	if len(got) != 3 || got[0].Kind != "unheard" || got[1].Result == nil ||
+		got[1].Result.Usage.Wall != 5 || got[2].Index != 3 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -229,7 +229,8 @@ func TestForgedVersionsAreSkipped(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
 	for _, forged := range []string{
-		`{"v":99,"s":"a-1","n":"n2","e":[]}`, `{"v":99,"s":"a-1","e":[]}`, `{"v":99,"s":"a-1","n":7}`, `{"v":99,"s":"a-1","n":"n1"`,
+		`{"v":99,"s":"a-1","n":"n2","e":[]}`, `{"v":99,"s":"a-1","e":[]}`, `{"v":99,"s":"a-1","n":7}`,
+		`{"v":99,"s":"a-1","n":"n1"`,
 	} {
 		putRaw(t, s, eventSubject("n1", "a-1"), forged)
 	}

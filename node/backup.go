@@ -49,8 +49,8 @@ func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) err
 		return fmt.Errorf("open the store: %w", err)
 	}
 	defer store.Close()
-	snapshots, err := checkpoint.OpenStore(filepath.Join(cfg.StateDir, "snapshots"), cfg.Retention.Checkpoints,
-		cfg.Logger)
+	snapshots, err := checkpoint.OpenStore(filepath.Join(cfg.StateDir, "snapshots"),
+		cfg.Retention.Checkpoints, cfg.Logger)
 	if err != nil {
 		return err
 	}

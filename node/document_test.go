@@ -228,8 +228,8 @@ func TestErrorsAreProblemDocuments(t *testing.T) {
 			}
 			if resp.StatusCode != ask.status || p.Status != ask.status || p.Code != ask.code ||
 				p.Title != http.StatusText(ask.status) || p.Detail == "" || p.Msg != p.Detail {
-				t.Errorf("%s %.40s: got %d, %+v; want %d, %s", ask.method, ask.path, resp.StatusCode, p, ask.status,
-					ask.code)
+				t.Errorf("%s %.40s: got %d, %+v; want %d, %s", ask.method, ask.path, resp.StatusCode, p,
+					ask.status, ask.code)
 			}
 		}
 	}

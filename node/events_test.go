@@ -180,7 +180,8 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("one stream more: got %d %s, want 503", resp.StatusCode, b)
 	}
 	for topics, want := range map[string]int{
-		"": 400, "nothing": 400, "overview:x": 400, "sweep:none-1": 404, "trial:none-1/0": 404, "sweep:a/1": 400, "nodes": 409, "trial:": 400,
+		"": 400, "nothing": 400, "overview:x": 400, "sweep:none-1": 404, "trial:none-1/0": 404, "sweep:a/1": 400,
+		"nodes": 409, "trial:": 400,
 	} {
 		if resp, b := h.do("GET", api.Prefix+api.PathEvents+"?topics="+topics, ""); resp.StatusCode != want {
 			t.Errorf("topics %q: got %d %s, want %d", topics, resp.StatusCode, b, want)

@@ -35,8 +35,9 @@ func TestExplainSaysWhyTrialsWait(t *testing.T) {
 			if e, err = c.Trials().Explain(t.Context(), grid.TrialID{Sweep: id, Index: index}); err != nil {
 				t.Fatal(err)
 			}
-			found := strings.Contains(e.Text, text) && (code == "" && len(e.Nodes) == 0 || len(e.Nodes) == 1 &&
-				e.Nodes[0].Code == code && strings.Contains(e.Nodes[0].Text, why))
+			found := strings.Contains(e.Text, text) &&
+				(code == "" && len(e.Nodes) == 0 || len(e.Nodes) == 1 && e.Nodes[0].Code == code &&
+					strings.Contains(e.Nodes[0].Text, why))
 			if found {
 				return
 			}

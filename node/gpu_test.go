@@ -46,8 +46,8 @@ func TestStandaloneNodeWaitsForItsGPUs(t *testing.T) {
 	for want, r := range map[string]grid.Resources{
 		"this machine has 2 GPUs, and a trial needs 3 GPUs": {CPUs: 1,
 			GPUs: 3 * grid.One},
-		`this machine has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`: {CPUs: 1, GPUs: 500,
-			GPUModel: "H100"},
+		`this machine has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`: {CPUs: 1,
+			GPUs: 500, GPUModel: "H100"},
 		"this machine has 0 instances of MIG profile 1g.5gb, and a trial needs 1 instance": {CPUs: 1,
 			GPUProfile: "1g.5gb"},
 		"this machine has GPUs with at most 40 GiB of memory, and a trial needs 41 GiB": {CPUs: 1, GPUs: grid.One,

@@ -22,6 +22,6 @@ func Join(ctx context.Context, cfg config.Config, seed string, token trust.Token
 		return trust.Context{}, err
 	}
 	defer lock.Close()
-	return membership.Join(ctx, membership.Request{StateDir: cfg.StateDir, Node: cfg.Node, Master: address,
-		Token: token})
+	return membership.Join(ctx,
+		membership.Request{StateDir: cfg.StateDir, Node: cfg.Node, Master: address, Token: token})
 }

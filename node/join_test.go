@@ -40,7 +40,8 @@ func TestTokenGoesToItsMasterOnly(t *testing.T) {
 	borrowed := evil.Cert // the CA's certificate is public
 	borrowed.Certificate = [][]byte{evil.Leaf().Raw, a.CA().Raw}
 	for what, cfg := range map[string]*tls.Config{
-		"another cluster": serve(evil.Cert), "with the cluster's CA": serve(borrowed), "a worker of the cluster": serve(workerOf(t, a, token)),
+		"another cluster": serve(evil.Cert), "with the cluster's CA": serve(borrowed),
+		"a worker of the cluster": serve(workerOf(t, a, token)),
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -78,8 +78,8 @@ func TestSweepsArePaged(t *testing.T) {
 func TestTrialsArePagedByColumns(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
-	v := submit(t, s.Client(), script(t, `echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`,
-		"x=1,2,3,4,5,6,-7", "f==1+1"))
+	v := submit(t, s.Client(),
+		script(t, `echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3,4,5,6,-7", "f==1+1"))
 	for _, err := range s.Client().Sweeps().Watch(t.Context(), v.Sweep, 0) {
 		if err != nil {
 			t.Fatal(err)
@@ -114,8 +114,8 @@ func TestTrialsArePagedByColumns(t *testing.T) {
 			t.Errorf("%s, by cursor: got %v, want %s", query, again, want)
 		}
 		for offset := int64(0); ; {
-			resp, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&offset=%d&field=p[x]&field=m[accuracy]&field=state", path,
-				query, offset), "")
+			resp, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&offset=%d&field=p[x]&field=m[accuracy]&field=state",
+				path, query, offset), "")
 			conforms(t, doc, "GET", api.PathTrials, resp, b)
 			var table api.TrialTable
 			if err := json.Unmarshal(b, &table); err != nil || len(table.Columns) != 3 || table.Count > 3 ||

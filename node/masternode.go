@@ -145,8 +145,8 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 	cfg := &n.cfg
 	n.server, err = jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir,
-			"jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger,
+		Limits: storeLimits(&cfg.Retention),
 		Listen: &natsd.Listen{
 			Host: cfg.Cluster.ListenAddress(), Port: cfg.Cluster.Ports.NATS, TLS: id.NATSServer(n.authority.Known),
 			Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
@@ -191,8 +191,9 @@ func explainPort(err error, port int) error {
 // nodes returns how the master sees and commands the nodes of the cluster.
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
-		Members: n.membership.Gossip.Members, Refused: n.membership.Gossip.Refused, Disconnections: n.server.Disconnections,
-		Self: n.cfg.Node, Outage: n.cfg.Cluster.Outage(), LinkUp: linked(n.membership),
+		Members: n.membership.Gossip.Members, Refused: n.membership.Gossip.Refused,
+		Disconnections: n.server.Disconnections,
+		Self:           n.cfg.Node, Outage: n.cfg.Cluster.Outage(), LinkUp: linked(n.membership),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
 		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
 		CAs: func() uint64 { return n.authority.CAs().ID() },
@@ -209,8 +210,8 @@ func (n *Node) nodes() *master.Nodes {
 		Fits: func(m *cluster.Member, r grid.Resources) bool { return slotsOf(m, r) > 0 },
 		Withhold: func(node grid.NodeID, part grid.Scope, reason string, until time.Time) {
 			if err := n.scheduling.Withhold(node, part, scheduling.Withheld{Reason: reason, Until: until}); err != nil {
-				n.log.Error("trials could not be withheld from a part of a node", "node", node, "part", part, "err",
-					err)
+				n.log.Error("trials could not be withheld from a part of a node", "node", node,
+					"part", part, "err", err)
 			}
 		},
 		Withheld: n.scheduling.Withheld,
@@ -245,11 +246,13 @@ func (n *Node) monitored(ports config.Ports) monitor.Config {
 		Members: n.membership.Members,
 		Cluster: monitor.Cluster{
 			Authority: n.authority, Scheduling: n.scheduling,
-			Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: writeBackup, CA: rotation.CA, StepCA: rotation.StepCA,
+			Forget: rotation.Forget, Rotate: rotation.RotateKey, Backup: writeBackup, CA: rotation.CA,
+			StepCA:  rotation.StepCA,
 			Address: net.JoinHostPort(n.membership.Local().Address, strconv.Itoa(ports.API)),
 			Meet: func() membership.JoinReply {
 				return membership.JoinReply{
-					NATSPort: ports.NATS, GossipPort: n.membership.Gossip.Port(), Members: n.membership.GossipAddresses(),
+					NATSPort: ports.NATS, GossipPort: n.membership.Gossip.Port(),
+					Members: n.membership.GossipAddresses(),
 				}
 			},
 		},
@@ -275,8 +278,8 @@ func (s *storage) removeEnvironments(ctx context.Context, log *slog.Logger) erro
 		if _, err := s.store.Records.Update(ctx, &r); err != nil {
 			return fmt.Errorf("remove the environment of a shell: %w", err)
 		}
-		log.Info("the environment of the shell that submitted a sweep is removed, since workers can read it", "sweep",
-			sweep.ID)
+		log.Info("the environment of the shell that submitted a sweep is removed, since workers can read it",
+			"sweep", sweep.ID)
 	}
 	return nil
 }

@@ -102,8 +102,8 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, lifecycle: lifecycle{failed: make(chan error, 8),
-			broken: newLatch()}, execution: execution{executor: cfg.Executor},
+		cfg: cfg, log: cfg.Logger, lifecycle: lifecycle{failed: make(chan error, 8), broken: newLatch()},
+		execution:  execution{executor: cfg.Executor},
 		host:       host{looked: newLatch()},
 		workerPart: workerPart{atWork: newLatch(), limits: cfg.Machine, policy: cfg.Devices},
 	}
@@ -237,8 +237,8 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		}
 	}()
 	server, err := jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir,
-			"jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger,
+		Limits: storeLimits(&cfg.Retention),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the store: %w", err)
@@ -281,7 +281,8 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return ""
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: workerNever, LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: workerNever,
+		LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
 		AwaitDevices: n.host.awaitDevices, LocalRefusals: n.worker.WaitingLanes, CheckContainers: func(ctx context.Context) error {
 			if f := docker.Probe(ctx, dockerSettings(&cfg.Engine), nil); f.Problem != "" {
 				return errors.New(f.Problem)

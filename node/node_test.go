@@ -313,8 +313,8 @@ echo kept > $MLF_OUT/kept.txt; echo no > other; echo "$MLF_TRIAL $MLF_PARAMS $FR
 	s := submit(t, c, sub)
 	wait(t, c, s.Sweep)
 	tr := list(t, c, s.Sweep, api.TrialQuery{Sort: "objective", Desc: true})[0]
-	want := map[string]string{"epoch": "2", "acc": `"NaN"`, "main/acc": "0.75", "loss": "0.25", "steps": "12",
-		"speed": "3.5", "name": `"x"`}
+	want := map[string]string{"epoch": "2", "acc": `"NaN"`, "main/acc": "0.75", "loss": "0.25",
+		"steps": "12", "speed": "3.5", "name": `"x"`}
 	for name, v := range want {
 		if got := string(tr.Metrics[name]); got != v {
 			t.Errorf("metric %s: got %s, want %s", name, got, v)

@@ -51,8 +51,8 @@ echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_O
 		text = map[string]string{}
 		for _, p := range w.Pieces {
 			if p.Offset < w.Offset || p.Offset+int64(len(p.Data)) > w.Next {
-				t.Errorf("%s: a piece at %d of %d bytes is not in the window %d to %d", query, p.Offset, len(p.Data),
-					w.Offset, w.Next)
+				t.Errorf("%s: a piece at %d of %d bytes is not in the window %d to %d", query, p.Offset,
+					len(p.Data), w.Offset, w.Next)
 			}
 			text[p.Stream] += string(p.Data)
 		}
@@ -70,8 +70,8 @@ echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_O
 		}
 	}
 	if all["stdout"] != out.String() || all["stderr"] != warnings {
-		t.Errorf("the windows have %d and %d bytes, want %d and %d", len(all["stdout"]), len(all["stderr"]), out.Len(),
-			len(warnings))
+		t.Errorf("the windows have %d and %d bytes, want %d and %d", len(all["stdout"]), len(all["stderr"]),
+			out.Len(), len(warnings))
 	}
 	if w, text := window("stream=stdout&tail=6&limit=3"); text["stdout"] != "f o" || w.Total != int64(out.Len()) {
 		t.Errorf("the tail: got %+v", w)

@@ -18,10 +18,10 @@ func TestQueriesAreStrict(t *testing.T) {
 	h := newHTTP(t, cfg.StateDir)
 	at := "/sweeps/" + string(v.Sweep)
 	for query, hint := range map[string]string{
-		"/sweeps?stat=running": "state, project, limit, after", "/node?x": "the call has none", at +
-			"/charts/heat?x=a&y=b&w=1": "p[NAME]",
-		at + "/trials?lmit=3": "limit", at + "/charts/eta?value=wall": "the call has none", at +
-			"/trials?limit=%zz": "%26", at + "/charts/marginals?p=1": "p[NAME]",
+		"/sweeps?stat=running": "state, project, limit, after", "/node?x": "the call has none",
+		at + "/charts/heat?x=a&y=b&w=1": "p[NAME]",
+		at + "/trials?lmit=3":           "limit", at + "/charts/eta?value=wall": "the call has none",
+		at + "/trials?limit=%zz": "%26", at + "/charts/marginals?p=1": "p[NAME]",
 	} {
 		resp, b := h.do("GET", api.Prefix+query, "")
 		var p api.Problem
@@ -44,9 +44,12 @@ func TestListsComeInTheAcceptedForm(t *testing.T) {
 	h := newHTTP(t, cfg.StateDir)
 	at := api.Prefix + "/sweeps/" + string(v.Sweep) + "/trials"
 	for accept, want := range map[string]string{
-		"": "application/json", "*/*": "application/json", "text/html": "application/json", "text/csv": "text/csv", "text/csv;q=0.5, application/json": "application/json",
-		"application/json;q=0.2, text/csv;q=0.9": "text/csv", "application/x-ndjson, */*": "application/x-ndjson", "text/csv;q=0": "application/json",
-		"text/csv;q=x": "application/json", "text/*": "text/csv", "text/html, application/*;q=0.9, */*;q=0.8": "application/json",
+		"": "application/json", "*/*": "application/json", "text/html": "application/json", "text/csv": "text/csv",
+		"text/csv;q=0.5, application/json":       "application/json",
+		"application/json;q=0.2, text/csv;q=0.9": "text/csv", "application/x-ndjson, */*": "application/x-ndjson",
+		"text/csv;q=0": "application/json",
+		"text/csv;q=x": "application/json", "text/*": "text/csv",
+		"text/html, application/*;q=0.9, */*;q=0.8": "application/json",
 	} {
 		resp, b := h.do("GET", at+"?limit=2&field=index&field=p[x]&sort=index&desc=true", "", "Accept", accept)
 		if got, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); got != want ||
@@ -88,11 +91,11 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	dry := func(action, body string, status int, changed int64) {
 		t.Helper()
 		pattern := api.PathSweep + "/actions/" + action
-		resp, b := h.do("POST", api.Prefix+strings.Replace(pattern, "{sweep}", string(v.Sweep), 1)+"?dry_run=true",
-			body)
+		resp, b := h.do("POST", api.Prefix+strings.Replace(pattern, "{sweep}", string(v.Sweep), 1)+
+			"?dry_run=true", body)
 		var done api.Done
-		if resp.StatusCode != status || status == 200 && (json.Unmarshal(b, &done) != nil || done.Changed != changed ||
-			!done.DryRun) {
+		if resp.StatusCode != status || status == 200 &&
+			(json.Unmarshal(b, &done) != nil || done.Changed != changed || !done.DryRun) {
 			t.Errorf("%s: got %d %s, want %d and %d trials", action, resp.StatusCode, b, status, changed)
 		}
 		conforms(t, doc, "POST", pattern, resp, b)

@@ -81,8 +81,8 @@ func TestLoadRefusesUnreadable(t *testing.T) {
 		{"program", "\x7fELF\x02\x01\x01\x00",
 			"project.yaml:1:1: this is not valid YAML: control characters are not allowed. " +
 				"Check this line and those before it for a missing colon, quote, bracket or space."},
-		{"10 MB", strings.Repeat("# comment\n", 1<<20), "project.yaml:1:1: the file has more than 4 MiB. " +
-			adviceTooLong},
+		{"10 MB", strings.Repeat("# comment\n", 1<<20),
+			"project.yaml:1:1: the file has more than 4 MiB. " + adviceTooLong},
 		{"deep", "tasks: " + strings.Repeat("[", 101),
 			"project.yaml:1:108: lists and maps are nested more than 100 deep. Write it flat."},
 		{"alias bomb", bomb(200, 1000),

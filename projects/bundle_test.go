@@ -46,8 +46,8 @@ func aged(t reporter, dir string, at time.Time) {
 }
 
 func TestPackDeterministic(t *testing.T) {
-	content := tree{"main.py": ":print(1)\n", "run.sh": "x:#!/bin/sh\n", "data/a": ":1", "data/b": ":2", "empty": "dir",
-		"last": "-> data/a"}
+	content := tree{"main.py": ":print(1)\n", "run.sh": "x:#!/bin/sh\n",
+		"data/a": ":1", "data/b": ":2", "empty": "dir", "last": "-> data/a"}
 	old := syscall.Umask(0o022)
 	defer syscall.Umask(old)
 	past := time.Date(1999, 12, 31, 23, 59, 58, 123456789, time.UTC)

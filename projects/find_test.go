@@ -16,9 +16,12 @@ func named(name string) string { return ":name: " + name + "\n" }
 
 func TestFind(t *testing.T) {
 	t.Chdir(tree{
-		"here/project.yaml": named("here"), "projects/here/project.yaml": named("shadowed"), "projects/there/project.yaml": named("there"),
-		"projects/deep/er/project.yaml": named("deeper"), "chainer/notes": ":", "projects/bowcnn/project.yaml": named("my-bowcnn"),
-		"twice/notes": ":", "projects/twice/project.yaml": named("twice"), "link": "-> here", "project.yaml": named("dot"),
+		"here/project.yaml": named("here"), "projects/here/project.yaml": named("shadowed"),
+		"projects/there/project.yaml":   named("there"),
+		"projects/deep/er/project.yaml": named("deeper"),
+		"chainer/notes":                 ":", "projects/bowcnn/project.yaml": named("my-bowcnn"),
+		"twice/notes": ":", "projects/twice/project.yaml": named("twice"), "link": "-> here",
+		"project.yaml": named("dot"),
 	}.folder(t))
 	cache := t.TempDir()
 	abs, err := filepath.Abs("here")

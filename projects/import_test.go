@@ -156,8 +156,10 @@ func TestImportNotes(t *testing.T) {
 		{"changed constants", plain, "\nbase_pars = {'a': 1} if x else {}\n",
 			[]string{"default.py:2: base_pars is computed, not written down; fill in `constants`"}},
 		{"odd constants", plain, "base_pars = {1: 2, '--a': 'b', '<<': 1, '': 1, 'ok': 1}\n", []string{
-			"default.py:1: the constant 1 is not a plain value and was left out", "default.py:1: the constant --a is not a plain value and was left out",
-			"default.py:1: the constant << is not a plain value and was left out", "default.py:1: the constant  is not a plain value and was left out"}},
+			"default.py:1: the constant 1 is not a plain value and was left out",
+			"default.py:1: the constant --a is not a plain value and was left out",
+			"default.py:1: the constant << is not a plain value and was left out",
+			"default.py:1: the constant  is not a plain value and was left out"}},
 		{"computed file", plain, "m = yaml2Matrix(PARAMETERS)\nt.delay(m)\n",
 			[]string{"default.py:1: the parameter file is computed, not written down; fill in `parameters`"}},
 		{"file elsewhere", plain, "m = yaml2Matrix('../shared.yml')\n",
@@ -221,8 +223,8 @@ func TestImportRefuses(t *testing.T) {
 func TestImportLoads(t *testing.T) {
 	root := t.TempDir()
 	text := rapid.OneOf(rapid.String(),
-		rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b", "#", "*x", "!x", "1e5", "a\nb\n",
-			"\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085", "a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
+		rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b",
+			"#", "*x", "!x", "1e5", "a\nb\n", "\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085", "a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp(root, "old")
 		check(t, err)
@@ -234,8 +236,8 @@ func TestImportLoads(t *testing.T) {
 		for range rapid.IntRange(0, 4).Draw(t, "constants") {
 			pars += quoted(text.Draw(t, "key")) + ": " + quoted(text.Draw(t, "value")) + ", "
 		}
-		tree{"tasks.py": ":def t(self):\n    cmd = [" + strings.Join(command, ", ") + "]\n",
-			"default.py": ":base_pars = {" + pars + "}\n"}.make(t, dir, false)
+		tree{"tasks.py": ":def t(self):\n    cmd = [" + strings.Join(command, ", ") +
+			"]\n", "default.py": ":base_pars = {" + pars + "}\n"}.make(t, dir, false)
 		_, err = Import(dir)
 		check(t, err)
 		_, err = Load(dir)
@@ -251,7 +253,8 @@ func TestImportNotesYAML11(t *testing.T) {
 	for name, text := range oldFolder {
 		files[name] = text
 	}
-	files["parameters.yml"] = ":mode: 0777\nsize: [1_000, 1000, 0x1F, \"0x1F\"]\nflip: [no, true, 'off', On]\nat: 1:30\nlr: [1e-3, 0.10, 1_0.5]\nwhen: 2024-01-01 10:00:00\nday: 2024-01-01\nn: +5\n"
+	files["parameters.yml"] =
+		":mode: 0777\nsize: [1_000, 1000, 0x1F, \"0x1F\"]\nflip: [no, true, 'off', On]\nat: 1:30\nlr: [1e-3, 0.10, 1_0.5]\nwhen: 2024-01-01 10:00:00\nday: 2024-01-01\nn: +5\n"
 	files.make(t, dir, false)
 	r, err := Import(dir)
 	check(t, err)
@@ -265,8 +268,8 @@ func TestImportNotesYAML11(t *testing.T) {
 		return fmt.Sprintf("parameters.yml:%d: %s was %s for the old program (YAML 1.1), and stays %s now; write %s for what it was", line, text, old, text, old)
 	}
 	want := []string{
-		note(1, "0777", "511"), note(2, "1_000", "1000"), note(2, "0x1F", "31"), note(3, "no", "False"), note(3, "On",
-			"True"), note(4, "1:30", "90"),
+		note(1, "0777", "511"), note(2, "1_000", "1000"), note(2, "0x1F", "31"), note(3, "no", "False"),
+		note(3, "On", "True"), note(4, "1:30", "90"),
 		note(5, "1_0.5", "10.5"), note(6, "2024-01-01 10:00:00", "a timestamp, which Python formats differently"),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

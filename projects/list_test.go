@@ -124,22 +124,26 @@ func TestListInRepository(t *testing.T) {
 		want    string
 		left    map[string]string
 	}{
-		{name: "tracked", git: true, files: tree{".gitignore": ":log*\ndata/\n", "pkg/logging.py": ":",
-			"pkg/log.txt": ":", "data/kept": ":", "data/more": ":"}, track: "pkg/logging.py data/kept",
-			want: ".gitignore data/kept pkg/logging.py", left: map[string]string{"pkg/log.txt": ".gitignore",
-				"data/more": ".gitignore"}},
+		{name: "tracked", git: true,
+			files: tree{".gitignore": ":log*\ndata/\n", "pkg/logging.py": ":", "pkg/log.txt": ":", "data/kept": ":",
+				"data/more": ":"}, track: "pkg/logging.py data/kept",
+			want: ".gitignore data/kept pkg/logging.py",
+			left: map[string]string{"pkg/log.txt": ".gitignore", "data/more": ".gitignore"}},
 		{name: "tracked, but named in mlfignore", git: true,
-			files: tree{".gitignore": ":data/\n", ".mlfignore": ":big\n", "data/big": ":", "data/kept": ":",
-				"big": ":"}, track: "data/big data/kept big",
-			want: ".gitignore .mlfignore data/kept", left: map[string]string{"big": ".mlfignore",
-				"data/big": ".mlfignore"}},
+			files: tree{".gitignore": ":data/\n",
+				".mlfignore": ":big\n", "data/big": ":", "data/kept": ":", "big": ":"}, track: "data/big data/kept big",
+			want: ".gitignore .mlfignore data/kept",
+			left: map[string]string{"big": ".mlfignore", "data/big": ".mlfignore"}},
 		{name: "nested", files: tree{".gitignore": ":*.log\n", "sub/.gitignore": ":!kept.log\n/data\n",
 			"sub/kept.log": ":", "sub/lost.log": ":", "sub/data/x": ":", "sub/more/data/x": ":", "kept.log": ":"},
-			want: ".gitignore sub/.gitignore sub/kept.log sub/more/data/x", left: map[string]string{"kept.log": ".gitignore", "sub/lost.log": ".gitignore", "sub/data/": "sub/.gitignore"}},
+			want: ".gitignore sub/.gitignore sub/kept.log sub/more/data/x",
+			left: map[string]string{"kept.log": ".gitignore", "sub/lost.log": ".gitignore",
+				"sub/data/": "sub/.gitignore"}},
 		{name: "nested mlfignore", files: tree{"sub/.mlfignore": ":*.bin\n", "sub/a.bin": ":", "a.bin": ":"},
 			want: "a.bin sub/.mlfignore", left: map[string]string{"sub/a.bin": "sub/.mlfignore"}},
-		{name: "virtual environment of uv", files: tree{"main.py": ":", ".venv/.gitignore": ":*",
-			".venv/bin/python": "-> /usr/bin/python3", ".venv/pyvenv.cfg": ":"},
+		{name: "virtual environment of uv",
+			files: tree{"main.py": ":", ".venv/.gitignore": ":*", ".venv/bin/python": "-> /usr/bin/python3",
+				".venv/pyvenv.cfg": ":"},
 			want: "main.py", left: map[string]string{".venv/": ".venv/.gitignore"}},
 		{name: "global and private rules", git: true,
 			files: tree{"a.global": ":", "b.private": ":", "c": ":", ".git/info/exclude": ":*.private\n"},
@@ -147,20 +151,22 @@ func TestListInRepository(t *testing.T) {
 				"b.private": ".git/info/exclude"}},
 		{name: "no repository, no global rules", files: tree{"a.global": ":", "c": ":"}, want: "a.global c"},
 		{name: "rules above the project", git: true, in: "deep/project",
-			files: tree{".gitignore": ":*.log\n/deep/project/out\n", "deep/project/a.log": ":",
-				"deep/project/out/x": ":", "deep/project/main.py": ":"},
+			files: tree{".gitignore": ":*.log\n/deep/project/out\n",
+				"deep/project/a.log": ":", "deep/project/out/x": ":", "deep/project/main.py": ":"},
 			want: "main.py", left: map[string]string{"a.log": "../../.gitignore", "out/": "../../.gitignore"}},
 		{name: "project that its repository ignores", git: true, in: "scratch/p",
-			files: tree{".gitignore": ":scratch/\n*.py\n", "scratch/p/main.py": ":", "scratch/p/.gitignore": ":x\n",
-				"scratch/p/x": ":"},
+			files: tree{".gitignore": ":scratch/\n*.py\n",
+				"scratch/p/main.py": ":", "scratch/p/.gitignore": ":x\n", "scratch/p/x": ":"},
 			want: ".gitignore main.py", left: map[string]string{"x": ".gitignore"}},
-		{name: "include", git: true, files: tree{".gitignore": ":data/\n*_pb2.py\n", "data/a/x": ":", "data/b/y": ":",
-			"gen/m_pb2.py": ":", "n_pb2.py": ":", "gen/__pycache__/a.pyc": ":"}, include: []string{"data/a", "*_pb2.py"},
-			want: ".gitignore data/a/x gen/m_pb2.py n_pb2.py", left: map[string]string{"data/b/": ".gitignore",
-				"gen/__pycache__/": ByDefault}},
-		{name: "include with stars", files: tree{".gitignore": ":out/\n", "out/deep/a.json": ":",
-			"out/deep/b.bin": ":"}, include: []string{"out/**/*.json"},
-			want: ".gitignore out/deep/a.json", left: map[string]string{"out/deep/b.bin": ".gitignore"}},
+		{name: "include", git: true,
+			files: tree{".gitignore": ":data/\n*_pb2.py\n", "data/a/x": ":", "data/b/y": ":", "gen/m_pb2.py": ":",
+				"n_pb2.py": ":", "gen/__pycache__/a.pyc": ":"}, include: []string{"data/a", "*_pb2.py"},
+			want: ".gitignore data/a/x gen/m_pb2.py n_pb2.py",
+			left: map[string]string{"data/b/": ".gitignore", "gen/__pycache__/": ByDefault}},
+		{name: "include with stars",
+			files:   tree{".gitignore": ":out/\n", "out/deep/a.json": ":", "out/deep/b.bin": ":"},
+			include: []string{"out/**/*.json"},
+			want:    ".gitignore out/deep/a.json", left: map[string]string{"out/deep/b.bin": ".gitignore"}},
 		{name: "include of what never travels", files: tree{"a.pyc": ":", "__pycache__/b.pyc": ":", "main.py": ":"},
 			include: []string{"*.pyc"}, want: "__pycache__/b.pyc a.pyc main.py"},
 		{name: "by default", files: tree{"sub/.git/config": ":", "__pycache__/a": ":", "sub/b.pyc": ":",
@@ -229,8 +235,8 @@ func TestListShare(t *testing.T) {
 	outside := tree{"store/a": ":"}.folder(t)
 	store := filepath.Join(outside, "store")
 	dir := filepath.Join(outside, "project")
-	tree{"main.py": ":", "data": "-> ../store", "deep/more": "-> " + store + "/a", "own": "-> main.py"}.make(t, dir,
-		false)
+	tree{"main.py": ":", "data": "-> ../store", "deep/more": "-> " + store + "/a",
+		"own": "-> main.py"}.make(t, dir, false)
 	for _, share := range [][]string{{"data", "more"}, {"data", "deep/**"}, {store}, {"../store"}, {"*", "deep"}} {
 		f, err := List(dir, ListOptions{Share: share})
 		check(t, err)
@@ -272,8 +278,8 @@ func TestListShare(t *testing.T) {
 // TestListUnmatched checks that patterns that match nothing are reported, unless a setup step may
 // still create a match.
 func TestListUnmatched(t *testing.T) {
-	dir := tree{".gitignore": ":gen/\nbig.bin\n", "main.py": ":", "data/a": ":", "gen/b": ":", "big.bin": ":",
-		"link": "-> /mnt/store"}.folder(t)
+	dir := tree{".gitignore": ":gen/\nbig.bin\n",
+		"main.py": ":", "data/a": ":", "gen/b": ":", "big.bin": ":", "link": "-> /mnt/store"}.folder(t)
 	for _, c := range []struct {
 		include, share []string
 		setup          bool

@@ -43,8 +43,8 @@ func makeNames(t reporter, dir string, names []string) (made []string) {
 func gitIgnores(t reporter, repository, rules string, names []string) map[string]bool {
 	t.Helper()
 	check(t, os.WriteFile(filepath.Join(repository, ".gitignore"), []byte(rules), 0o600))
-	cmd := exec.Command("git", "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index", "--stdin", "-z", "-v",
-		"-n")
+	cmd := exec.Command("git", "-c", "core.excludesFile=/dev/null", "check-ignore", "--no-index",
+		"--stdin", "-z", "-v", "-n")
 	cmd.Dir = repository
 	cmd.Stdin = strings.NewReader(strings.ReplaceAll(strings.Join(names, "\x00")+"\x00", "/\x00", "\x00"))
 	out, err := cmd.Output()
@@ -105,17 +105,25 @@ func TestPatternsAsGit(t *testing.T) {
 		data/ data/raw data/raw/ data/raw/x.csv src/data/raw/reader.py run1.out run-.out runx.out file1.txt file.txt file12.txt c++ c++/x cx
 		we$ird (1).csv Copy foo.o foo.O .env .venv/ .venv/bin/python build/x/y/z/w.o x/build/y .hidden/.x a.b.c [a] [ab] !x #x - a-b ]x \\x
 		logs/ logs/a.log logs/debug/a.log x/logs/a.log doc/frotz doc/frotz/ x/doc/frotz/ foo/bar/baz foo/x/bar foobar foo**bar axxb a/x/y/b trailing`)
-	names = append(names, "Copy (1).csv", "trailing ", "trail  ing", "with space/x y", " lead", "tab\t", "ü", "src/ü/x",
-		"a\\b")
+	names = append(names, "Copy (1).csv", "trailing ", "trail  ing", "with space/x y", " lead",
+		"tab\t", "ü", "src/ü/x", "a\\b")
 	names = makeNames(t, repository, names)
 	for _, rules := range []string{
-		"lib/config/", "data/raw", "/*\n!/main.py\n!/src/", "*\n!*/\n!*.py", "data/*\n!data/raw", "run[!0-9].out", "run[^0-9].out", "file?.txt",
-		"c++", "Copy (1).csv", "we$ird", "*.csv\n!Copy*", "[Cc]opy*", "a/**", "a/**/b", "**/b", "**/config", "/**/c.py", "**", "*", "/", "//", "!", "!/",
-		"a/", "/a", "/a/", "a/b/", "src/**/*.py", "src/*.py", "foo/**/bar", "foo**bar", "foo/**bar", "fo**/bar", "a/x**/b", "trailing\\ ", "trailing ",
-		"trail\\ \\ ing", "with space/", " lead", "tab\t", "\\#x", "\\!x", "#x", "!x", "*.log\n!a.log", "logs\n!logs/a.log", "logs/*\n!logs/debug/",
-		"[a]", "[[]a]", "\\[a\\]", "[]]x", "[]-a]*", "[a-]*", "[!a-c]*", "[\\]]x", "[[:alpha:]]", "[[:digit:]]*", "[[:nothing:]]", "[[:alpha:", "[a", "a\\",
-		"*.[oO]", "f*o.?", "?", "??", "*/", "*/*", "*/*/", "/*/*", "**/", "**/*", "/**", "a/**/", "a/*/c", ".*", ".*/", "*.*.*", "a\\b", "a\\\\b", "\\a", "ü", "?\xc3", "\xef\xbb\xbfa",
-		"a\r\nsrc\r", "  ", "\t", "*.py[cod]", "/src/lib\n!/src/lib/config", "src/lib/*\n!src/lib/config/\nsrc/lib/config/*\n!src/lib/config/c.py", "-", "a-b", "[a-b-c]*", "[b-a]*", "***", "a/***", "a/***/c", "**b", "a**",
+		"lib/config/", "data/raw", "/*\n!/main.py\n!/src/", "*\n!*/\n!*.py", "data/*\n!data/raw", "run[!0-9].out",
+		"run[^0-9].out", "file?.txt",
+		"c++", "Copy (1).csv", "we$ird", "*.csv\n!Copy*", "[Cc]opy*", "a/**", "a/**/b", "**/b", "**/config", "/**/c.py",
+		"**", "*", "/", "//", "!", "!/",
+		"a/", "/a", "/a/", "a/b/", "src/**/*.py", "src/*.py", "foo/**/bar", "foo**bar", "foo/**bar", "fo**/bar",
+		"a/x**/b", "trailing\\ ", "trailing ",
+		"trail\\ \\ ing", "with space/", " lead", "tab\t", "\\#x", "\\!x", "#x", "!x", "*.log\n!a.log",
+		"logs\n!logs/a.log", "logs/*\n!logs/debug/",
+		"[a]", "[[]a]", "\\[a\\]", "[]]x", "[]-a]*", "[a-]*", "[!a-c]*",
+		"[\\]]x", "[[:alpha:]]", "[[:digit:]]*", "[[:nothing:]]", "[[:alpha:", "[a", "a\\",
+		"*.[oO]", "f*o.?", "?", "??", "*/", "*/*", "*/*/", "/*/*", "**/", "**/*", "/**", "a/**/", "a/*/c", ".*", ".*/",
+		"*.*.*", "a\\b", "a\\\\b", "\\a", "ü", "?\xc3", "\xef\xbb\xbfa",
+		"a\r\nsrc\r", "  ", "\t", "*.py[cod]", "/src/lib\n!/src/lib/config",
+		"src/lib/*\n!src/lib/config/\nsrc/lib/config/*\n!src/lib/config/c.py", "-", "a-b", "[a-b-c]*", "[b-a]*",
+		"***", "a/***", "a/***/c", "**b", "a**",
 		"[/]", "a[/]b", "a[!x]b", "a?b", "foo/*bar", "foo[/]bar", "*\\/b", "**\\/b", "a/**\\/c",
 	} {
 		sameAsGit(t, repository, rules, names)
@@ -127,8 +135,8 @@ func TestPatternsAsGitRandom(t *testing.T) {
 	repository := newRepository(t)
 	piece := rapid.SampledFrom([]string{"a", "b", "ab", "c.x", "*", "**", "?", "/", "/", "/", "[ab]", "[!a]", "[a-c]",
 		"[[:alpha:]]", "[", "]", "\\", "\\*", "-", "!", "#", " ", ".", "x"})
-	part := rapid.SampledFrom([]string{"a", "b", "ab", "ba", "abc", "c.x", "x", ".x", "a b", "*", "-", "[", "]", "!a",
-		"aab", "bxa"})
+	part := rapid.SampledFrom([]string{"a", "b", "ab", "ba", "abc", "c.x", "x", ".x", "a b", "*", "-",
+		"[", "]", "!a", "aab", "bxa"})
 	rapid.Check(t, func(t *rapid.T) {
 		var rules strings.Builder
 		for range rapid.IntRange(1, 4).Draw(t, "lines") {

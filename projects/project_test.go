@@ -72,8 +72,8 @@ func TestLoad(t *testing.T) {
 		d.Exclude = []string{"lr > 1", "n == 2"}
 		d.Task.Constants = space.Params{{Key: "out", Value: space.Value{Text: "result"}},
 			{Key: "n", Value: space.Value{Text: "010"}},
-			{Key: "on", Value: space.Value{Text: "yes"}}, {Key: "flag",
-				Value: space.Value{Text: "true", Kind: space.True}},
+			{Key: "on", Value: space.Value{Text: "yes"}},
+			{Key: "flag", Value: space.Value{Text: "true", Kind: space.True}},
 			{Key: "off", Value: space.Value{Text: "false", Kind: space.False}}, {Key: "text",
 				Value: space.Value{Text: "1"}}, {Key: "empty"}}
 		d.Task.Setup = []string{"sh", "setup.sh"}
@@ -90,8 +90,8 @@ func TestLoad(t *testing.T) {
 	})
 	echo := with(plain("echo"), func(d *Definition) {
 		d.Task.Shell, d.Task.Setup = "echo {n} | tee out", []string{"/bin/sh", "-c", "pip install -r requirements.txt"}
-		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassSignal: 2, grid.ClassMemory: 2, grid.ClassTimeout: 2,
-			grid.ClassIdle:  2,
+		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassSignal: 2, grid.ClassMemory: 2,
+			grid.ClassTimeout: 2, grid.ClassIdle: 2,
 			grid.ClassStart: 2, grid.ClassLost: 16, grid.ClassSetup: 2}
 		d.Exclude, d.Task.Metrics = []string{"n > 1"}, []grid.Source{{Log: "log"}}
 	})

@@ -32,10 +32,10 @@ func TestSave(t *testing.T) {
 		"layers=[[64,\"a b\"],[3]]", `name="two words","",null?,"null","#x"`,
 		"zip={a: [1, 1], b: [x, \"2\"]}", "zip={c: [1, 2], d: [x, y]}", "i=!!python/tuple [1, 4]")
 	settings := []Setting{
-		{"artifact", "result/**"}, {"share", "data/**"}, {"exclude", `name == "two words"`}, {"metric",
-			"log:out/log.json"}, {"metric", `regex:loss=(?P<loss>\S+)`},
-		{"objective", "loss:min"}, {"setup", "make deps # once"}, {"timeout", "1.5s"}, {"retries", "3"}, {"order",
-			"spread"}, {"cpus", "1"}, {"cpus", "2"}, {"timeout", "2s"}, {"memory", "4GiB"}, {"gpus", "0.5"},
+		{"artifact", "result/**"}, {"share", "data/**"}, {"exclude", `name == "two words"`},
+		{"metric", "log:out/log.json"}, {"metric", `regex:loss=(?P<loss>\S+)`},
+		{"objective", "loss:min"}, {"setup", "make deps # once"}, {"timeout", "1.5s"}, {"retries", "3"},
+		{"order", "spread"}, {"cpus", "1"}, {"cpus", "2"}, {"timeout", "2s"}, {"memory", "4GiB"}, {"gpus", "0.5"},
 		{"repeat", "3"}, {"sample", "20:7"},
 	}
 	for _, all := range [][]Setting{nil, settings} {
@@ -44,8 +44,8 @@ func TestSave(t *testing.T) {
 		check(t, adhoc.Apply("", all))
 		files, err := adhoc.Save("digits", axes, map[string]string{"HOME": "$x"})
 		check(t, err)
-		if want := []string{filepath.Join(dir, "project.yaml"), filepath.Join(dir, "parameters.yml")}; !cmp.Equal(want,
-			files) {
+		if want := []string{filepath.Join(dir, "project.yaml"),
+			filepath.Join(dir, "parameters.yml")}; !cmp.Equal(want, files) {
 			t.Errorf("got the files %v, want %v", files, want)
 		}
 		p, err := Find("digits", t.TempDir())
@@ -118,8 +118,8 @@ func TestSavedParameters(t *testing.T) {
 		for range rapid.IntRange(1, 5).Draw(rt, "n") {
 			v := space.Value{Text: rapid.OneOf(rapid.String(),
 				rapid.StringMatching(`[-0-9a-z.:#,\[\]{}"' &*!|>%@~\n]{0,6}`),
-				rapid.SampledFrom([]string{"true", "null", "~", "1e-3", "0777", "yes", ".inf", "2001-01-01", "<<", "=",
-					"-", "? a", "a: b", "a #b"})).Draw(rt, "value")}
+				rapid.SampledFrom([]string{"true", "null", "~", "1e-3", "0777", "yes", ".inf", "2001-01-01",
+					"<<", "=", "-", "? a", "a: b", "a #b"})).Draw(rt, "value")}
 			if !seen[v.Text] {
 				seen[v.Text] = true
 				a.Values = append(a.Values, v)

@@ -12,11 +12,11 @@ import (
 // TestSettings checks that flags define a task just as project.yaml does.
 func TestSettings(t *testing.T) {
 	all := []Setting{
-		{"artifact", "result/**"}, {"artifact", "*.png"}, {"share", "data/**"}, {"exclude", "lr > 1"}, {"exclude",
-			"k == 2"},
+		{"artifact", "result/**"}, {"artifact", "*.png"}, {"share", "data/**"}, {"exclude", "lr > 1"},
+		{"exclude", "k == 2"},
 		{"metric", "log:out/log.json"}, {"metric", "regex:loss=(?P<loss>[0-9.:]+)"}, {"objective", "eval:loss:min"},
-		{"setup", "make deps"}, {"timeout", "1h30m"}, {"retries", "3"}, {"order", "spread"}, {"cpus", "2"}, {"memory",
-			"4GiB"}, {"gpus", "0.5"},
+		{"setup", "make deps"}, {"timeout", "1h30m"}, {"retries", "3"}, {"order", "spread"}, {"cpus", "2"},
+		{"memory", "4GiB"}, {"gpus", "0.5"},
 	}
 	dir := tree{"train.py": ":", "project.yaml": `
 tasks:
@@ -63,13 +63,14 @@ tasks:
 `}.folder(t)
 	p, err := Load(dir)
 	check(t, err)
-	check(t, p.Apply("train", []Setting{{"artifact", "b"}, {"exclude", "k == 2"}, {"metric", "json:stdout"},
-		{"timeout", "0"}, {"order", "index"}, {"cpus", "3"}}))
+	check(t, p.Apply("train",
+		[]Setting{{"artifact", "b"}, {"exclude", "k == 2"}, {"metric", "json:stdout"}, {"timeout", "0"},
+			{"order", "index"}, {"cpus", "3"}}))
 	got, err := p.Task("")
 	check(t, err)
 	want := &Definition{Exclude: []string{"k == 1", "k == 2"}, Task: grid.Task{
-		Name: "train", Command: []string{"true"}, Artifacts: []string{"a",
-			"b"}, Metrics: []grid.Source{{JSON: "stdout"}},
+		Name: "train", Command: []string{"true"}, Artifacts: []string{"a", "b"},
+		Metrics:   []grid.Source{{JSON: "stdout"}},
 		Resources: grid.Resources{CPUs: 3 * grid.One, Memory: 1 << 30}, Retries: grid.DefaultRetries(),
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {

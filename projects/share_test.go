@@ -14,8 +14,8 @@ func TestPatternsThatNameNothing(t *testing.T) {
 		{"[", file}, {"a[b", file}, {"[]", file}, {"[!", file}, {"[[:none:]]", file}, {`a\`, file},
 		{"!a", file}, {"# a", file}, {" ", file},
 		{"/", file}, {".", "Write ** for everything in it."}, {"./", "Write ** for everything in it."},
-		{"./data", "Write /data."}, {"./data/**", "Write /data/**."}, {"data//x", "Write /data/x."}, {"data/./x",
-			"Write /data/x."}, {"data/.", "Write /data."},
+		{"./data", "Write /data."}, {"./data/**", "Write /data/**."}, {"data//x", "Write /data/x."},
+		{"data/./x", "Write /data/x."}, {"data/.", "Write /data."},
 		{"a/../b", "Patterns start at the project's folder: no '..'."},
 		{"a\nb", "Give each pattern in an entry of its own."},
 	} {
@@ -34,8 +34,8 @@ func TestPatternsThatNameNothing(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"data", "data/", "/data", "data/**", "**/x", "**", "*", "a b", `a\[b`, `\!x`, "[]]",
-		"[a-c]/x", "..x", "x..", ".git", "/mnt/a", "../b", "/mnt/a/**"} {
+	for _, text := range []string{"data", "data/", "/data", "data/**", "**/x", "**", "*", "a b",
+		`a\[b`, `\!x`, "[]]", "[a-c]/x", "..x", "x..", ".git", "/mnt/a", "../b", "/mnt/a/**"} {
 		fields := []string{"share"}
 		if !isOutside(text) {
 			fields = append(fields, "include")

@@ -22,13 +22,13 @@ func TestTaskRefuses(t *testing.T) {
 		task  string
 		want  string
 	}{
-		{"no tasks", tree{"project.yaml": named("a")}, "",
-			"the project a has no tasks. Add one to its project.yaml:\n" +
+		{"no tasks", tree{"project.yaml": named("a")},
+			"", "the project a has no tasks. Add one to its project.yaml:\n" +
 				"name: a\ntasks:\n  train:\n    command: [\"python3\", \"-u\", \"main.py\"]"},
 		{"no default", tree{"project.yaml": ":name: a\ntasks: {b: {command: [x]}, a: {command: [x]}}\n"}, "",
 			"the project a has several tasks and no default. Name one of b, a"},
-		{"unknown", tree{"project.yaml": ":name: a\ntasks: {b: {command: [x]}, a: {command: [x]}}\n"}, "c",
-			"the project a has no task c. Its tasks are b, a"},
+		{"unknown", tree{"project.yaml": ":name: a\ntasks: {b: {command: [x]}, a: {command: [x]}}\n"},
+			"c", "the project a has no task c. Its tasks are b, a"},
 		{"no such file", tree{"project.yaml": ":" + given}, "",
 			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: no such file or directory. Give the path of a file in the project's folder, or leave the field out."},
 		{"a folder", tree{"project.yaml": ":" + given, "p.yml": "dir"}, "",
@@ -37,8 +37,8 @@ func TestTaskRefuses(t *testing.T) {
 			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: path escapes from parent. Give the path of a file in the project's folder, or leave the field out."},
 		{"too large", tree{"project.yaml": ":" + given, "p.yml": ":" + strings.Repeat("# x\n", 1<<20+1)}, "",
 			"DIR/p.yml:1:1: the file has more than 4 MiB. " + adviceTooLong},
-		{"default file is a folder", tree{"project.yaml": ":" + one, "parameters.yml": "dir"}, "",
-			"read parameters.yml: it is not a regular file"},
+		{"default file is a folder", tree{"project.yaml": ":" + one, "parameters.yml": "dir"},
+			"", "read parameters.yml: it is not a regular file"},
 		{"faulty file", tree{"project.yaml": ":" + given, "p.yml": ":lr: [0.1, null]\n"}, "",
 			`DIR/p.yml:1:11: lr has no value (null). Give a value, write "" for empty text, or false to leave the option out.`},
 	} {
@@ -87,8 +87,8 @@ func TestAdhoc(t *testing.T) {
 			dir = cwd
 		}
 		if p.Name != c.name || p.Bundled != c.bundled || p.Dir != dir {
-			t.Errorf("%q: got %s, bundled %v, folder %q, want %s, %v, %q", c.argv, p.Name, p.Bundled, p.Dir, c.name,
-				c.bundled, dir)
+			t.Errorf("%q: got %s, bundled %v, folder %q, want %s, %v, %q", c.argv, p.Name, p.Bundled, p.Dir,
+				c.name, c.bundled, dir)
 		}
 	}
 }
@@ -165,8 +165,8 @@ func TestAdhocRefuses(t *testing.T) {
 }
 
 func TestCleanName(t *testing.T) {
-	for text, want := range map[string]string{"": "project", "Chainer": "chainer", "My  Nets!": "my-nets", "-a-": "a",
-		"ünïcode": "n-code", "日本": "project",
+	for text, want := range map[string]string{"": "project", "Chainer": "chainer", "My  Nets!": "my-nets",
+		"-a-": "a", "ünïcode": "n-code", "日本": "project",
 		strings.Repeat("ab", 30): strings.Repeat("ab", 20), strings.Repeat("a", 39) + "-b": strings.Repeat("a", 39)} {
 		if got := CleanName(text); got != want {
 			t.Errorf("%q: got %s, want %s", text, got, want)

@@ -180,7 +180,8 @@ func TestPackUnpackModesAndTimes(t *testing.T) {
 	dir := tree{"plain": ":1", "secret": ":2", "tool": "x:3", "group": ":4", "locked/a": ":5", "none": ":6",
 		"deep/er/b": ":7", "link": "-> plain", "empty": "dir"}.folder(t)
 	for name, mode := range map[string]os.FileMode{
-		"plain": 0o644, "secret": 0o600, "tool": 0o751, "group": 0o664, "locked/a": 0o444, "locked": 0o555, "none": 0o200, "deep": 0o700, "deep/er": 0o2775, "empty": 0o777,
+		"plain": 0o644, "secret": 0o600, "tool": 0o751, "group": 0o664, "locked/a": 0o444, "locked": 0o555,
+		"none": 0o200, "deep": 0o700, "deep/er": 0o2775, "empty": 0o777,
 	} {
 		check(t, os.Chmod(filepath.Join(dir, name), mode))
 	}

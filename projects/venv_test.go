@@ -28,8 +28,8 @@ func TestVenvInputs(t *testing.T) {
 			[]string{"/deps/main.txt"}, ""},
 		{"-e git+https://example.org/x.git#egg=x\nx @ https://example.org/x.whl\ngit+https://example.org/y\n",
 			[]string{"/deps/main.txt"}, ""},
-		{"--index-url https://example.org/simple/\nnumpy==1 \\\n    --hash=sha256:aa/bb\n", []string{"/deps/main.txt"},
-			""},
+		{"--index-url https://example.org/simple/\nnumpy==1 \\\n    --hash=sha256:aa/bb\n",
+			[]string{"/deps/main.txt"}, ""},
 		{"-r \\\nbase.txt\n-r 'a[1].txt'\n", []string{"/deps/main.txt", "/deps/base.txt", `/deps/a\[1].txt`}, ""},
 		{"--find-links wheels\n", nil, ""},
 		{"-f wheels\n", nil, ""},
@@ -44,8 +44,8 @@ func TestVenvInputs(t *testing.T) {
 			"the requirements name ../x.txt, which is outside the project's folder. Copy it into the folder"},
 		{"-r none.txt\n", nil, "the requirements deps/none.txt can't be read: no such file or directory. Name a file in the project's folder"},
 	} {
-		dir := tree{"deps/main.txt": ":" + c.text, "deps/base.txt": ":scipy\n", "deps/a[1].txt": ":",
-			"pins.txt": ":numpy==1\n"}.folder(t)
+		dir := tree{"deps/main.txt": ":" + c.text,
+			"deps/base.txt": ":scipy\n", "deps/a[1].txt": ":", "pins.txt": ":numpy==1\n"}.folder(t)
 		got, err := venvInputs(dir, "deps/main.txt")
 		if err != nil && err.Error() != c.err || (err == nil) != (c.err == "") || !cmp.Equal(got, c.want) {
 			t.Errorf("%q: got %q, %v, want %q, %s", c.text, got, err, c.want, c.err)
@@ -67,8 +67,8 @@ func TestSetupForms(t *testing.T) {
 		"setup: make\n    venv: requirements.txt":        "the task has both setup and venv. Keep one of them; a setup step can make the environment too.",
 		"venv: requirements.txt\n    image: python:3.12": "the task train has venv and an image. Take an image that has the packages, or a setup step that installs them.",
 		"venv: '*.txt'":                                  `venv is "*.txt", which is not the plain name of a file. Write it like requirements.txt.`,
-		"share: [data/**]\n    venv: requirements.txt": fmt.Sprint([]string{"/bin/sh", "-c", venvScript, "venv",
-			"requirements.txt"}) + " [/requirements.txt] [data/** .venv]",
+		"share: [data/**]\n    venv: requirements.txt": fmt.Sprint([]string{"/bin/sh", "-c", venvScript,
+			"venv", "requirements.txt"}) + " [/requirements.txt] [data/** .venv]",
 	} {
 		dir := tree{"requirements.txt": ":numpy\n", "project.yaml": ":tasks:\n  train:\n    command: [\"true\"]\n    " +
 			text + "\n"}.folder(t)

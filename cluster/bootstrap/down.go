@@ -142,8 +142,8 @@ func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {
 			return "", nil
 		}
 		if m.facts.Digest == "" {
-			return "", m.shell.Run(ctx, strings.ReplaceAll(cleanupScript, "ROOT", shell.Quote(m.facts.Layout.Root)),
-				nil, nil)
+			return "", m.shell.Run(ctx,
+				strings.ReplaceAll(cleanupScript, "ROOT", shell.Quote(m.facts.Layout.Root)), nil, nil)
 		}
 		reply, err := m.call(ctx, protocol.ActionStop, o, nil)
 		if err != nil {

@@ -120,8 +120,8 @@ func newFakes() *fakes {
 func TestDownSaysOfWhichCluster(t *testing.T) {
 	f := newFakes()
 	digest := func(of string) string { return strings.Repeat(of, 32) }
-	f.clusters, f.down["b"], f.lost = map[string]string{"a": digest("1a"), "b": digest("2b"),
-		"c": digest("3c")}, true, map[string]bool{"c": true}
+	f.clusters, f.down["b"], f.lost = map[string]string{"a": digest("1a"), "b": digest("2b"), "c": digest("3c")}, true,
+		map[string]bool{"c": true}
 	all, err := Down(t.Context(), f.options(), DownOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -148,12 +148,12 @@ func TestPurgeAsksBeforeResultsGo(t *testing.T) {
 			"a: 2 sweeps with all results, and 4 trials are running", nil},
 		{"agreed", `[{"running":0}]`, false, DownOptions{Purge: true}, false, "a: 1 sweep with all results",
 			[]string{"a", "b", "c"}},
-		{"agreed before", `[{"running":4}]`, false, DownOptions{Purge: true, Yes: true}, true, "",
-			[]string{"a", "b", "c"}},
+		{"agreed before", `[{"running":4}]`, false, DownOptions{Purge: true, Yes: true}, true,
+			"", []string{"a", "b", "c"}},
 		{"nobody knows", `[]`, true, DownOptions{Purge: true}, true, "a: the results of its cluster", nil},
 		{"files stay", `[{"running":4}]`, false, DownOptions{}, true, "", []string{"a", "b", "c"}},
-		{"one worker", `[{"running":4}]`, false, DownOptions{Hosts: []string{"b"}, Purge: true}, true, "",
-			[]string{"b"}},
+		{"one worker", `[{"running":4}]`, false, DownOptions{Hosts: []string{"b"}, Purge: true},
+			true, "", []string{"b"}},
 		{"the master alone", `[{"running":4}]`, false, DownOptions{Hosts: []string{"a"}, Purge: true}, true,
 			"a: 1 sweep with all results, and 4 trials are running", nil},
 	}

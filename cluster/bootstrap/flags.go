@@ -105,8 +105,8 @@ func (c *Cluster) assignRole(r Role, flag string, numbers []string) error {
 		case err != nil:
 			return fmt.Errorf("%s takes `local` or the number of a host in -a, not %q", flag, text)
 		case n < 1 || n > len(others):
-			return fmt.Errorf("%s %d: there is no host with that number; -a has %d, and the first is 1", flag, n,
-				len(others))
+			return fmt.Errorf("%s %d: there is no host with that number; -a has %d, and the first is 1",
+				flag, n, len(others))
 		default:
 			others[n-1].setRole(r, true)
 		}

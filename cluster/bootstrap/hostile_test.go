@@ -21,8 +21,10 @@ import (
 // hostile are texts that a machine in the wrong hands may answer with. PROOF stands for a file that
 // none of them may make.
 var hostile = []string{
-	"$(touch PROOF)", "`touch PROOF`", "x; touch PROOF", "x\ntouch PROOF", "x' ; touch PROOF; '", `x"; touch PROOF; "`, "x && touch PROOF", "| touch PROOF",
-	"-x", "--state-dir=/tmp", "../../etc", "a/b", "\x00", "a\x00b", "\x1b]52;c;cm0gLXJmIH4=\a", "\x1b[2J\x1b[H", "\u009b2J", "ok\rFAILED", "\u202egnp.exe",
+	"$(touch PROOF)", "`touch PROOF`", "x; touch PROOF", "x\ntouch PROOF", "x' ; touch PROOF; '", `x"; touch PROOF; "`,
+	"x && touch PROOF", "| touch PROOF",
+	"-x", "--state-dir=/tmp", "../../etc", "a/b", "\x00", "a\x00b", "\x1b]52;c;cm0gLXJmIH4=\a",
+	"\x1b[2J\x1b[H", "\u009b2J", "ok\rFAILED", "\u202egnp.exe",
 	"\xff\xfe", strings.Repeat("A", 1<<20), strings.Repeat("\n", 1<<16), strings.Repeat("\x1b[", 1<<16),
 }
 
@@ -69,10 +71,12 @@ func words(v reflect.Value, at string, each func(at string, v reflect.Value)) {
 func wholeReply() *protocol.Response {
 	p := shell.Problem{Cause: "cause", Cure: "cure"}
 	return &protocol.Response{
-		Problem: &p, Notes: []string{"note"}, Done: []string{"started"}, Missing: []string{"a/b.py"}, FormerName: "gpu1",
+		Problem: &p, Notes: []string{"note"}, Done: []string{"started"},
+		Missing: []string{"a/b.py"}, FormerName: "gpu1",
 		Observed: &protocol.Observed{Digest: strings.Repeat("0a", 32), Release: "1.0", Config: "cpus: 4\n",
 			Node: "gpu1", Role: "worker", Service: protocol.ServiceUser,
-			BestService: protocol.ServiceUser, Running: "1.0", Leftovers: []string{"process 5"}, Problems: []shell.Problem{p}},
+			BestService: protocol.ServiceUser, Running: "1.0", Leftovers: []string{"process 5"},
+			Problems: []shell.Problem{p}},
 	}
 }
 
@@ -204,8 +208,8 @@ func TestCommandsAreQuoted(t *testing.T) {
 			continue // no word of a command line
 		}
 		got, err := m.runCommand(t.Context(), "forget", "--", text)
-		want := []string{"--state-dir", m.facts.Layout.State(), "--config", m.facts.Layout.Config(), "forget", "--",
-			text, ""}
+		want := []string{"--state-dir", m.facts.Layout.State(), "--config", m.facts.Layout.Config(),
+			"forget", "--", text, ""}
 		if err != nil || !slices.Equal(strings.Split(got, "\x00"), want) {
 			t.Errorf("%.60q arrives as %.300q, %v", text, got, err)
 		}
@@ -239,8 +243,8 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 		proof := filepath.Join(t.TempDir(), "proof")
 		text = strings.ReplaceAll(text, "PROOF", proof)
 		probed := func(name string) string {
-			return answer(fmt.Sprintf("time=%d", time.Now().Unix()), "home=/home/"+name, "boot="+name, "disk="+name,
-				"digest="+b.digest)
+			return answer(fmt.Sprintf("time=%d", time.Now().Unix()), "home=/home/"+name, "boot="+name,
+				"disk="+name, "digest="+b.digest)
 		}
 		reply := func(r protocol.Response) string { return replyText(t, &r) }
 		master := fakeMachine(func(program, _ string) (string, error) {
@@ -308,8 +312,8 @@ func TestRepliesThatSayNothing(t *testing.T) {
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 				return fakeMachine(func(program, _ string) (string, error) {
 					if strings.Contains(program, "say os") {
-						return answer(fmt.Sprintf("time=%d", time.Now().Unix()),
-							"digest="+strings.Repeat("ab", 32)), nil
+						return answer(fmt.Sprintf("time=%d", time.Now().Unix()), "digest="+strings.Repeat("ab", 32)),
+							nil
 					}
 					return said, nil
 				}), address, nil

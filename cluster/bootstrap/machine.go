@@ -63,8 +63,8 @@ func (m *machine) install(ctx context.Context, b *build) (_ string, err error) {
 			return "", fmt.Errorf("pack the program: %w", err)
 		}
 	}
-	script := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK",
-		unpack).Replace(installScript)
+	script := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()),
+		"UNPACK", unpack).Replace(installScript)
 	err = m.shell.Run(ctx, script, bytes.NewReader(content), nil)
 	root := m.facts.Layout.Root
 	exit, failed := errors.AsType[*shell.ExitError](err)
@@ -113,8 +113,8 @@ func (m *machine) call(
 	}
 	send := func(command string, stdin io.Reader) (string, error) {
 		return withTimeout(ctx, limit, "its mlfnode", func(ctx context.Context) (string, error) {
-			return shell.Output(ctx, m.shell, unsetVariables+shell.Quote(m.facts.Layout.Program())+" "+command+" "+
-				action, stdin)
+			return shell.Output(ctx, m.shell, unsetVariables+shell.Quote(m.facts.Layout.Program())+" "+
+				command+" "+action, stdin)
 		})
 	}
 	line = append(line, '\n')

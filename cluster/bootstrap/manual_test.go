@@ -33,8 +33,8 @@ func TestClusterOfTheManual(t *testing.T) {
 		t.Error(err)
 	}
 	c.fillDefaults("laptop", nil)
-	if got, want := strings.Join(shape(c),
-		", "), "gpu1 ada@gpu1.example.org master worker, gpu2 ada@gpu2.example.org:2222 worker"; got != want {
+	if got, want := strings.Join(shape(c), ", "),
+		"gpu1 ada@gpu1.example.org master worker, gpu2 ada@gpu2.example.org:2222 worker"; got != want {
 		t.Errorf("hosts: got %s, want %s", got, want)
 	}
 	for i, want := range []string{"patience: 30s\n", "cpus: 32\n"} {

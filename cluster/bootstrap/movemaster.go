@@ -40,8 +40,8 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	for i := range up {
 		for j := range all {
 			if all[j].Host == up[i].Host {
-				up[i].Changed, up[i].Notes = append(all[j].Changed, up[i].Changed...), append(all[j].Notes,
-					up[i].Notes...)
+				up[i].Changed, up[i].Notes = append(all[j].Changed, up[i].Changed...),
+					append(all[j].Notes, up[i].Notes...)
 				up[i].Cluster = append(all[j].Cluster, up[i].Cluster...)
 			}
 		}

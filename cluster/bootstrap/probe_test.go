@@ -51,7 +51,8 @@ func TestJudge(t *testing.T) {
 		{name: "a Mac", changes: []string{"os=Darwin", "arch=arm64"}, cause: "it runs Darwin, and nodes need Linux",
 			cure: "leave it out of -a; commands work there with: mlfnode token use"},
 		{name: "an old processor", changes: []string{"arch=i686"},
-			cause: "its processor is i686, and there are programs for x86_64 and aarch64 only", cure: "leave it out of -a"},
+			cause: "its processor is i686, and there are programs for x86_64 and aarch64 only",
+			cure:  "leave it out of -a"},
 		{name: "a read-only home", changes: []string{"writable=", "refused=Read-only file system"},
 			cause: "ada can't write to /home/ada: Read-only file system",
 			cure:  "make the folder writable, or choose another one below the home folder with -r"},
@@ -62,7 +63,8 @@ func TestJudge(t *testing.T) {
 			cause: "only 100 MiB are free on the disk of /home/ada, and a node needs 512 MiB",
 			cure:  "make room on it (df -h /home/ada), or choose a folder on another one with -r"},
 		{name: "a wrong clock", changes: []string{"time=1795611600"},
-			cause: "its clock is 1h0m0s ahead of this machine's", cure: "set it, as with: sudo timedatectl set-ntp true"},
+			cause: "its clock is 1h0m0s ahead of this machine's",
+			cure:  "set it, as with: sudo timedatectl set-ntp true"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

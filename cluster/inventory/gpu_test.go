@@ -35,7 +35,8 @@ func TestNUMANode(t *testing.T) {
 		"sys/bus/pci/devices/0000:07:00.0/numa_node": "1\n", "sys/bus/pci/devices/0001:0f:00.0/numa_node": "-1\n",
 	})
 	for bus, want := range map[string]int{
-		"00000000:07:00.0": 1, "0000:07:00.0": 1, "00000001:0F:00.0": Unknown, "00000000:08:00.0": Unknown, "": Unknown, "x:/../..": Unknown,
+		"00000000:07:00.0": 1, "0000:07:00.0": 1, "00000001:0F:00.0": Unknown, "00000000:08:00.0": Unknown, "": Unknown,
+		"x:/../..": Unknown,
 	} {
 		if got := numaNode(root, bus); got != want {
 			t.Errorf("%q: got %d, want %d", bus, got, want)

@@ -53,18 +53,22 @@ func TestContainerLimits(t *testing.T) {
 		"version 2, no limit": {map[string]string{"proc/self/cgroup": "0::/a\n",
 			"sys/fs/cgroup/a/cpu.max": "max 100000\n", "sys/fs/cgroup/a/memory.max": "max\n"}, limits{}},
 		"version 2, the tightest of the groups above": {map[string]string{
-			"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "150000 100000\n", "sys/fs/cgroup/a/memory.max": "1000\n",
-			"sys/fs/cgroup/a/b/cpu.max": "400000 100000\n", "sys/fs/cgroup/a/b/memory.max": "2000\n",
+			"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "150000 100000\n",
+			"sys/fs/cgroup/a/memory.max": "1000\n",
+			"sys/fs/cgroup/a/b/cpu.max":  "400000 100000\n", "sys/fs/cgroup/a/b/memory.max": "2000\n",
 		}, limits{1.5, 1000}},
 		"version 2, its own group is the top": {map[string]string{
-			"proc/self/cgroup": "0::/../other\n", "sys/fs/cgroup/cpu.max": "50000 100000\n", "sys/fs/cgroup/memory.max": "5000\n",
+			"proc/self/cgroup": "0::/../other\n", "sys/fs/cgroup/cpu.max": "50000 100000\n",
+			"sys/fs/cgroup/memory.max": "5000\n",
 		}, limits{0.5, 5000}},
 		"version 1": {map[string]string{
-			"proc/self/cgroup": v1, "sys/fs/cgroup/cpu/docker/ab/cpu.cfs_quota_us": "200000\n", "sys/fs/cgroup/cpu/docker/ab/cpu.cfs_period_us": "100000\n",
+			"proc/self/cgroup": v1, "sys/fs/cgroup/cpu/docker/ab/cpu.cfs_quota_us": "200000\n",
+			"sys/fs/cgroup/cpu/docker/ab/cpu.cfs_period_us":        "100000\n",
 			"sys/fs/cgroup/memory/docker/ab/memory.limit_in_bytes": "3000\n",
 		}, limits{2, 3000}},
 		"version 1 in a container": {map[string]string{
-			"proc/self/cgroup": v1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+			"proc/self/cgroup": v1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+			"sys/fs/cgroup/cpu/cpu.cfs_period_us":        "100000\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
 		}, limits{0, 9223372036854771712}},
 		"not numbers": {map[string]string{"proc/self/cgroup": "0::/\nx\n", "sys/fs/cgroup/cpu.max": "many 0\n",

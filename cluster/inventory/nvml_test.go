@@ -62,18 +62,12 @@ func newScripted() *scripted {
 		d.GetComputeModeFunc = func() (nvml.ComputeMode, nvml.Return) { return nvml.COMPUTEMODE_DEFAULT, nvml.SUCCESS }
 		d.GetPersistenceModeFunc = func() (nvml.EnableState, nvml.Return) { return nvml.FEATURE_ENABLED, nvml.SUCCESS }
 		d.GetPciInfoFunc = func() (nvml.PciInfo, nvml.Return) { return bus(i), nvml.SUCCESS }
-		d.GetComputeRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) {
-			return s.compute[i],
-				nvml.SUCCESS
-		}
-		d.GetGraphicsRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) {
-			return s.graphics[i],
-				nvml.SUCCESS
-		}
-		d.GetSupportedEventTypesFunc = func() (uint64, nvml.Return) {
-			return nvml.EventTypeXidCriticalError,
-				nvml.SUCCESS
-		}
+		d.GetComputeRunningProcessesFunc =
+			func() ([]nvml.ProcessInfo, nvml.Return) { return s.compute[i], nvml.SUCCESS }
+		d.GetGraphicsRunningProcessesFunc =
+			func() ([]nvml.ProcessInfo, nvml.Return) { return s.graphics[i], nvml.SUCCESS }
+		d.GetSupportedEventTypesFunc =
+			func() (uint64, nvml.Return) { return nvml.EventTypeXidCriticalError, nvml.SUCCESS }
 		d.RegisterEventsFunc = func(uint64, nvml.EventSet) nvml.Return { return nvml.SUCCESS }
 		d.GetFieldValuesFunc = func(values []nvml.FieldValue) nvml.Return {
 			binary.NativeEndian.PutUint32(values[0].Value[:], s.recovery[i])
@@ -108,9 +102,9 @@ func (s *scripted) divide(i int) {
 	d.GetMaxMigDeviceCountFunc = func() (int, nvml.Return) { return 7, nvml.SUCCESS }
 	in := &mock.Device{
 		GetUUIDFunc: func() (string, nvml.Return) { return "MIG-1", nvml.SUCCESS },
-		GetNameFunc: func() (string, nvml.Return) {
-			return "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
-				nvml.SUCCESS
+		GetNameFunc: func() (string,
+			nvml.Return) {
+			return "NVIDIA A100-SXM4-40GB MIG 1g.5gb", nvml.SUCCESS
 		},
 		GetMemoryInfoFunc:              func() (nvml.Memory, nvml.Return) { return nvml.Memory{Total: 5 << 30, Used: 1 << 30}, nvml.SUCCESS },
 		GetGpuInstanceIdFunc:           func() (int, nvml.Return) { return 7, nvml.SUCCESS },
@@ -147,7 +141,8 @@ func TestNVML(t *testing.T) {
 	}
 	g := m.GPUs[3]
 	want := GPU{
-		Index: 3, UUID: g.UUID, Name: g.Name, Memory: g.Memory, MemoryUsed: g.MemoryUsed, Utilization: 30, Temperature: 40, Power: 61, Processes: 3,
+		Index: 3, UUID: g.UUID, Name: g.Name, Memory: g.Memory, MemoryUsed: g.MemoryUsed, Utilization: 30,
+		Temperature: 40, Power: 61, Processes: 3,
 		Capability: "8.0", NUMA: Unknown, Persistence: true,
 	}
 	if diff := cmp.Diff(want, g); diff != "" || !strings.Contains(g.Name, "A100") ||

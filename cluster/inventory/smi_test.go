@@ -53,8 +53,10 @@ func TestSMI(t *testing.T) {
 	first.UUID, first.Name, first.Memory, first.MemoryUsed, first.Capability = firstUUID, "NVIDIA A100-SXM4-40GB",
 		40960<<20, 1234<<20, "8.0"
 	second := GPU{
-		Index: 1, UUID: secondUUID, Name: "NVIDIA A100-SXM4-40GB", Memory: 40960 << 20, MemoryUsed: 87 << 20, Capability: "8.0",
-		Utilization: Unknown, Temperature: 33, Power: 57, Group: Unknown, NUMA: Unknown, MIG: true, Recovery: RecoveryUnknown, Mode: Exclusive,
+		Index: 1, UUID: secondUUID, Name: "NVIDIA A100-SXM4-40GB", Memory: 40960 << 20,
+		MemoryUsed: 87 << 20, Capability: "8.0",
+		Utilization: Unknown, Temperature: 33, Power: 57, Group: Unknown, NUMA: Unknown, MIG: true,
+		Recovery: RecoveryUnknown, Mode: Exclusive,
 		Processes: 1,
 		Instances: []Instance{
 			{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b01", Profile: "3g.20gb", Memory: 19968 << 20,
@@ -66,11 +68,14 @@ func TestSMI(t *testing.T) {
 	newer := first
 	newer.Recovery, newer.Mode = RecoveryReset, Prohibited
 	lost := GPU{
-		Index: 1, UUID: secondUUID, Name: "NVIDIA A100-SXM4-40GB", Utilization: Unknown, Temperature: Unknown, Power: Unknown, Group: Unknown,
-		NUMA: Unknown, Recovery: RecoveryReboot, Capability: "8.0", Problem: "GPU 1 is lost (it fell off the bus); restart the machine",
+		Index: 1, UUID: secondUUID, Name: "NVIDIA A100-SXM4-40GB", Utilization: Unknown, Temperature: Unknown,
+		Power: Unknown, Group: Unknown,
+		NUMA: Unknown, Recovery: RecoveryReboot, Capability: "8.0",
+		Problem: "GPU 1 is lost (it fell off the bus); restart the machine",
 	}
 	apart := GPU{
-		Index: 1, Utilization: Unknown, Temperature: Unknown, Power: Unknown, Processes: Unknown, Group: Unknown, NUMA: Unknown, Recovery: RecoveryUnknown,
+		Index: 1, Utilization: Unknown, Temperature: Unknown, Power: Unknown, Processes: Unknown, Group: Unknown,
+		NUMA: Unknown, Recovery: RecoveryUnknown,
 		Problem: "nvidia-smi says: Unable to determine the device handle for GPU0000:0F:00.0: GPU is lost.  Reboot the system to recover this GPU",
 	}
 	list := recorded(t, "list.txt")
@@ -101,8 +106,8 @@ func TestSMISample(t *testing.T) {
 	}
 	want := []Use{
 		{UUID: firstUUID, Memory: 1234 << 20, Busy: 87, Listed: true, Processes: []Process{
-			{PID: 4242, Memory: 1000 << 20}, {PID: 4243, Memory: Unknown}, {PID: 1717, Memory: 12 << 20,
-				Graphics: true}}},
+			{PID: 4242, Memory: 1000 << 20}, {PID: 4243, Memory: Unknown},
+			{PID: 1717, Memory: 12 << 20, Graphics: true}}},
 		{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b01", Memory: 37 << 20, Busy: Unknown, Listed: true,
 			Processes: []Process{{PID: 4300, Memory: 30 << 20}}},
 		{UUID: "MIG-a94d6a2b-1f0e-5b7c-8b6e-6f2a8f0a1b02", Memory: 11 << 20, Busy: Unknown, Listed: true},

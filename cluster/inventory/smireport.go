@@ -87,11 +87,12 @@ func (r *report) gpus(capabilities map[string]string) []GPU {
 	for i := range r.GPUs {
 		s := &r.GPUs[i]
 		g := GPU{
-			Index: i, UUID: known(s.UUID), Name: known(s.Name), Memory: mebibytes(s.Total), MemoryUsed: mebibytes(s.Used),
+			Index: i, UUID: known(s.UUID), Name: known(s.Name), Memory: mebibytes(s.Total),
+			MemoryUsed:  mebibytes(s.Used),
 			Utilization: figure(s.Busy), Temperature: figure(s.Temperature), Power: Unknown, MIG: s.MIG == "Enabled",
-			Capability: capabilities[s.UUID], Group: Unknown, NUMA: numaNode("/",
-				s.Bus), Persistence: s.Persistence == "Enabled",
-			Recovery: RecoveryReboot, // for an action that this version does not know
+			Capability: capabilities[s.UUID], Group: Unknown, NUMA: numaNode("/", s.Bus),
+			Persistence: s.Persistence == "Enabled",
+			Recovery:    RecoveryReboot, // for an action that this version does not know
 		}
 		for _, text := range []string{s.Power, s.PowerGPU, s.PowerInstant} { // the last of them that is known
 			if w := figure(text); w != Unknown {

@@ -65,8 +65,8 @@ func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 	}
 	return &Authority{
 		clock: clock, keyring: keyring, Issuer: i,
-		TokenStore: &TokenStore{tokens: tokens, clock: clock, pin: i.Pin}, Registry: &Registry{nodes: nodes,
-			clock: clock},
+		TokenStore: &TokenStore{tokens: tokens, clock: clock, pin: i.Pin},
+		Registry:   &Registry{nodes: nodes, clock: clock},
 	}, nil
 }
 

@@ -90,10 +90,10 @@ func TestCutFiles(t *testing.T) {
 		from, name string
 		open       func(string) error
 	}{
-		{a.dir, caCertFile, master}, {a.dir, caKeyFile, master}, {a.dir, tokensFile, master}, {a.dir, nodesFile,
-			master},
-		{a.dir, keyringFile, master}, {worker, nodeCertFile, node}, {worker, nodeKeyFile, node}, {worker, caCertFile,
-			node},
+		{a.dir, caCertFile, master}, {a.dir, caKeyFile, master}, {a.dir, tokensFile, master},
+		{a.dir, nodesFile, master},
+		{a.dir, keyringFile, master}, {worker, nodeCertFile, node}, {worker, nodeKeyFile, node},
+		{worker, caCertFile, node},
 		{worker, keyringFile, ring},
 	} {
 		dir := keepFiles(t, c.from, func(string) bool { return true })

@@ -100,8 +100,8 @@ func TestRefusedTokens(t *testing.T) {
 		{"expired", expired, ErrExpired}, {"expired, wrong secret", forged(expired), ErrBadToken},
 		{"revoked", revoked, ErrRevoked}, {"revoked, wrong secret", forged(revoked), ErrBadToken},
 		{"operator", operator, ErrWrongRole}, {"operator, wrong secret", forged(operator), ErrBadToken},
-		{"used up", twice, ErrExpired}, {"used up, wrong secret", forged(twice), ErrBadToken}, {"unknown", unknown,
-			ErrBadToken},
+		{"used up", twice, ErrExpired}, {"used up, wrong secret", forged(twice), ErrBadToken},
+		{"unknown", unknown, ErrBadToken},
 	} {
 		_, err := a.Join(request(t, a, c.token, "w1"))
 		wantErr(t, c.what, err, c.want)
@@ -160,8 +160,8 @@ func TestGreedyRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	csr := csrOf(t, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "master"}, DNSNames: []string{"master"}, URIs: []*url.URL{nodeURI("master",
-			Master)},
+		Subject: pkix.Name{CommonName: "master"}, DNSNames: []string{"master"},
+		URIs: []*url.URL{nodeURI("master", Master)},
 		// A CA.
 		ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true,
 			Value: []byte{0x30, 3, 1, 1, 0xff}}},

@@ -59,8 +59,8 @@ func TestKeyringRefusals(t *testing.T) {
 	ring := a.Keyring()
 	key := NewGossipKey()
 	for what, keys := range map[string][][]byte{
-		"none": nil, "short": {key[:16]}, "twice": {key, key}, "too many": slices.Repeat([][]byte{key},
-			mostGossipKeys+1),
+		"none": nil, "short": {key[:16]}, "twice": {key, key},
+		"too many": slices.Repeat([][]byte{key}, mostGossipKeys+1),
 	} {
 		if err := ring.Save(keys); err == nil {
 			t.Errorf("%s: got no error", what)

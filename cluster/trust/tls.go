@@ -66,9 +66,9 @@ func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
 // certificate to nobody else.
 func (id *Identity) Client() *tls.Config {
 	cfg := client(id.Clock, func(s tls.ConnectionState) error { return verifyMaster(s, id.Trusted(), id.Clock) })
-	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		return &id.current().Cert,
-			nil
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate,
+		error) {
+		return &id.current().Cert, nil
 	}
 	return cfg
 }

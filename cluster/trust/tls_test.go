@@ -147,9 +147,9 @@ func TestWrongCA(t *testing.T) {
 	for what, server := range map[string]*tls.Config{"api": master.APIServer(nil), "nats": master.NATSServer(nil)} {
 		cfg := evil.Client()
 		cfg.VerifyConnection = nil
-		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return &evil.Cert,
-				nil
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate,
+			error) {
+			return &evil.Cert, nil
 		}
 		s, c := meet(t, server, cfg)
 		wantSilence(t, what+", another cluster's node", s, c)
@@ -176,10 +176,11 @@ func forge(t *testing.T, a *Authority, change func(*x509.Certificate)) *Identity
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: newSerial(), NotBefore: a.clock().Add(-time.Hour), NotAfter: a.clock().Add(time.Hour), BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth,
-			x509.ExtKeyUsageServerAuth},
-		URIs: []*url.URL{nodeURI("master", Master)},
+		SerialNumber: newSerial(), NotBefore: a.clock().Add(-time.Hour), NotAfter: a.clock().Add(time.Hour),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		URIs:                  []*url.URL{nodeURI("master", Master)},
 	}
 	change(c)
 	der, err := x509.CreateCertificate(rand.Reader, c, a.CA(), &key.PublicKey, a.issuers.Load().keys[0])
@@ -195,8 +196,8 @@ func identityOf(t *testing.T, der []byte, ca *x509.Certificate, key *ecdsa.Priva
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Identity{CAs: CAs{ca}, Cert: tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key,
-		Leaf: leaf}}
+	return &Identity{CAs: CAs{ca},
+		Cert: tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key, Leaf: leaf}}
 }
 
 // TestCertificatesThatAreNotGood uses certificates that the CA has signed but that are invalid, at

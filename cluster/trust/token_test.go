@@ -74,8 +74,8 @@ func TestParseTokenErrors(t *testing.T) {
 
 func FuzzParseToken(f *testing.F) {
 	good := Token{ID: "0123456789"}.Text()
-	for _, s := range []string{"", good, good[:50], "mlf1....", "mlf9.a.b.c", " " + good + "\n",
-		"0123456789." + good[len(good)-43:]} {
+	for _, s := range []string{"", good, good[:50], "mlf1....", "mlf9.a.b.c",
+		" " + good + "\n", "0123456789." + good[len(good)-43:]} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -118,10 +118,10 @@ func TestTokenKeepsItsSecret(t *testing.T) {
 func TestTokenSpecs(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	for _, s := range []TokenSpec{
-		{}, {Role: RoleNone}, {Role: "root"}, {Role: RoleNode, Expires: -1}, {Role: RoleNode,
-			Uses: -1}, {Role: RoleViewer, Uses: 1},
-		{Role: RoleOperator, User: RoleViewer}, {Role: RoleNode, User: RoleNode}, {Role: RoleViewer,
-			Note: strings.Repeat("x", 201)},
+		{}, {Role: RoleNone}, {Role: "root"}, {Role: RoleNode, Expires: -1}, {Role: RoleNode, Uses: -1},
+		{Role: RoleViewer, Uses: 1},
+		{Role: RoleOperator, User: RoleViewer}, {Role: RoleNode, User: RoleNode},
+		{Role: RoleViewer, Note: strings.Repeat("x", 201)},
 	} {
 		if _, err := a.MakeToken(s); err == nil {
 			t.Errorf("got a token from %+v, want a refusal", s)

@@ -108,9 +108,9 @@ func wantText(t testing.TB, what string, err error, text string) {
 func TestCheckNodeName(t *testing.T) {
 	for name, good := range map[grid.NodeID]bool{
 		"a": true, "gpu-1_B": true, grid.NodeID(strings.Repeat("x", 63)): true,
-		"": false, grid.NodeID(strings.Repeat("x",
-			64)): false, "a.b": false, "a b": false, "a/b": false, "a?role=master": false,
-		"a\n": false, "ä": false, ">": false, "*": false, "a\x00": false,
+		"": false, grid.NodeID(strings.Repeat("x", 64)): false, "a.b": false, "a b": false, "a/b": false,
+		"a?role=master": false,
+		"a\n":           false, "ä": false, ">": false, "*": false, "a\x00": false,
 	} {
 		if err := CheckNodeName(name); (err == nil) != good {
 			t.Errorf("name %q: got error %v, want good %v", name, err, good)
@@ -119,8 +119,8 @@ func TestCheckNodeName(t *testing.T) {
 }
 
 func TestParseRole(t *testing.T) {
-	for text, good := range map[string]bool{"node": true, "operator": true, "viewer": true, "none": false, "": false,
-		"Node": false} {
+	for text, good := range map[string]bool{"node": true, "operator": true, "viewer": true, "none": false,
+		"": false, "Node": false} {
 		if r, err := ParseRole(text); (err == nil) != good || (good && string(r) != text) {
 			t.Errorf("role %q: got %q, %v, want good %v", text, r, err, good)
 		}

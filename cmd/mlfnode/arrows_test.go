@@ -18,8 +18,8 @@ var layers = [][]string{
 	{"node"},
 	{"node/config"},
 	{"node/monitor", "node/master", "node/worker", "node/membership", "node/backup"},
-	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster",
-		"jetstream"},
+	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor",
+		"cluster", "jetstream"},
 	{"node/checkpoint"},
 	{"projects", "node/durable", "node/private", "node/processid", "node/parallel", "node/filelock", "node/cgroups"},
 	{"node/poll", "node/procfs"},
@@ -190,8 +190,8 @@ func eachGoFile(t *testing.T, fn func(path string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" ||
-			d.Name() == "build"):
+		case d.IsDir() && path != root &&
+			(strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "build"):
 			return fs.SkipDir
 		case d.IsDir() || filepath.Ext(path) != ".go":
 			return nil

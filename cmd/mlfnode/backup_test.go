@@ -357,8 +357,8 @@ func TestRestoreRefuses(t *testing.T) {
 		if err := os.WriteFile(file, test.content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		said := c.mlfnode(map[bool]int{true: 2, false: 1}[test.want == "not a backup"], "restore", file, "--state-dir",
-			state)
+		said := c.mlfnode(map[bool]int{true: 2, false: 1}[test.want == "not a backup"], "restore", file,
+			"--state-dir", state)
 		if !strings.Contains(said, test.want) {
 			t.Errorf("%s: got\n%s\nwant %q in it", what, said, test.want)
 		}
@@ -394,7 +394,8 @@ func TestSecondMaster(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "backup")
 			c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
 			now := c.settings("new")
-			now.Node, now.Cluster.Bind, now.Cluster.Advertise, now.Cluster.Ports = name, "127.0.0.68", "127.0.0.68", old.Cluster.Ports
+			now.Node, now.Cluster.Bind, now.Cluster.Advertise, now.Cluster.Ports = name, "127.0.0.68",
+				"127.0.0.68", old.Cluster.Ports
 			c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
 			refused := func(cfg config.Config, by string) {
 				t.Helper()
@@ -451,7 +452,8 @@ func TestBackupOfAnOlderGossipKey(t *testing.T) {
 	c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
 	c.startMaster(now)
 	c.worker.Close()
-	c.workerAs.Cluster.Ports, c.workerAs.Cluster.Bind, c.workerAs.Cluster.Advertise = now.Cluster.Ports, "127.0.0.69", "127.0.0.69"
+	c.workerAs.Cluster.Ports, c.workerAs.Cluster.Bind, c.workerAs.Cluster.Advertise = now.Cluster.Ports,
+		"127.0.0.69", "127.0.0.69"
 	c.workerAs.Cluster.Seed = fmt.Sprintf("127.0.0.1:%d", now.Cluster.Ports.API)
 	c.startWorker()
 	until(t, "the worker has the key of the backup", func() bool {
@@ -481,8 +483,8 @@ func TestRestoreIntoAUsedFolder(t *testing.T) {
 		if err := os.WriteFile(left, []byte("old"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if said := c.mlfnode(1, "restore", file, "--state-dir", state); !strings.Contains(said, "is not empty: it has "+
-			name) {
+		if said := c.mlfnode(1, "restore", file, "--state-dir", state); !strings.Contains(said,
+			"is not empty: it has "+name) {
 			t.Errorf("with %s: got\n%s", name, said)
 		}
 		if b, err := os.ReadFile(left); err != nil || string(b) != "old" {

@@ -226,8 +226,8 @@ func (c *testCluster) context(address string) trust.Context {
 func TestFolderOfAClusterIsNotTaken(t *testing.T) {
 	c := newTestCluster(t)
 	commands := [][]string{
-		{"sweeps"}, {"results", "last"}, {"trials", "last"}, {"logs", "last"}, {"artifacts",
-			"last"}, {"members"}, {"gpus"},
+		{"sweeps"}, {"results", "last"}, {"trials", "last"}, {"logs", "last"}, {"artifacts", "last"},
+		{"members"}, {"gpus"},
 		{"pause", "last"}, {"cancel", "last"}, {"resume", "last"}, {"retry", "last"}, {"drain", "m"}, {"token"},
 		{"sweep", "-q", "--", "true"}, {"sweep", "-d", "--", "true"}, {"host"},
 	}
@@ -474,8 +474,8 @@ func TestSweepWithinATrial(t *testing.T) {
 		"MLF_STATE": "", "XDG_STATE_HOME": filepath.Dir(c.state)} {
 		t.Setenv(key, value)
 	}
-	if said := open(t, "sweep", "--cpus", "0.5", "--set", "i=1,2", "--", "echo",
-		"inner").exit(0); !strings.Contains(said, "that trial outer-1/0 holds (cpus: 0.5)") {
+	if said := open(t, "sweep", "--cpus", "0.5", "--set", "i=1,2", "--",
+		"echo", "inner").exit(0); !strings.Contains(said, "that trial outer-1/0 holds (cpus: 0.5)") {
 		t.Errorf("got\n%s", said)
 	}
 	if said := open(t, "--local", "results", "echo-1", "--csv").exit(0); strings.Count(said, "succeeded") != 2 {
@@ -496,8 +496,8 @@ func TestNodesOfATask(t *testing.T) {
 	if said := c.open("members").exit(0); !strings.Contains(said, "labels") || !strings.Contains(said, "fast,a100") {
 		t.Errorf("members: got\n%s", said)
 	}
-	if said := c.open("sweep", "--nodes", "n1,label=fast", "--set", "i=1,2", "--", "echo",
-		"here").exit(0); strings.Count(said, "| here") != 2 {
+	if said := c.open("sweep", "--nodes", "n1,label=fast", "--set", "i=1,2", "--",
+		"echo", "here").exit(0); strings.Count(said, "| here") != 2 {
 		t.Errorf("got\n%s", said)
 	}
 	want := "no node that the task names can run its trials: m is not one of the nodes that the task names: n1, label=slow\n  try: mlfnode members lists the nodes with their labels"

@@ -125,8 +125,8 @@ func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 				t.Error(err)
 			}
 			if mark, there := downMark(t); there != tt.stays || there && (mark == nil) != (before == nil) {
-				t.Errorf("there is a context: %v with the mark %v, want %v with the mark %v", there, mark, tt.stays,
-					before)
+				t.Errorf("there is a context: %v with the mark %v, want %v with the mark %v", there,
+					mark, tt.stays, before)
 			}
 		})
 	}
@@ -152,8 +152,8 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 		return bootstrap.Outcome{Host: name, Observed: &protocol.Observed{},
 			Problem: &shell.Problem{Cause: "the node is not running", Cure: "mlfnode up -f"}}
 	}
-	busy := bootstrap.Outcome{Host: "a", OK: true, Observed: &protocol.Observed{Service: protocol.ServiceBackground,
-		Active: true, Working: true}}
+	busy := bootstrap.Outcome{Host: "a", OK: true,
+		Observed: &protocol.Observed{Service: protocol.ServiceBackground, Active: true, Working: true}}
 	twin := bootstrap.Outcome{Host: "d", Observed: &protocol.Observed{},
 		Problem: &shell.Problem{Cause: "it is the same machine as a", Cure: "name it once"}}
 	lost := bootstrap.Outcome{Host: "c", Problem: &shell.Problem{Cause: "c refuses connections"}}
@@ -174,8 +174,8 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 			"start it with: mlfnode up -f 'my lab.yaml'\n", "is not running"},
 		{"another file", "cluster.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 0,
 			"b: the node is not running\n  try: mlfnode up -f\n", "taken down"},
-		{"brought up by somebody", "lab.yaml", []bootstrap.Outcome{busy, idle("b")}, 0, "b: the node is not running\n",
-			"taken down"},
+		{"brought up by somebody", "lab.yaml", []bootstrap.Outcome{busy, idle("b")}, 0,
+			"b: the node is not running\n", "taken down"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, said bytes.Buffer

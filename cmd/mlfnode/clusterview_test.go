@@ -129,7 +129,8 @@ func TestQuestionInTheView(t *testing.T) {
 	resume()
 	v.showEvent(bootstrap.Event{Host: "host1", Step: bootstrap.Connect, Done: true})
 	v.showEvent(bootstrap.Event{Host: "host1", Step: bootstrap.Check})
-	if got, want := show(out.String()), "Connect? (yes/no) yes\nhost1        check …\nhost2        check …\n"; got != want {
+	if got, want := show(out.String()),
+		"Connect? (yes/no) yes\nhost1        check …\nhost2        check …\n"; got != want {
 		t.Errorf("after it: got\n%s\nwant\n%s", got, want)
 	}
 }

@@ -28,7 +28,8 @@ type compareFlags struct {
 func compareCommand(a *app) *cobra.Command {
 	var f compareFlags
 	c := &cobra.Command{
-		Use: "compare SWEEP SWEEP", Short: "Compare two sweeps: how they differ, and the results of the points that both have",
+		Use:   "compare SWEEP SWEEP",
+		Short: "Compare two sweeps: how they differ, and the results of the points that both have",
 		Long: `Compare two sweeps. First how they differ: program, files, commit, parameters, resources. Then the
 points that both have, side by side, with the difference of the second sweep from the first. Means
 are over repeats, over parameters that only one of the sweeps has, and over those that --over names.`,

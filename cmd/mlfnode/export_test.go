@@ -24,16 +24,16 @@ func TestParquetColumns(t *testing.T) {
 		param   parquet.Kind
 		metric  parquet.Kind
 	}{
-		{"whole numbers", []space.Value{number("1"), number("-9223372036854775808")}, []string{"3", "4"}, parquet.Int,
-			parquet.Int},
+		{"whole numbers", []space.Value{number("1"), number("-9223372036854775808")}, []string{"3", "4"},
+			parquet.Int, parquet.Int},
 		{"numbers", []space.Value{number("1"), number("1e-3")}, []string{"3", "0.5"}, parquet.Double, parquet.Double},
-		{"great numbers", []space.Value{number("9223372036854775808")}, []string{"1e999"}, parquet.Double,
-			parquet.Double},
+		{"great numbers", []space.Value{number("9223372036854775808")}, []string{"1e999"},
+			parquet.Double, parquet.Double},
 		{"no numbers at the end", []space.Value{number("1"), number("0.5"), word("auto")},
 			[]string{"1", `"NaN"`, `"Infinity"`}, parquet.Text, parquet.Double},
 		{"digits that are text", []space.Value{word("007")}, []string{`"12"`}, parquet.Text, parquet.Text},
-		{"flags", []space.Value{{Text: "true", Kind: space.True}, number("1")}, []string{"null", "true"}, parquet.Text,
-			parquet.Text},
+		{"flags", []space.Value{{Text: "true", Kind: space.True}, number("1")}, []string{"null", "true"},
+			parquet.Text, parquet.Text},
 		{"lists", []space.Value{{Text: "[1,2]", Kind: space.List}}, []string{"null"}, parquet.Text, parquet.Int},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -58,8 +58,8 @@ func TestParquetColumns(t *testing.T) {
 			}
 			const param, metric = 8, 10
 			if columns[param].kind != tt.param || columns[metric].kind != tt.metric || len(columns) != len(rows[0]) {
-				t.Errorf("got the kinds %v and %v, want %v and %v", columns[param].kind, columns[metric].kind, tt.param,
-					tt.metric)
+				t.Errorf("got the kinds %v and %v, want %v and %v", columns[param].kind, columns[metric].kind,
+					tt.param, tt.metric)
 			}
 			for i, row := range rows {
 				given := i < len(tt.metrics) && tt.metrics[i] != "null"

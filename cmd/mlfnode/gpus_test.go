@@ -12,8 +12,8 @@ import (
 // TestListGPUs shows devices of every kind. What other nodes say is made safe to print, and reasons
 // are whole.
 func TestListGPUs(t *testing.T) {
-	long := "used by python3 (pid 4242, user ada), which is not a trial; " + strings.Repeat("and so on ", 20) +
-		"to its end"
+	long := "used by python3 (pid 4242, user ada), which is not a trial; " +
+		strings.Repeat("and so on ", 20) + "to its end"
 	members := []api.Member{
 		{Node: "a", State: "alive", Devices: []api.GPU{
 			{Node: "a", Instance: -1, Name: "A100", Memory: 40 << 30, Used: 1 << 30, Utilization: 87, Temperature: 61,
@@ -21,8 +21,8 @@ func TestListGPUs(t *testing.T) {
 			{Node: "a", Index: 1, Instance: -1, Name: "A100", State: "foreign", Why: long, Utilization: -1,
 				Temperature: -1, Power: -1},
 			{Node: "a", Index: 2, Instance: -1, Name: "A100", MIG: true, State: "ready"},
-			{Node: "a", Index: 2, Instance: 0, Name: "A100", Profile: "1g.5gb", State: "sick",
-				Why: "Xid 95: \x1b[31mred"},
+			{Node: "a", Index: 2, Instance: 0, Name: "A100", Profile: "1g.5gb",
+				State: "sick", Why: "Xid 95: \x1b[31mred"},
 			{Node: "a", Index: 3, Instance: -1, Name: "K80", Problem: "GPU 3 is lost"},
 			{Node: "a", Index: 4, Instance: -1, Name: "T4", Mode: "exclusive", State: "ready"},
 		}},
@@ -37,8 +37,8 @@ func TestListGPUs(t *testing.T) {
 	}
 	shown := out.String() + notes.String()
 	for _, want := range []string{
-		"87%", "61 °C", "301 W", "s-1/7", "foreign", "a GPU 1: " +
-			long, "2.0  1g.5gb", "divided", "a GPU 2.0: Xid 95: ", "unusable", "a GPU 3: GPU 3 is lost",
+		"87%", "61 °C", "301 W", "s-1/7", "foreign", "a GPU 1: " + long, "2.0  1g.5gb",
+		"divided", "a GPU 2.0: Xid 95: ", "unusable", "a GPU 3: GPU 3 is lost",
 		"a GPU 4: in exclusive mode", "b: the driver does not answer", "448 × H100 1g.10gb",
 	} {
 		if !strings.Contains(shown, want) {

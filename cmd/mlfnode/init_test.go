@@ -81,8 +81,8 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := exec.Command(unshare, "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "sh", "-c", inContainer, "sh",
-		asProgram(t),
+	c := exec.Command(unshare, "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "sh", "-c",
+		inContainer, "sh", asProgram(t),
 		"sweep", "--state-dir", filepath.Join(dir,
 			"state"), "--set", "i=1,2,3", "--max-parallel", "1", "--", "sh", "-c", "cd "+dir+
 			`; touch begun$(echo "$1" | tr -dc 0-9); until [ -e gate$(echo "$1" | tr -dc 0-9) ]; do sleep 0.02; done`, "sh")

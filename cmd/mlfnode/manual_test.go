@@ -28,8 +28,8 @@ var manualBlock = regexp.MustCompile("(?ms)^```(\\w*) ?(\\S*)\n(.*?)^```\n")
 // behind $ in console blocks print what stands below them. There … stands for anything on the line.
 // Blocks without a language are not run: they need ssh, another machine or packages of their own.
 func TestManual(t *testing.T) {
-	for _, page := range []string{"migrating", "parameters", "projects", "results", "running", "settings", "start",
-		"trial"} {
+	for _, page := range []string{"migrating", "parameters", "projects", "results", "running",
+		"settings", "start", "trial"} {
 		t.Run(page, func(t *testing.T) { runManual(t, filepath.Join("docs", page+".md"), func() {}) })
 	}
 	t.Run("clusters", func(t *testing.T) { runManual(t, "docs/clusters.md", func() { manualCluster(t) }) })

@@ -182,8 +182,8 @@ func TestOffForTooLong(t *testing.T) {
 	c := startShort(t, ctx, 30*time.Second)
 	job := sleepers(t, "1")
 	wrote := filepath.Join(t.TempDir(), "pid")
-	job.Task.Command = []string{"/bin/sh", "-c", "echo $$ >" + wrote + ".part; mv " + wrote + ".part " + wrote +
-		"; exec sleep 600"}
+	job.Task.Command = []string{"/bin/sh", "-c", "echo $$ >" + wrote + ".part; mv " + wrote + ".part " +
+		wrote + "; exec sleep 600"}
 	v, err := c.client.Sweeps().Submit(ctx, job)
 	if err != nil {
 		t.Fatal(err)

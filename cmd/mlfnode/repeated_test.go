@@ -27,8 +27,8 @@ func TestNoLineTwice(t *testing.T) {
 			t.Errorf("%s has a line %d times: %s", page, n, line)
 		}
 	}
-	if got := repeated("a\n" + strings.Repeat("long enough to be a line of prose, and there twice\n",
-		2)); len(got) != 1 {
+	if got := repeated("a\n" +
+		strings.Repeat("long enough to be a line of prose, and there twice\n", 2)); len(got) != 1 {
 		t.Errorf("of a page with a line twice: got %v", got)
 	}
 }

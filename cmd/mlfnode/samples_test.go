@@ -47,8 +47,8 @@ func TestSamplesOfACluster(t *testing.T) {
 		}
 	}
 	var one api.NodeSamples
-	if status := get("/nodes/m/samples", &one); status != http.StatusOK || one.Node != "m" || len(one.Load) != 240 ||
-		one.Step != 15 {
+	if status := get("/nodes/m/samples", &one); status != http.StatusOK || one.Node != "m" ||
+		len(one.Load) != 240 || one.Step != 15 {
 		t.Fatalf("got %d and %+v", status, one)
 	}
 	told := func(strip []byte) bool {

@@ -27,8 +27,8 @@ func TestServiceWithoutSystemd(t *testing.T) {
 	t.Setenv("HOME", home)
 	t.Setenv("XDG_CONFIG_HOME", "")
 	var out, complaint bytes.Buffer
-	code := run(context.Background(), &interrupts{}, []string{"service", "install", "--user", "--seed", "hostA"}, &out,
-		&complaint)
+	code := run(context.Background(), &interrupts{},
+		[]string{"service", "install", "--user", "--seed", "hostA"}, &out, &complaint)
 	if code != exitFailed ||
 		!strings.HasPrefix(complaint.String(), "mlfnode: this host is not run by systemd\n  try: start it by hand") ||
 		!strings.Contains(complaint.String(), "setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &\n") {
@@ -55,8 +55,8 @@ func TestServiceAsAUserOfRelativePaths(t *testing.T) {
 		got, err = userArgs(c)
 		return err
 	}
-	root.SetArgs([]string{"service", "install", "--run-as", "ada", "--config", "node.yaml", "--state-dir", "../state",
-		"--no-start"})
+	root.SetArgs([]string{"service", "install", "--run-as", "ada", "--config", "node.yaml", "--state-dir",
+		"../state", "--no-start"})
 	if err := root.Execute(); err != nil {
 		t.Fatal(err)
 	}

@@ -49,8 +49,8 @@ func showCommand(a *app) *cobra.Command {
 	c.Long = `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with
 which command, and the commit and the changed files there; and how many trials failed, by class.
 With -o, fetch the files that it was submitted with.`
-	c.Flags().StringVarP(&dir, "output", "o", "",
-		"fetch the files that the sweep was submitted with into this new folder")
+	c.Flags().StringVarP(&dir,
+		"output", "o", "", "fetch the files that the sweep was submitted with into this new folder")
 	a.jsonFlag(c)
 	return c
 }
@@ -145,7 +145,8 @@ func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.D
 	var refusal *api.Error
 	switch {
 	case errors.As(err, &refusal) && refusal.Status == http.StatusNotFound:
-		return api.Description{Sweep: v}, "the master runs an older version of mlfnode, which does not say what a sweep runs", nil
+		return api.Description{Sweep: v},
+			"the master runs an older version of mlfnode, which does not say what a sweep runs", nil
 	case errors.As(err, &refusal) && refusal.Status == http.StatusForbidden:
 		return api.Description{Sweep: v}, "with a viewer's token, commands and parameters are not shown", nil
 	}

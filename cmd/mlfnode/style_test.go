@@ -164,8 +164,8 @@ func TestRefusedConstructs(t *testing.T) {
 			}
 			return true
 		})
-		if name := filepath.Base(filepath.Dir(path)); slices.Contains([]string{"util", "utils", "common", "helper",
-			"helpers"}, name) {
+		if name := filepath.Base(filepath.Dir(path)); slices.Contains([]string{"util", "utils", "common",
+			"helper", "helpers"}, name) {
 			t.Errorf("%s: a package is named after what it does", path)
 		}
 	}

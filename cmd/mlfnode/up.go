@@ -49,8 +49,8 @@ refuse.`,
 	}
 	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "check the machines and say what would be done")
 	c.Flags().BoolVar(&r.take, "take", false, "take machines from another cluster; its trials there end")
-	c.Flags().StringVar(&r.tokenFile, "token-file", "",
-		"with -b: file with the token of that master; - is standard input")
+	c.Flags().StringVar(&r.tokenFile, "token-file",
+		"", "with -b: file with the token of that master; - is standard input")
 	return c
 }
 

@@ -26,8 +26,9 @@ func TestArgv(t *testing.T) {
 		params space.Params
 		want   []string
 	}{
-		"options": {Template{Args: []string{"p", "-u"}}, space.Params{number("lr", "1e-3"), plain("s", "a b"),
-			{Key: "on", Value: on}, {Key: "off", Value: off}, plain("e", "")},
+		"options": {Template{Args: []string{"p", "-u"}},
+			space.Params{number("lr", "1e-3"), plain("s", "a b"), {Key: "on", Value: on},
+				{Key: "off", Value: off}, plain("e", "")},
 			[]string{"p", "-u", "--lr=1e-3", "--s=a b", "--on", "--e="}},
 		"constants first, replaced in place": {Template{Args: []string{"p"},
 			Constants: space.Params{plain("out", "r"), number("n", "1"), plain("z", "z")}},
@@ -36,8 +37,8 @@ func TestArgv(t *testing.T) {
 			space.Params{{Key: "v", Value: off}}, []string{"p"}},
 		"placeholders": {Template{Args: []string{"p", "{lr}", "x={n}/{lr}", "{other}", "{{lr}}", "{", "}", "{a {n}"},
 			Constants: space.Params{number("n", "7")}},
-			space.Params{number("lr", "0.1"), number("z", "1")}, []string{"p", "0.1", "x=7/0.1", "{other}", "{{lr}}",
-				"{", "}", "{a 7", "--z=1"}},
+			space.Params{number("lr", "0.1"), number("z", "1")},
+			[]string{"p", "0.1", "x=7/0.1", "{other}", "{{lr}}", "{", "}", "{a 7", "--z=1"}},
 		"JSON": {Template{Args: []string{"p", `{"a": {lr}, "b": {}}`}}, space.Params{number("lr", "1")},
 			[]string{"p", `{"a": 1, "b": {}}`}},
 		"escaped only": {Template{Args: []string{"p", "{{lr}}"}}, space.Params{number("lr", "1")},
@@ -63,7 +64,8 @@ func TestArgv(t *testing.T) {
 // placeholder is.
 func TestShellKeepsValues(t *testing.T) {
 	places := []string{
-		`printf %s {v}`, `printf %s "{v}"`, `printf %s '{v}'`, `printf %s "$(printf %s {v}; echo .)"`, `printf %s "$(printf %s "{v}"; echo .)"`,
+		`printf %s {v}`, `printf %s "{v}"`, `printf %s '{v}'`, `printf %s "$(printf %s {v}; echo .)"`,
+		`printf %s "$(printf %s "{v}"; echo .)"`,
 		`x={v}; printf %s "$x"`, `(printf %s {v})`, `: '#' # it's` + "\n" + `printf %s a"{v}"'{v}'`,
 	}
 	rapid.Check(t, func(t *rapid.T) {

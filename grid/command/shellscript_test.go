@@ -63,22 +63,35 @@ E
 // refused are scripts in which no quoting keeps a value from being read as code, or as a name.
 var refused = []string{
 	"echo `echo {v}`", "echo \"`echo {v}`\"", "echo `echo \"$(echo {v})\"`",
-	`echo ${NOPE:-{v}}`, `echo "${NOPE:-{v}}"`, `echo "${NOPE:-"x {v}"}"`, `echo ${HOME%{v}}`, `echo ${HOME/{v}/x}`, `echo ${HOME:{v}}`,
-	`echo $(( {v} + 1 ))`, `echo "$(( {v} ))"`, `((x = {v}))`, `let x={v}`, `for ((i = 0; i < {v}; i++)); do :; done`, `a[{v}]=1`, `echo ${a[{v}]}`,
-	`[[ {v} -eq 1 ]]`, `[[ 1 -lt {v} ]]`, `[[ -v {v} ]]`, `[ -v {v} ]`, `test -v {v}`, `printf -v {v} x`, `declare -i x={v}`, `export {v}`, `declare -n x={v}`,
-	"cat <<'EOF'\n{v}\nEOF", "cat <<\\EOF\n{v}\nEOF", "cat <<\"EOF\"\n{v}\nEOF", "cat <<EOF\n$(echo '{v}')\nEOF", "cat <<{v}\nx\n{v}\n", "cat <<EOF\n`echo {v}`\nEOF",
+	`echo ${NOPE:-{v}}`, `echo "${NOPE:-{v}}"`, `echo "${NOPE:-"x {v}"}"`, `echo ${HOME%{v}}`,
+	`echo ${HOME/{v}/x}`, `echo ${HOME:{v}}`,
+	`echo $(( {v} + 1 ))`, `echo "$(( {v} ))"`, `((x = {v}))`, `let x={v}`, `for ((i = 0; i < {v}; i++)); do :; done`,
+	`a[{v}]=1`, `echo ${a[{v}]}`,
+	`[[ {v} -eq 1 ]]`, `[[ 1 -lt {v} ]]`, `[[ -v {v} ]]`, `[ -v {v} ]`, `test -v {v}`, `printf -v {v} x`,
+	`declare -i x={v}`, `export {v}`, `declare -n x={v}`,
+	"cat <<'EOF'\n{v}\nEOF", "cat <<\\EOF\n{v}\nEOF", "cat <<\"EOF\"\n{v}\nEOF", "cat <<EOF\n$(echo '{v}')\nEOF",
+	"cat <<{v}\nx\n{v}\n", "cat <<EOF\n`echo {v}`\nEOF",
 	"cat <<EOF\n$((1 + {v}))\nEOF", "cat <<EOF\n${NOPE:-{v}}\nEOF",
 	`eval echo {v}`, `eval "echo {v}"`, `trap '{v}' EXIT`, `alias x={v}`, `unset {v}`, `read {v}`,
-	`sh -c 'echo {v}'`, `bash -ec "echo {v}"`, `exec /bin/sh -c "echo {v}"`, `env A=1 bash -o pipefail -c 'echo {v}'`, `nice sh -c 'echo "{v}"'`,
-	"sh <<EOF\necho {v}\nEOF", "bash -s <<EOF\necho \"{v}\"\nEOF", "cat <<EOF | sh\necho {v}\nEOF", `bash <<< "echo {v}"`, `echo "echo {v}" | sh`, `echo {v} | tee log | (cd .; sudo -n bash -es)`,
-	"source /dev/stdin <<EOF\necho {v}\nEOF", `source <(echo "echo {v}")`, `. <(echo {v})`, `bash <(echo {v})`, `sh < <(echo {v})`, "ssh host <<EOF\n{v}\nEOF",
-	"docker exec -i c sh <<EOF\n{v}\nEOF", "ssh host 'bash -s' <<EOF\n{v}\nEOF", "sbatch <<EOF\n{v}\nEOF", "env A=1 dash <<EOF\n{v}\nEOF", "bash - <<EOF\n{v}\nEOF",
-	`command eval "echo {v}"`, `builtin eval {v}`, `\eval {v}`, `"eval" {v}`, `'ev'al {v}`, `command trap "{v}" EXIT`, `mapfile -C "echo {v}" -c 1 a < /etc/passwd`, `complete -C {v} y`,
-	`su -c "echo {v}"`, `su root -c "echo {v}"`, `flock lock -c "echo {v}"`, `script -qc "echo {v}" /dev/null`, `env X=1 su -c {v}`, `runuser --command="{v}" root`, `csh -c {v}`, `fish -c 'echo {v}'`,
-	"su - <<EOF\n{v}\nEOF", "setpriv sh <<EOF\n{v}\nEOF", `echo {v} | xargs -I% sh -c "echo %"`, `xargs -I {} sh -c {} <<< "echo {v}"`, `env -S "sh -c {v}"`, `echo {v} | parallel`,
-	`$SHELL -c "echo {v}"`, `"${SHELL:-bash}" -c "{v}"`, `$(command -v bash) -c "echo {v}"`, `ENV={v} sh -i`, `export BASH_ENV={v}; bash -c true`, `PS4='{v}' bash -xc true`,
+	`sh -c 'echo {v}'`, `bash -ec "echo {v}"`, `exec /bin/sh -c "echo {v}"`, `env A=1 bash -o pipefail -c 'echo {v}'`,
+	`nice sh -c 'echo "{v}"'`,
+	"sh <<EOF\necho {v}\nEOF", "bash -s <<EOF\necho \"{v}\"\nEOF", "cat <<EOF | sh\necho {v}\nEOF",
+	`bash <<< "echo {v}"`, `echo "echo {v}" | sh`, `echo {v} | tee log | (cd .; sudo -n bash -es)`,
+	"source /dev/stdin <<EOF\necho {v}\nEOF", `source <(echo "echo {v}")`, `. <(echo {v})`, `bash <(echo {v})`,
+	`sh < <(echo {v})`, "ssh host <<EOF\n{v}\nEOF",
+	"docker exec -i c sh <<EOF\n{v}\nEOF", "ssh host 'bash -s' <<EOF\n{v}\nEOF", "sbatch <<EOF\n{v}\nEOF",
+	"env A=1 dash <<EOF\n{v}\nEOF", "bash - <<EOF\n{v}\nEOF",
+	`command eval "echo {v}"`, `builtin eval {v}`, `\eval {v}`, `"eval" {v}`, `'ev'al {v}`, `command trap "{v}" EXIT`,
+	`mapfile -C "echo {v}" -c 1 a < /etc/passwd`, `complete -C {v} y`,
+	`su -c "echo {v}"`, `su root -c "echo {v}"`, `flock lock -c "echo {v}"`, `script -qc "echo {v}" /dev/null`,
+	`env X=1 su -c {v}`, `runuser --command="{v}" root`, `csh -c {v}`, `fish -c 'echo {v}'`,
+	"su - <<EOF\n{v}\nEOF", "setpriv sh <<EOF\n{v}\nEOF", `echo {v} | xargs -I% sh -c "echo %"`,
+	`xargs -I {} sh -c {} <<< "echo {v}"`, `env -S "sh -c {v}"`, `echo {v} | parallel`,
+	`$SHELL -c "echo {v}"`, `"${SHELL:-bash}" -c "{v}"`, `$(command -v bash) -c "echo {v}"`, `ENV={v} sh -i`,
+	`export BASH_ENV={v}; bash -c true`, `PS4='{v}' bash -xc true`,
 	`x={v}; eval "$x"`, `x={v}; sh -c "echo $x"`, `for x in a {v}; do eval echo $x; done`,
-	`rbash -c 'echo {v}'`, `echo $'{v}'`, `echo $"{v}"`, `{v}=1`, `x{v}=1; echo`, `{v}() { :; }; echo`, `for {v} in a; do :; done; echo`, `echo "$x{v}"`, `echo $x{v}`, `set -- a; echo "$1{v}"`,
+	`rbash -c 'echo {v}'`, `echo $'{v}'`, `echo $"{v}"`, `{v}=1`, `x{v}=1; echo`, `{v}() { :; }; echo`,
+	`for {v} in a; do :; done; echo`, `echo "$x{v}"`, `echo $x{v}`, `set -- a; echo "$1{v}"`,
 	`echo "{v}`, `echo {v})`, `if {v}`,
 }
 
@@ -87,8 +100,10 @@ func nasty() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.StringMatching("[a-z '\"$`\\\\;&|()#~*?\\[\\]{}!=<>,\n\té-]{0,12}"),
 		rapid.SampledFrom([]string{
-			"", "if", "1", "-n", "--", "$(touch ran)", "`touch ran`", "a[$(touch ran)]", "'; touch ran; '", `"; touch ran; "`, "\nEOF\ntouch ran\n", "EOF", "x\nEOF",
-			"a=1", "1,2", "1..3", "*", "~", "~/x", "$HOME", "${HOME}", `\`, `\\`, `a\`, "&1", "2", "# x", "a\nb", " a  b ", "\t", "0x10", "%s", "{v}", "mlfvalue0z", "${mlfvalue0z}",
+			"", "if", "1", "-n", "--", "$(touch ran)", "`touch ran`", "a[$(touch ran)]", "'; touch ran; '",
+			`"; touch ran; "`, "\nEOF\ntouch ran\n", "EOF", "x\nEOF",
+			"a=1", "1,2", "1..3", "*", "~", "~/x", "$HOME", "${HOME}", `\`, `\\`, `a\`, "&1", "2", "# x",
+			"a\nb", " a  b ", "\t", "0x10", "%s", "{v}", "mlfvalue0z", "${mlfvalue0z}",
 		}))
 }
 
@@ -118,8 +133,8 @@ func TestPlaceholderIsText(t *testing.T) {
 		value := nasty().Draw(t, "value")
 		a := rapid.SampledFrom(accepted).Draw(t, "place")
 		forms := map[string]Template{
-			"shell": {Shell: a.script}, "sh -c": {Args: []string{"sh", "-ec", a.script}}, "bash": {Args: []string{bash,
-				"-e", "-c", a.script, "bash", "x"}},
+			"shell": {Shell: a.script}, "sh -c": {Args: []string{"sh", "-ec", a.script}},
+			"bash": {Args: []string{bash, "-e", "-c", a.script, "bash", "x"}},
 		}
 		for name, task := range forms {
 			out, err := runScript(t, dir, task.Argv(space.Params{plain("v", value)}))
@@ -209,14 +224,16 @@ func TestOptionsBehindLastCommand(t *testing.T) {
 // and others are rejected.
 func TestReadAgain(t *testing.T) {
 	for _, task := range []Template{
-		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"}, {Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},
-		{Shell: "n={v}; echo $((n * 2))"}, {Shell: "for n in {v}; do [[ $n -gt 1 ]]; done"}, {Shell: "n={v}; while ((n > 1)); do :; done; train"},
-		{Args: []string{"make", "train", "X={v}"}}, {Args: []string{"gmake",
-			"X={v}"}}, {Shell: "make -j2 train X={v}"}, {Shell: "nice make X={v}"},
-		{Args: []string{"bsub", "-K", "train {v}"}}, {Args: []string{"hyperfine",
-			"train {v}"}}, {Args: []string{"nix-shell", "--run", "train {v}"}},
-		{Args: []string{"ssh", "host", "train {v}"}}, {Args: []string{"ssh", "host", "train"}}, {Args: []string{"env",
-			"A=1", "ssh", "host", "train", "{v}"}},
+		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"},
+		{Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},
+		{Shell: "n={v}; echo $((n * 2))"}, {Shell: "for n in {v}; do [[ $n -gt 1 ]]; done"},
+		{Shell: "n={v}; while ((n > 1)); do :; done; train"},
+		{Args: []string{"make", "train", "X={v}"}}, {Args: []string{"gmake", "X={v}"}}, {Shell: "make -j2 train X={v}"},
+		{Shell: "nice make X={v}"},
+		{Args: []string{"bsub", "-K", "train {v}"}}, {Args: []string{"hyperfine", "train {v}"}},
+		{Args: []string{"nix-shell", "--run", "train {v}"}},
+		{Args: []string{"ssh", "host", "train {v}"}}, {Args: []string{"ssh", "host", "train"}},
+		{Args: []string{"env", "A=1", "ssh", "host", "train", "{v}"}},
 	} {
 		if err := task.Check([]string{"v"}); err != nil {
 			t.Errorf("%v: got %v, want it to run with plain values", task, err)

@@ -14,8 +14,8 @@ import (
 // variables returns the variables of the test conditions: n and m are whole numbers, x and y
 // numbers, s and t texts, b is a boolean, and u has any kind.
 func variables() []Variable {
-	return []Variable{{"n", Int}, {"m", Int}, {"x", Float}, {"y", Float}, {"s", Text}, {"t", Text}, {"b", Bool},
-		{"u", Any}}
+	return []Variable{{"n", Int}, {"m", Int}, {"x", Float}, {"y", Float}, {"s", Text}, {"t", Text},
+		{"b", Bool}, {"u", Any}}
 }
 
 // reference compiles and runs a condition with the library that defines the language.
@@ -80,7 +80,8 @@ func stricter(err error) bool {
 func source(t *rapid.T, depth int) string {
 	if depth == 0 {
 		return rapid.SampledFrom([]string{
-			"n", "m", "x", "y", "s", "t", "b", "u", "0", "1", "2", "7", "0x1F", "1_000", "0.5", "1e3", ".25", "-3", "''", "'ab'", `"a\tb"`, "`a`",
+			"n", "m", "x", "y", "s", "t", "b", "u", "0", "1", "2", "7", "0x1F", "1_000", "0.5", "1e3", ".25", "-3",
+			"''", "'ab'", `"a\tb"`, "`a`",
 			"true", "false", "[1, 2]", "[1, 'a']", "['a', 'ab']", "[]", "[0.5]", "1..3", "nil",
 		}).Draw(t, "leaf")
 	}
@@ -99,11 +100,12 @@ func source(t *rapid.T, depth int) string {
 	case 4:
 		return rapid.SampledFrom([]string{"min", "max", "trim"}).Draw(t, "function") + "(" + sub() + ", " + sub() + ")"
 	case 5:
-		return sub() + " " + rapid.SampledFrom([]string{"<", "<=", ">", ">="}).Draw(t, "first") + " " + sub() + " < " +
-			sub()
+		return sub() + " " + rapid.SampledFrom([]string{"<", "<=", ">", ">="}).Draw(t, "first") + " " +
+			sub() + " < " + sub()
 	default:
 		op := rapid.SampledFrom([]string{
-			"or", "||", "and", "&&", "==", "!=", "<", ">", ">=", "<=", "in", "not in", "matches", "contains", "not contains", "startsWith",
+			"or", "||", "and", "&&", "==", "!=", "<", ">", ">=", "<=", "in", "not in",
+			"matches", "contains", "not contains", "startsWith",
 			"endsWith", "+", "-", "*", "/", "%", "**", "^", "??", "..", "and", "or", "==", "<",
 		})
 		return sub() + " " + op.Draw(t, "operator") + " " + sub()

@@ -78,9 +78,9 @@ func TestFitsTogether(t *testing.T) {
 		e := (&Estimates{}).For("A100", "", device)
 		for i := range rapid.IntRange(1, 80).Draw(t, "attempts") {
 			a := Attempt{
-				Peak: rapid.Int64().Draw(t, "peak"), Busy: rapid.Int().Draw(t, "busy"), Asked: rapid.Int64().Draw(t,
-					"asked"),
-				Wall: time.Duration(rapid.Int64().Draw(t, "wall")), Succeeded: rapid.Bool().Draw(t, "succeeded"),
+				Peak: rapid.Int64().Draw(t, "peak"), Busy: rapid.Int().Draw(t, "busy"),
+				Asked: rapid.Int64().Draw(t, "asked"),
+				Wall:  time.Duration(rapid.Int64().Draw(t, "wall")), Succeeded: rapid.Bool().Draw(t, "succeeded"),
 				OutOfMemory: rapid.IntRange(0, 9).Draw(t, "end") == 0,
 			}
 			if rapid.Bool().Draw(t, "sane") {
@@ -101,8 +101,8 @@ func TestFitsTogether(t *testing.T) {
 				t.Fatalf("attempt %d: a trial gets %d although one has used %d", i, e.Memory, e.Peak)
 			case e.Memory < before.Memory:
 				t.Fatalf("attempt %d: the estimate goes from %d back to %d", i, before.Memory, e.Memory)
-			case a.OutOfMemory && a.Share > 0 && a.Share == before.Memory && e.Memory <= before.Memory &&
-				e.Memory < device:
+			case a.OutOfMemory && a.Share > 0 && a.Share == before.Memory &&
+				e.Memory <= before.Memory && e.Memory < device:
 				t.Fatalf("attempt %d ran out of memory and the estimate stays %d", i, e.Memory)
 			}
 			_ = e.String()
@@ -142,8 +142,8 @@ func TestEstimatesAreBounded(t *testing.T) {
 		t.Errorf("%d estimates are kept", len(all))
 	}
 	for i := range 1000 {
-		if e := all.For(fmt.Sprint("another ", i), "",
-			gb); (e != nil) != (all.Find(fmt.Sprint("another ", i), "") != nil) {
+		if e := all.For(fmt.Sprint("another ", i),
+			"", gb); (e != nil) != (all.Find(fmt.Sprint("another ", i), "") != nil) {
 			t.Fatalf("model %d: got %+v, which is not found again", i, e)
 		}
 	}
@@ -314,12 +314,12 @@ func growing(end int64) func(float64) int64 {
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	programs := []program{
-		{"fixed, small", 60, 5, fixed(3 * gb)}, {"fixed, a third", 60, 10, fixed(11 * gb)}, {"fixed, half", 100, 30,
-			fixed(17 * gb)},
-		{"fixed, large", 60, 30, fixed(30 * gb)}, {"fixed, busy", 60, 95, fixed(3 * gb)}, {"fixed, half busy", 60, 55,
-			fixed(3 * gb)},
-		{"growing", 120, 10, growing(9 * gb)}, {"growing a lot", 120, 10, growing(19 * gb)}, {"bursty", 100, 10,
-			bursty(2*gb, 12*gb)},
+		{"fixed, small", 60, 5, fixed(3 * gb)}, {"fixed, a third", 60, 10, fixed(11 * gb)},
+		{"fixed, half", 100, 30, fixed(17 * gb)},
+		{"fixed, large", 60, 30, fixed(30 * gb)}, {"fixed, busy", 60, 95, fixed(3 * gb)},
+		{"fixed, half busy", 60, 55, fixed(3 * gb)},
+		{"growing", 120, 10, growing(9 * gb)}, {"growing a lot", 120, 10, growing(19 * gb)},
+		{"bursty", 100, 10, bursty(2*gb, 12*gb)},
 		{"bursty, large", 100, 10, bursty(2*gb, 39*gb)}, {"short", 5, 10, fixed(3 * gb)}, {"none", 60, 0, fixed(0)},
 	}
 	for _, p := range programs {

@@ -9,7 +9,8 @@ func TestNearest(t *testing.T) {
 	t.Parallel()
 	known := []string{"index", "loss", "Loss", "validation/loss", "lr", "boss", "los"}
 	for name, want := range map[string]string{
-		"los": "[los loss Loss]", "INDEX": "[index]", "validation/los": "[validation/loss]", "nothing": "[]", "": "[]", "l": "[lr]",
+		"los": "[los loss Loss]", "INDEX": "[index]", "validation/los": "[validation/loss]",
+		"nothing": "[]", "": "[]", "l": "[lr]",
 	} {
 		if got := fmt.Sprint(Nearest(name, known)); got != want {
 			t.Errorf("%q: got %s, want %s", name, got, want)

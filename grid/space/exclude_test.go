@@ -98,8 +98,8 @@ func TestExcludeKinds(t *testing.T) {
 		source string
 		want   int64
 	}{
-		{`opt == "sgd"`, 4}, {`fast`, 4}, {`not fast and lr < 1`, 6}, {`lr == 0.001`,
-			4}, {`opt startsWith 'a' and lr >= 10`, 6},
+		{`opt == "sgd"`, 4}, {`fast`, 4}, {`not fast and lr < 1`, 6}, {`lr == 0.001`, 4},
+		{`opt startsWith 'a' and lr >= 10`, 6},
 		{`opt in ["sgd", "rms"] and fast == false`, 6}, {`opt matches "^a"`, 4},
 	} {
 		if got := mustSpace(t, axes, c.source).Count(); got != c.want {

@@ -413,11 +413,11 @@ func TestBoundedZips(t *testing.T) {
 	cells := "axes that go together have more than 1000000 values in all. Put them into a file of the project, and go over its lines."
 	for _, c := range []struct{ axes, want string }{
 		{`[{"zip":[` + zips.String()[1:] + `]}]`, cells},
-		{`[{"zip":[{"key":"x","values":[1]}` + zips.String() + `]}]`,
-			"the space has 1001 axes, more than 1000. Turn those with one value into constants in a file."},
+		{`[{"zip":[{"key":"x","values":[1]}` + zips.String() +
+			`]}]`, "the space has 1001 axes, more than 1000. Turn those with one value into constants in a file."},
 		{"[" + twice.String()[1:] + "]", cells},
-		{"[" + keys.String()[1:] + "]",
-			"the space has 1002 axes, more than 1000. Turn those with one value into constants in a file."},
+		{"[" + keys.String()[1:] +
+			"]", "the space has 1002 axes, more than 1000. Turn those with one value into constants in a file."},
 		{`[{"zip":[{"key":"a","values":[]},{"key":"b","values":[]}]}]`,
 			"a has no values. Give it one value or more, or leave the key out."},
 		{`[{"zip":[{"key":"a","values":[]}]}]`, "a has no values. Give it one value or more, or leave the key out."},

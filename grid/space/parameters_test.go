@@ -207,19 +207,19 @@ func bombs() map[string]string {
 		laughs += fmt.Sprintf("%c: &%c [%s*%c]\n", c, c, strings.Repeat(fmt.Sprintf("*%c, ", c-1), 8), c-1)
 	}
 	wide := "a: &a [" + strings.Repeat("x,", 100_000) + "]\n" + keys(20_000, "*a")
-	distinct := "a: &a [" + strings.ReplaceAll(strings.ReplaceAll(keys(60_000, ""), "k", ""), ": \n", ",") + "]\n" +
-		keys(20_000, "*a")
+	distinct := "a: &a [" + strings.ReplaceAll(strings.ReplaceAll(keys(60_000, ""), "k", ""), ": \n", ",") +
+		"]\n" + keys(20_000, "*a")
 	return map[string]string{
 		"billion laughs": laughs, "repeated alias": wide, "repeated alias of distinct values": distinct,
 		"ten megabytes": "a: [" + strings.Repeat("1234567, ", 10<<20/9) + "1]", "brackets": strings.Repeat("[", 1<<20),
-		"brackets and keys": strings.Repeat("{a: [", 1<<17), "dashes": strings.Repeat("- ",
-			1<<19), "questions": strings.Repeat("? ", 1<<19),
-		"stairs": stairs(1400), "quote": "a: \"" +
-			strings.Repeat("\\n", 500_000), "huge exponent": "a: !!python/tuple [0, 1e999999999]",
-		"huge exponents": "a: !!python/tuple [1e400, 2e400, 1e-400]", "anchors": strings.Repeat("&a ",
-			300_000), "tags": strings.Repeat("!a ", 300_000),
-		"keys": keys(100_000, "1") + "k0: 1\n", "colons": strings.Repeat("a: ",
-			300_000), "comments": strings.Repeat("#\n", 500_000) + "- a",
+		"brackets and keys": strings.Repeat("{a: [", 1<<17), "dashes": strings.Repeat("- ", 1<<19),
+		"questions": strings.Repeat("? ", 1<<19),
+		"stairs":    stairs(1400), "quote": "a: \"" + strings.Repeat("\\n", 500_000),
+		"huge exponent":  "a: !!python/tuple [0, 1e999999999]",
+		"huge exponents": "a: !!python/tuple [1e400, 2e400, 1e-400]", "anchors": strings.Repeat("&a ", 300_000),
+		"tags": strings.Repeat("!a ", 300_000),
+		"keys": keys(100_000, "1") + "k0: 1\n", "colons": strings.Repeat("a: ", 300_000),
+		"comments": strings.Repeat("#\n", 500_000) + "- a",
 	}
 }
 

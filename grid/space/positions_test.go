@@ -78,8 +78,8 @@ func TestWithin(t *testing.T) {
 			b++
 		}
 		forms := []Axis{
-			{Interval: []json.Number{number(a), number(b),
-				number((b - a) / max(1, max(a-b, b-a)))}}, {Linspace: []json.Number{number(a), number(b), number(n)}},
+			{Interval: []json.Number{number(a), number(b), number((b - a) / max(1, max(a-b, b-a)))}},
+			{Linspace: []json.Number{number(a), number(b), number(n)}},
 			{Logspace: []json.Number{number(a), number(b), number(n)}},
 			{Values: []Value{{Text: "3", Kind: Number}, {Text: "x", Kind: Text}, {Text: "-2", Kind: Number},
 				{Kind: True}, {Text: "0.5", Kind: Number}}},

@@ -31,8 +31,8 @@ func TestTrillionPointsCostNothing(t *testing.T) {
 	if got := s.Count(); got != 1e12 {
 		t.Errorf("count: got %d, want 10^12", got)
 	}
-	if got, want := text(mustAt(s,
-		999_999_999_999)), `[{"a" {"999999999" '\x01'}} {"b" {"99.9" '\x01'}}]`; got != want {
+	if got, want := text(mustAt(s, 999_999_999_999)),
+		`[{"a" {"999999999" '\x01'}} {"b" {"99.9" '\x01'}}]`; got != want {
 		t.Errorf("last point: got %s, want %s", got, want)
 	}
 }
@@ -87,8 +87,8 @@ func TestExtendLongIntervals(t *testing.T) {
 		{interval3("a", "0", "1e9"), interval3("a", "1e9", "2e9", "0.5"), 2e9},
 		{interval3("a", "0", "1e9"), Axis{Key: "a", Values: []Value{{"7", Number}, {"-1", Number}, {"x", Text}}}, 2},
 		{Axis{Key: "a", Values: []Value{{"7", Number}, {"9", Text}, {"x", Text}}}, interval3("a", "0", "1e9"), 1e9 - 2},
-		{Axis{Key: "a", Values: []Value{{"7", Number}}}, Axis{Key: "a", Linspace: []json.Number{"0", "1e6", "1000001"}},
-			0},
+		{Axis{Key: "a", Values: []Value{{"7", Number}}},
+			Axis{Key: "a", Linspace: []json.Number{"0", "1e6", "1000001"}}, 0},
 		{interval3("a", "0", "10"), interval3("a", "5", "20"), 10},
 		{interval3("a", "0", "10"), interval3("b", "5", "20"), 0},
 	} {
@@ -198,10 +198,13 @@ func mustAt(s Space, i int64) Params {
 
 func TestDamagedSpaceRecord(t *testing.T) {
 	for _, record := range []string{
-		`[]`, `{"axes":[{"key":"a"}]}`, `{"axes":[{"key":"a","values":[1,1]}]}`, `{"axes":[{"key":"a","values":[1],"interval":[0,1]}]}`,
+		`[]`, `{"axes":[{"key":"a"}]}`, `{"axes":[{"key":"a","values":[1,1]}]}`,
+		`{"axes":[{"key":"a","values":[1],"interval":[0,1]}]}`,
 		`{"axes":[{"key":"a","values":[1]},{"key":"b","values":[1]},{"key":"a","values":[2]}]}`,
-		`{"axes":[{"key":"a","values":[1]}],"exclude":["b > 1"]}`, `{"axes":[{"key":"a","values":[1]}],"blocks":[{"lo":[0],"hi":[2],"kept":1}]}`,
-		`{"axes":[{"key":"a","values":[1]}],"blocks":[{"lo":[0],"hi":[1],"kept":2}]}`, `{"axes":[{"key":"a","values":[1]}],"blocks":[{"lo":[],"hi":[],"kept":1}]}`,
+		`{"axes":[{"key":"a","values":[1]}],"exclude":["b > 1"]}`,
+		`{"axes":[{"key":"a","values":[1]}],"blocks":[{"lo":[0],"hi":[2],"kept":1}]}`,
+		`{"axes":[{"key":"a","values":[1]}],"blocks":[{"lo":[0],"hi":[1],"kept":2}]}`,
+		`{"axes":[{"key":"a","values":[1]}],"blocks":[{"lo":[],"hi":[],"kept":1}]}`,
 		`{"axes":[{"key":"a","interval":[0,1e400000000]}]}`, `{"axes":[{"key":"a","interval":[0,5,0]}]}`,
 	} {
 		var s Space

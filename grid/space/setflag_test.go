@@ -133,8 +133,8 @@ func TestMergeSets(t *testing.T) {
 }
 
 func FuzzParseSet(f *testing.F) {
-	for _, s := range []string{"a=1", `a="x,y",'z',\:`, "a=1:2:3", "a=1e400:2", "a=0:1e18:1e-400", "a=true,false,1",
-		"a=[1,[2]]", `a={x:"(",b},(c`, "a={logspace: [0,1,2]}"} {
+	for _, s := range []string{"a=1", `a="x,y",'z',\:`, "a=1:2:3", "a=1e400:2", "a=0:1e18:1e-400",
+		"a=true,false,1", "a=[1,[2]]", `a={x:"(",b},(c`, "a={logspace: [0,1,2]}"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -151,7 +151,8 @@ func FuzzParseSet(f *testing.F) {
 
 func TestLooksLikeTime(t *testing.T) {
 	for set, want := range map[string]bool{
-		"t=9:30": true, "t=09:30": false, "t=12:00": true, "epoch=5:20": false, "seed=0:30": false, "n=2:5": false, "n=5:20:5": false, "n=0:100": false, "n=1:60": false, `t="9:30"`: false,
+		"t=9:30": true, "t=09:30": false, "t=12:00": true, "epoch=5:20": false, "seed=0:30": false, "n=2:5": false,
+		"n=5:20:5": false, "n=0:100": false, "n=1:60": false, `t="9:30"`: false,
 	} {
 		if got := LooksLikeTime(set); got != want {
 			t.Errorf("%s: got %v, want %v", set, got, want)

@@ -19,11 +19,11 @@ func anyAxis(t *rapid.T, key string) Axis {
 		tenth := func(i int) json.Number { return json.Number(fmt.Sprintf("%de-1", i)) }
 		return Axis{Key: key, Interval: []json.Number{tenth(start), tenth(start + step*n), tenth(step)}}
 	case 1:
-		return Axis{Key: key, Linspace: []json.Number{"-1", "2",
-			json.Number(fmt.Sprint(rapid.IntRange(1, 6).Draw(t, "n")))}}
+		return Axis{Key: key, Linspace: []json.Number{"-1",
+			"2", json.Number(fmt.Sprint(rapid.IntRange(1, 6).Draw(t, "n")))}}
 	case 2:
-		return Axis{Key: key, Logspace: []json.Number{"-4", "1",
-			json.Number(fmt.Sprint(rapid.IntRange(1, 6).Draw(t, "n")))}}
+		return Axis{Key: key, Logspace: []json.Number{"-4",
+			"1", json.Number(fmt.Sprint(rapid.IntRange(1, 6).Draw(t, "n")))}}
 	}
 	values := rapid.SliceOfNDistinct(rapid.SampledFrom([]Value{
 		{"1", Number}, {"1e-3", Number}, {"0.1", Number}, {"-1", Text}, {"010", Text}, {"", Text}, {"a b", Text},

@@ -48,8 +48,8 @@ func TestSubmissionRefuses(t *testing.T) {
 		"a name with a line end":    `{"project":"p","name":"a\nb",` + goodTask + `}`,
 		"a name that turns around":  `{"project":"p","name":"a\u202eb",` + goodTask + `}`,
 		"a user with an escape":     `{"project":"p","origin":{"user":"\u001b[2J"},` + goodTask + `}`,
-		"a long origin": `{"project":"p","origin":{"command":["` + strings.Repeat(long, 9) + `"]},` +
-			goodTask + `}`,
+		"a long origin": `{"project":"p","origin":{"command":["` + strings.Repeat(long, 9) +
+			`"]},` + goodTask + `}`,
 		"a long token":            `{"project":"p","token":"` + long + `",` + goodTask + `}`,
 		"a token with a space":    `{"project":"p","token":"a b",` + goodTask + `}`,
 		"a great priority":        `{"project":"p","priority":9223372036854775807,` + goodTask + `}`,
@@ -135,9 +135,12 @@ func TestSubmissionRefuses(t *testing.T) {
 // wrong: the space is made from the axes and expressions alone.
 func TestSubmissionMakesItsOwnSpace(t *testing.T) {
 	for name, blocks := range map[string]string{
-		"none": ``, "right": `,"blocks":[{"lo":[0],"hi":[4],"kept":2}]`, "too many": `,"blocks":[{"lo":[0],"hi":[4],"kept":3}]`,
-		"a part": `,"blocks":[{"lo":[0],"hi":[1],"kept":1}]`, "far outside": `,"blocks":[{"lo":[-5],"hi":[4000000000],"kept":99}]`,
-		"twice": `,"blocks":[{"lo":[0],"hi":[4],"kept":2},{"lo":[0],"hi":[4],"kept":2}]`, "nonsense": `,"blocks":"x"`,
+		"none": ``, "right": `,"blocks":[{"lo":[0],"hi":[4],"kept":2}]`,
+		"too many":    `,"blocks":[{"lo":[0],"hi":[4],"kept":3}]`,
+		"a part":      `,"blocks":[{"lo":[0],"hi":[1],"kept":1}]`,
+		"far outside": `,"blocks":[{"lo":[-5],"hi":[4000000000],"kept":99}]`,
+		"twice":       `,"blocks":[{"lo":[0],"hi":[4],"kept":2},{"lo":[0],"hi":[4],"kept":2}]`,
+		"nonsense":    `,"blocks":"x"`,
 	} {
 		s, err := check(`{"project":"p",` + goodTask +
 			`,"space":{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"]` + blocks + `}}`)
@@ -173,19 +176,22 @@ func TestSubmissionOfThisClient(t *testing.T) {
 	}
 	checkpoint := grid.DefaultCheckpoint()
 	want := Submit{
-		Token: "ABC123", Project: "chainer", Name: "Ein Versuch äöü", Bundle: strings.Repeat("ab",
-			32), Space: points, Priority: -3, MaxParallel: 4,
+		Token: "ABC123", Project: "chainer", Name: "Ein Versuch äöü", Bundle: strings.Repeat("ab", 32), Space: points,
+		Priority: -3, MaxParallel: 4,
 		Environ: []string{"PATH=/bin", "ODD"}, EnvironAdded: []string{"A=1"},
 		Task: grid.Task{
-			Name: "train", Command: []string{"python3", "-u",
-				"x.py"}, Constants: space.Params{{Key: "out", Value: space.Value{Text: "r"}}},
-			Setup: []string{"./setup.sh"}, Share: []string{"data/**"}, Links: []grid.Link{{Path: "far",
-				To: "/mnt/x"}}, Env: map[string]string{"A": "b"}, Resources: grid.Resources{CPUs: 500, Memory: 1 << 30, GPUs: 250, GPUModel: "A100"}, GPUIDs: "index",
-			Timeout: 2 * time.Hour, IdleTimeout: time.Minute, Grace: time.Second, LogLimit: 1 << 20, Retries: grid.DefaultRetries(),
-			Artifacts: []string{"result/**"}, Metrics: []grid.Source{{Log: "result/log"}, {Regex: "(?P<a>x)"},
-				{JSON: "stdout"}},
-			Objective: &grid.Objective{Metric: "a",
-				Goal: "minimize"}, Order: grid.OrderSpread, StopAfter: 5, Preempt: true,
+			Name: "train", Command: []string{"python3", "-u", "x.py"},
+			Constants: space.Params{{Key: "out", Value: space.Value{Text: "r"}}},
+			Setup:     []string{"./setup.sh"}, Share: []string{"data/**"},
+			Links:     []grid.Link{{Path: "far", To: "/mnt/x"}},
+			Env:       map[string]string{"A": "b"},
+			Resources: grid.Resources{CPUs: 500, Memory: 1 << 30, GPUs: 250, GPUModel: "A100"}, GPUIDs: "index",
+			Timeout: 2 * time.Hour, IdleTimeout: time.Minute, Grace: time.Second, LogLimit: 1 << 20,
+			Retries:   grid.DefaultRetries(),
+			Artifacts: []string{"result/**"},
+			Metrics:   []grid.Source{{Log: "result/log"}, {Regex: "(?P<a>x)"}, {JSON: "stdout"}},
+			Objective: &grid.Objective{Metric: "a", Goal: "minimize"}, Order: grid.OrderSpread,
+			StopAfter: 5, Preempt: true,
 			Stop:       &grid.EarlyStop{Metric: "a", Goal: "minimize", Rule: "median", After: 5},
 			Checkpoint: &checkpoint,
 		},
@@ -235,8 +241,8 @@ func TestDurationsAsText(t *testing.T) {
 // TestDuration reads the durations of project.yaml, and numbers of nanoseconds.
 func TestDuration(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]time.Duration{`"1d12h"`: 36 * time.Hour, `"90s"`: 90 * time.Second, `5`: 5,
-		`"0"`: 0} {
+	for text, want := range map[string]time.Duration{`"1d12h"`: 36 * time.Hour,
+		`"90s"`: 90 * time.Second, `5`: 5, `"0"`: 0} {
 		var d Duration
 		if err := json.Unmarshal([]byte(text), &d); err != nil || time.Duration(d) != want {
 			t.Errorf("%s: got %v, %v, want %v", text, time.Duration(d), err, want)

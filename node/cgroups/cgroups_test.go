@@ -23,16 +23,19 @@ func TestHierarchies(t *testing.T) {
 				"36 31 0:33 / /sys/fs/cgroup/cpu rw shared:3 - cgroup cgroup rw,cpu,cpuacct\n" +
 				"41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
 			map[string]Hierarchy{
-				"memory": {Dir: "/sys/fs/cgroup/memory/user/1"}, "cpu": {Dir: "/sys/fs/cgroup/cpu"}, "cpuacct": {Dir: "/sys/fs/cgroup/cpu"},
-				"": {Unified: true, Dir: "/sys/fs/cgroup/unified/y"},
+				"memory": {Dir: "/sys/fs/cgroup/memory/user/1"}, "cpu": {Dir: "/sys/fs/cgroup/cpu"},
+				"cpuacct": {Dir: "/sys/fs/cgroup/cpu"},
+				"":        {Unified: true, Dir: "/sys/fs/cgroup/unified/y"},
 			},
 		},
 		{
-			"v2", "0::/system.slice/mlfnode.service\n", "25 24 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
+			"v2", "0::/system.slice/mlfnode.service\n",
+			"25 24 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
 			map[string]Hierarchy{"": {Unified: true, Dir: "/sys/fs/cgroup/system.slice/mlfnode.service"}},
 		},
 		{
-			"container", "4:memory:/docker/abc\n", "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
+			"container", "4:memory:/docker/abc\n",
+			"35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
 			map[string]Hierarchy{"memory": {Dir: "/sys/fs/cgroup/memory"}},
 		},
 		{
@@ -77,7 +80,8 @@ func TestParse(t *testing.T) {
 func TestFilesOfV2(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"cgroup.controllers": "cpu memory pids\n", "cgroup.subtree_control": "pids\n", "cgroup.procs": fmt.Sprintln(os.Getpid()),
+		"cgroup.controllers":     "cpu memory pids\n",
+		"cgroup.subtree_control": "pids\n", "cgroup.procs": fmt.Sprintln(os.Getpid()),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)

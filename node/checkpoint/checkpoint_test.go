@@ -148,8 +148,8 @@ func TestSnapshotTravels(t *testing.T) {
 	}
 	for name, before := range map[string]map[string]string{
 		"empty": nil,
-		"older": {"step": "3", "model.npz": strings.Repeat("weights", 50_000), "gone": "x",
-			"deep/er/more": "x"},
+		"older": {"step": "3", "model.npz": strings.Repeat("weights", 50_000),
+			"gone": "x", "deep/er/more": "x"},
 		"a link in a folder's place": {"deep": "->/etc"},
 	} {
 		to := filepath.Join(t.TempDir(), "live")

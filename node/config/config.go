@@ -224,7 +224,8 @@ const defaultCheckpointRate = 60_000_000
 
 func defaults() (Config, error) {
 	c := Config{
-		Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(), Engine: DefaultEngine(), Logger: slog.New(slog.DiscardHandler),
+		Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(),
+		Engine: DefaultEngine(), Logger: slog.New(slog.DiscardHandler),
 		Devices: worker.Policy{Reserve: worker.DefaultReserve, Share: allocator.DefaultShare, Foreign: gpuwatch.Avoid},
 	}
 	var err error

@@ -37,8 +37,8 @@ func TestStatePath(t *testing.T) {
 	t.Chdir(dir)
 	t.Setenv("HOME", home)
 	for text, want := range map[string]string{
-		"st": dir + "/st", "./st": dir + "/st", "../st": filepath.Dir(dir) +
-			"/st", "/srv/st/": "/srv/st", "a//b/": dir + "/a/b",
+		"st": dir + "/st", "./st": dir + "/st", "../st": filepath.Dir(dir) + "/st", "/srv/st/": "/srv/st",
+		"a//b/": dir + "/a/b",
 		"~/mlf": home + "/mlf", "~": home, "~ada/mlf": "", "x~": dir + "/x~",
 	} {
 		if got, err := StatePath(text); got != want || (err == nil) != (want != "") {

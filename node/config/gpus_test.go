@@ -34,7 +34,8 @@ func TestGPUSettings(t *testing.T) {
 	}
 	os.Unsetenv("MLF_GPUS_FOREIGN")
 	for text, want := range map[string]string{
-		"foreign: kill": `gpus.foreign: "kill" is neither avoid nor ignore`, "share: 0": "gpus.share", "share: many": "gpus.share", "reserve: lots": "gpus.reserve",
+		"foreign: kill": `gpus.foreign: "kill" is neither avoid nor ignore`, "share: 0": "gpus.share",
+		"share: many": "gpus.share", "reserve: lots": "gpus.reserve",
 		"use: [first]": "gpus.use", "mig: any": "there is no setting mig",
 	} {
 		if _, err := load(text); err == nil || !strings.Contains(err.Error(), want) {

@@ -86,8 +86,8 @@ func judgeContainerGPUs(c *Containers, driver string) Finding {
 		return warn(name, "the engine can't give GPUs to containers",
 			"mlfnode gpu-setup, or by hand: install nvidia-container-toolkit, nvidia-ctk runtime configure, and restart the engine")
 	case c.GPUs == "cdi" && c.SpecDriver != "" && driver != "" && c.SpecDriver != driver:
-		return warn(name, fmt.Sprintf("the CDI specification is of the driver %s, and the driver is %s", c.SpecDriver,
-			driver), generate)
+		return warn(name, fmt.Sprintf("the CDI specification is of the driver %s, and the driver is %s",
+			c.SpecDriver, driver), generate)
 	case len(c.Unnamed) > 0 && len(c.SpecDirs) > 0:
 		return warn(name, fmt.Sprintf("the CDI specification does not name %s", strings.Join(c.Unnamed, ", ")),
 			generate)

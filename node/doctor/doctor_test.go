@@ -19,8 +19,8 @@ import (
 func want(t *testing.T, got Finding, state State, cause, cure string) {
 	t.Helper()
 	if got.State != state || !strings.Contains(got.Cause, cause) || !strings.Contains(got.Cure, cure) {
-		t.Errorf("got %s: %s: %s; try %s\nwant %s, %q, %q", got.Name, got.State, got.Cause, got.Cure, state, cause,
-			cure)
+		t.Errorf("got %s: %s: %s; try %s\nwant %s, %q, %q", got.Name, got.State, got.Cause,
+			got.Cure, state, cause, cure)
 	}
 	if (got.State == OK) != (got.Cure == "") {
 		t.Errorf("%s is %s, with the cure %q", got.Name, got.State, got.Cure)
@@ -60,8 +60,8 @@ func TestJudgements(t *testing.T) {
 		{"dead service", judgeService(Service{Systemd: true, Installed: true}), Bad, "not active", "journalctl"},
 		{"service", judgeService(Service{Systemd: true, Installed: true, Active: true}), OK, "active", ""},
 		{"name", judgeOwnName("a", []string{"10.0.0.1"}, nil, ""), OK, "a is 10.0.0.1", ""},
-		{"loopback name", judgeOwnName("a", []string{"127.0.1.1", "::1"}, nil, ""), Warn, "no other host can reach",
-			"advertise"},
+		{"loopback name", judgeOwnName("a", []string{"127.0.1.1", "::1"}, nil, ""), Warn,
+			"no other host can reach", "advertise"},
 		{"nameless", judgeOwnName("a", nil, errors.New("no such host"), ""), Warn, "has no address", "/etc/hosts"},
 		{"advertised", judgeOwnName("a", []string{"127.0.1.1"}, nil, "10.0.0.9"), OK, "10.0.0.9", ""},
 		{"seed", judgeSeedName("m", []string{"10.0.0.1"}, nil), OK, "m is 10.0.0.1", ""},
@@ -219,11 +219,14 @@ func TestLimitsUnder(t *testing.T) {
 	dir := t.TempDir()
 	for file, text := range map[string]string{
 		"cgroup.controllers": "cpu memory pids\n", "memory/c/tasks": "",
-		"shell/cgroup.type": "domain\n", "shell/cgroup.controllers": "memory\n", "shell/cgroup.procs": fmt.Sprintf("1\n%d\n", os.Getpid()),
-		"alone/cgroup.type": "domain\n", "alone/cgroup.controllers": "cpu memory\n", "alone/cgroup.procs": fmt.Sprintf("%d\n", os.Getpid()),
-		"passed/cgroup.type": "domain\n", "passed/cgroup.controllers": "memory\n", "passed/cgroup.subtree_control": "pids memory\n",
-		"none/cgroup.type": "domain\n", "none/cgroup.controllers": "pids\n", "none/cgroup.procs": fmt.Sprintf("%d\n",
-			os.Getpid()),
+		"shell/cgroup.type": "domain\n", "shell/cgroup.controllers": "memory\n",
+		"shell/cgroup.procs": fmt.Sprintf("1\n%d\n", os.Getpid()),
+		"alone/cgroup.type":  "domain\n", "alone/cgroup.controllers": "cpu memory\n",
+		"alone/cgroup.procs": fmt.Sprintf("%d\n", os.Getpid()),
+		"passed/cgroup.type": "domain\n", "passed/cgroup.controllers": "memory\n",
+		"passed/cgroup.subtree_control": "pids memory\n",
+		"none/cgroup.type":              "domain\n", "none/cgroup.controllers": "pids\n",
+		"none/cgroup.procs": fmt.Sprintf("%d\n", os.Getpid()),
 	} {
 		path := filepath.Join(dir, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -235,8 +238,8 @@ func TestLimitsUnder(t *testing.T) {
 	}
 	for _, c := range []struct{ cgroups, scopes, want string }{
 		{"0::/\n", "", "memory"}, {"0::/alone\n", "", "memory"}, {"0::/passed\n", "", "memory"}, {"0::/none\n", "", ""},
-		{"0::/shell\n", "", ""}, {"0::/shell\n", "/", "memory"}, {"0::/shell\n", "/none", ""}, {"0::/missing\n", "",
-			""},
+		{"0::/shell\n", "", ""}, {"0::/shell\n", "/", "memory"}, {"0::/shell\n", "/none", ""},
+		{"0::/missing\n", "", ""},
 		{"5:memory:/c\n0::/none\n", "", "memory"}, {"3:cpu:/c\n", "", ""}, {"", "", ""},
 	} {
 		if got := limitsUnder(dir, c.cgroups, c.scopes); got != c.want {
@@ -249,8 +252,8 @@ func TestLimitsUnder(t *testing.T) {
 // each kind.
 func TestCheck(t *testing.T) {
 	h := serving(t)
-	h.StateDir, h.Version, h.Limits, h.Service = t.TempDir(), "v1.2.3", "memory", &Service{Systemd: true,
-		Installed: true, Active: true}
+	h.StateDir, h.Version, h.Limits, h.Service = t.TempDir(), "v1.2.3",
+		"memory", &Service{Systemd: true, Installed: true, Active: true}
 	h.AskMaster = func(context.Context) (MasterInfo, error) {
 		return MasterInfo{Time: time.Now().Add(-time.Hour), Version: "v1.2.9"}, nil
 	}
@@ -262,9 +265,12 @@ func TestCheck(t *testing.T) {
 		got[f.Name] = f.State
 	}
 	for name, want := range map[string]State{
-		"disk room": got["disk room"], "disk speed": got["disk speed"], "memory": got["memory"], "open files": got["open files"], "own name": got["own name"],
-		"cgroups": OK, "gpu driver": OK, "service": OK, "seed name": OK, "master's api": OK, "master's nats": OK, "master's gossip": OK,
-		"master's gossip, udp": OK, "clock": Bad, "versions": OK, "back from master, tcp": OK, "back from master, udp": Warn,
+		"disk room": got["disk room"], "disk speed": got["disk speed"], "memory": got["memory"],
+		"open files": got["open files"], "own name": got["own name"],
+		"cgroups": OK, "gpu driver": OK, "service": OK, "seed name": OK, "master's api": OK, "master's nats": OK,
+		"master's gossip":      OK,
+		"master's gossip, udp": OK, "clock": Bad, "versions": OK, "back from master, tcp": OK,
+		"back from master, udp": Warn,
 	} {
 		if got[name] != want || got[name] == "" {
 			t.Errorf("%s: got %q, want %q", name, got[name], want)

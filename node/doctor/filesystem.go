@@ -11,7 +11,8 @@ import (
 
 // sharedTypes are the types of file systems that other machines may have mounted, too.
 var sharedTypes = []string{
-	"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "panfs", "wekafs", "orangefs", "ocfs2", "gfs2", "9p", "virtiofs",
+	"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "lustre", "gpfs", "beegfs", "ceph", "panfs", "wekafs", "orangefs",
+	"ocfs2", "gfs2", "9p", "virtiofs",
 	"vboxsf", "glusterfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.juicefs", "fuse.vmhgfs-fuse",
 	"fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse",
 }

@@ -25,13 +25,13 @@ func TestFileSystem(t *testing.T) {
 		state State
 		cause string
 	}{
-		{"/var/lib/mlfnode", OK, "is on ext4"}, {"/", OK, "is on ext4"}, {"/home/local/state", OK,
-			"is on xfs"}, {"/homes", OK, "is on ext4"},
+		{"/var/lib/mlfnode", OK, "is on ext4"}, {"/", OK, "is on ext4"}, {"/home/local/state", OK, "is on xfs"},
+		{"/homes", OK, "is on ext4"},
 		{"/covered/state", OK, "is on btrfs"},
-		{"/home/ada/mlfnode", Warn, "is on nfs4 (server:/export/home)"}, {"/home", Warn, "less safe"}, {"/my disk/x",
-			Warn, "is on gpfs (gpfs0)"},
-		{"/old/x", Bad, "hold on this machine alone (local_lock=all)"}, {"/home/ada/remote/x", Bad,
-			"it has no locks"}, {"/mnt/win/x", Bad, "(nobrl)"},
+		{"/home/ada/mlfnode", Warn, "is on nfs4 (server:/export/home)"}, {"/home", Warn, "less safe"},
+		{"/my disk/x", Warn, "is on gpfs (gpfs0)"},
+		{"/old/x", Bad, "hold on this machine alone (local_lock=all)"}, {"/home/ada/remote/x", Bad, "it has no locks"},
+		{"/mnt/win/x", Bad, "(nobrl)"},
 	} {
 		want(t, judgeFileSystem(c.dir, mountOf(mounts, c.dir)), c.state, c.cause,
 			map[bool]string{true: "", false: "--state-dir"}[c.state == OK])

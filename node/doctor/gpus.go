@@ -42,12 +42,12 @@ func checkGPUs(g *GPUs, root string) []Finding {
 	case len(g.Devices) == 0:
 		return []Finding{fine("gpu driver", "version "+g.Driver+", with no GPU")}
 	}
-	found := []Finding{fine("gpu driver", fmt.Sprintf("version %s, CUDA %s, %d GPUs", g.Driver, g.CUDA,
-		len(g.Devices)))}
+	found := []Finding{fine("gpu driver",
+		fmt.Sprintf("version %s, CUDA %s, %d GPUs", g.Driver, g.CUDA, len(g.Devices)))}
 	found = append(found, g.unusable()...)
 	if on := g.list(func(d *GPU) bool { return !d.Persistent && d.Problem == "" }); on != "" {
-		found = append(found, warn("gpu persistence", "persistence mode is off for "+on+
-			": each program waits seconds for the driver to load",
+		found = append(found, warn("gpu persistence",
+			"persistence mode is off for "+on+": each program waits seconds for the driver to load",
 			"systemctl enable --now nvidia-persistenced, or as root: nvidia-smi -pm 1"))
 	}
 	if on := g.list(func(d *GPU) bool { return d.Mode == "exclusive" }); on != "" {

@@ -21,10 +21,12 @@ func TestGPUs(t *testing.T) {
 		want  string // in the finding that is not OK, or in the last one
 	}{
 		"no driver": {GPUs{}, nil, OK, "no NVIDIA driver"},
-		"a GPU alone": {GPUs{}, map[string]string{"sys/bus/pci/devices/a/vendor": "0x10de\n",
-			"sys/bus/pci/devices/a/class": "0x030200\n"}, Warn, "1 of its GPUs"},
-		"sound alone": {GPUs{}, map[string]string{"sys/bus/pci/devices/a/vendor": "0x10de\n",
-			"sys/bus/pci/devices/a/class": "0x040300\n"}, OK, "no NVIDIA driver"},
+		"a GPU alone": {GPUs{},
+			map[string]string{"sys/bus/pci/devices/a/vendor": "0x10de\n", "sys/bus/pci/devices/a/class": "0x030200\n"},
+			Warn, "1 of its GPUs"},
+		"sound alone": {GPUs{},
+			map[string]string{"sys/bus/pci/devices/a/vendor": "0x10de\n", "sys/bus/pci/devices/a/class": "0x040300\n"},
+			OK, "no NVIDIA driver"},
 		"mismatch":        {GPUs{Problem: "different versions"}, nil, Bad, "different versions"},
 		"a driver alone":  {GPUs{Driver: "550"}, nil, OK, "with no GPU"},
 		"all well":        {with(func(*GPU) {}), nil, OK, "version 550.54.15, CUDA 12.4, 2 GPUs"},

@@ -39,10 +39,10 @@ func checkStateFolder(stateDir string) []Finding {
 	case errors.Is(err, fs.ErrNotExist):
 		parent := existingParent(stateDir)
 		if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
-			return []Finding{bad("state folder", fmt.Sprintf("%s is missing and can't be made in %s: %v", stateDir,
-				parent, err),
-				fmt.Sprintf("sudo install -d -m 700 -o %d %s, or choose another with --state-dir", os.Geteuid(),
-					stateDir))}
+			return []Finding{bad("state folder",
+				fmt.Sprintf("%s is missing and can't be made in %s: %v", stateDir, parent, err),
+				fmt.Sprintf("sudo install -d -m 700 -o %d %s, or choose another with --state-dir",
+					os.Geteuid(), stateDir))}
 		}
 		return []Finding{fine("state folder", stateDir+" will be made")}
 	case err != nil:
@@ -209,8 +209,8 @@ func judgeOpenFiles(limit uint64, master bool) Finding {
 	}
 	if limit < least {
 		return warn("open files", fmt.Sprintf("at most %d, and %d may be needed", limit, least),
-			"mlfnode service install, whose unit has a limit of its own; by hand: ulimit -Hn "+fmt.Sprint(least)+
-				" as root")
+			"mlfnode service install, whose unit has a limit of its own; by hand: ulimit -Hn "+
+				fmt.Sprint(least)+" as root")
 	}
 	if limit > 1<<40 {
 		return fine("open files", "no limit")

@@ -177,8 +177,8 @@ func judgePortOfMaster(name, address string, err error) Finding {
 		return bad(name, address+" refuses connections: nothing listens there, or a firewall rejects", "on "+host+
 			": mlfnode service status; then compare `ports:` and `bind:` in node.yaml; then "+openPort(port, "tcp"))
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return bad(name, "no way leads to "+address+": "+err.Error(), "ip route get "+host+
-			"; a network or VPN may be down, or the address wrong")
+		return bad(name, "no way leads to "+address+": "+err.Error(),
+			"ip route get "+host+"; a network or VPN may be down, or the address wrong")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return bad(name, address+" does not answer: a firewall drops what is sent, or the host is down",
 			"ping "+host+"; if that answers, on "+host+": "+openPort(port, "tcp"))

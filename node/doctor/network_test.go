@@ -86,8 +86,8 @@ func TestReachNoTLS(t *testing.T) {
 	t.Cleanup(plain.Close)
 	silent := listenPort(t, func(c net.Conn) { io.Copy(io.Discard, c) })
 	closing := listenPort(t, func(c net.Conn) { c.Close() })
-	h := Host{Seed: "127.0.0.1", Ports: Ports{API: plain.Listener.Addr().(*net.TCPAddr).Port, NATS: silent,
-		Gossip: closing}}
+	h := Host{Seed: "127.0.0.1",
+		Ports: Ports{API: plain.Listener.Addr().(*net.TCPAddr).Port, NATS: silent, Gossip: closing}}
 	found := h.checkMasterPorts(t.Context())
 	want(t, found[0], Bad, "not with TLS", "ss -ltnp")
 	want(t, found[1], Bad, "says nothing", "may hang")

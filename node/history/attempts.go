@@ -99,7 +99,8 @@ func (g *sweepFold) recordAttempt(
 		a.Outcome = IsSuperseded
 	}
 	if change == grid.Reconnect && a.Outcome == IsSuperseded {
-		a.Ended, a.Result.Class, a.Result.ExitCode, a.Result.Reason = e.Time, grid.ClassHalt, grid.NoExit, e.Result.Reason
+		a.Ended, a.Result.Class, a.Result.ExitCode, a.Result.Reason = e.Time, grid.ClassHalt,
+			grid.NoExit, e.Result.Reason
 	}
 	if err := g.f.renameCurves(g, before.Index, "", before.Run); err != nil {
 		return err
@@ -144,8 +145,8 @@ func (f *fold) storeAttempt(trial int64, a *Attempt) error {
 	if err != nil {
 		return fmt.Errorf("pack attempt %d: %w", a.Number, err)
 	}
-	f.attempts = append(f.attempts, trial, a.Run, int64(a.Number), f.d.numbers[a.Node], string(a.Outcome), a.Ended,
-		string(result))
+	f.attempts = append(f.attempts, trial, a.Run, int64(a.Number), f.d.numbers[a.Node], string(a.Outcome),
+		a.Ended, string(result))
 	if len(f.attempts) < attemptRows*attemptColumns {
 		return nil
 	}
@@ -167,8 +168,8 @@ func (f *fold) flushAttempts() error {
 
 // currentAttempt returns the attempt that a trial's row describes.
 func currentAttempt(t *grid.Trial) Attempt {
-	a := Attempt{Number: t.Attempt, Run: t.Run, Node: t.Node, Started: t.Result.Started, Ended: t.Ended,
-		Result: t.Result}
+	a := Attempt{Number: t.Attempt, Run: t.Run, Node: t.Node, Started: t.Result.Started,
+		Ended: t.Ended, Result: t.Result}
 	switch {
 	case t.State == grid.Running:
 		a.Outcome = IsRunning

@@ -35,7 +35,8 @@ func benchStream(r *rand.Rand, index int64) []Stored {
 				Log:     grid.LogRef{First: uint64(index), Last: uint64(index) + 1, Bytes: 100},
 			}
 			if r.IntN(100) == 0 {
-				e.Result.Class, e.Result.ExitCode, e.Result.Reason, e.Result.Metrics = grid.ClassExit, 1, "exit code 1", nil
+				e.Result.Class, e.Result.ExitCode, e.Result.Reason, e.Result.Metrics = grid.ClassExit,
+					1, "exit code 1", nil
 			}
 			b.Events = append(b.Events, e)
 			index++
@@ -248,8 +249,8 @@ func BenchmarkFoldRetry(b *testing.B) {
 		fold("first", ended(1, grid.ClassExit), benchBatch)
 		fold("reopened", func(lo int64) *grid.Batch {
 			return &grid.Batch{Sweep: "s-1",
-				Events: []grid.Event{{Kind: grid.ReopenedRange, Index: lo, End: min(lo+20_000, benchTrials),
-					Time: 3e15}}}
+				Events: []grid.Event{{Kind: grid.ReopenedRange, Index: lo,
+					End: min(lo+20_000, benchTrials), Time: 3e15}}}
 		}, 20_000)
 		fold("second", ended(2, grid.ClassNone), benchBatch)
 	}

@@ -219,8 +219,8 @@ func (c *blockCache) readBlock(b *trialBlock) error {
 			if !ok || col == columnSmall || !fits {
 				return fmt.Errorf("piece of block %d: %w", b.id, errDamaged)
 			}
-			b.floats[col-ColumnStarted], b.lossy[col-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials),
-				data), !whole
+			b.floats[col-ColumnStarted], b.lossy[col-ColumnStarted] =
+				unpackFloats(make([]float32, 0, blockTrials), data), !whole
 			return nil
 		})
 		if err != nil || col == columnSmall && !found {

@@ -78,8 +78,8 @@ func (d *reader) readColumns(
 	n := len(c.Blocks) * blockTrials
 	for _, w := range missing {
 		if w == columnSmall {
-			c.State, c.Attempts, c.Class, c.Cause = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8,
-				n)
+			c.State, c.Attempts, c.Class, c.Cause = make([]uint8, n), make([]uint8, n),
+				make([]uint8, n), make([]uint8, n)
 			c.Node = make([]uint16, n)
 			continue
 		}
@@ -192,7 +192,8 @@ func (d *reader) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w 
 		if err != nil {
 			return err
 		}
-		text, args = "SELECT piece.id, data FROM json_each(?) AS b CROSS JOIN piece ON piece.id = b.value", []any{string(list)}
+		text, args = "SELECT piece.id, data FROM json_each(?) AS b CROSS JOIN piece ON piece.id = b.value",
+			[]any{string(list)}
 	}
 	rows, err := d.read.QueryContext(ctx, text, args...)
 	if err != nil {

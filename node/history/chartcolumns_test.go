@@ -202,8 +202,8 @@ func TestCauses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Cause{ID: 1, Class: grid.ClassExit, Signature: "KeyError: A", Count: 2, First: 1005, Last: 1006,
-			Trial: 5}
+		want := Cause{ID: 1, Class: grid.ClassExit, Signature: "KeyError: A", Count: 2, First: 1005,
+			Last: 1006, Trial: 5}
 		if len(c.Causes) != maxCauses || c.Causes[0] != want {
 			t.Errorf("got %d causes and %+v, want %d and %+v", len(c.Causes), c.Causes[0], maxCauses, want)
 		}
@@ -317,8 +317,8 @@ func TestResultIsSeenWithItsChanges(t *testing.T) {
 	mark := d.Mark()
 	seq := d.Applied() + 1
 	f := &fold{d: d, policy: objectivePolicy, applied: d.applied, sweeps: map[grid.SweepID]*sweepFold{}}
-	batch := &grid.Batch{Sweep: "s-1", Node: "n",
-		Events: []grid.Event{{Kind: grid.ReopenedRange, Index: 0, End: 10, Time: 5000}}}
+	batch := &grid.Batch{Sweep: "s-1",
+		Node: "n", Events: []grid.Event{{Kind: grid.ReopenedRange, Index: 0, End: 10, Time: 5000}}}
 	if err := d.w.transaction(func() error { return f.foldAll([]Stored{{Seq: seq, Batch: batch}}) }); err != nil {
 		t.Fatal(err)
 	}

@@ -76,15 +76,15 @@ func TestCurves(t *testing.T) {
 	point := func(v float32) []grid.Point { return []grid.Point{{Step: 1, Value: v}, {Step: 2, Value: v}} }
 	events := []grid.Event{
 		event(grid.Started, "a", 1, 10), curved(told, "loss", point(1)...), curved(failed, "loss", point(2)...), second,
-		curved(told2, "loss", point(3)...), lost, third, back, curved(won, "loss", point(4)...), curved(late, "loss",
-			point(5)...),
+		curved(told2, "loss", point(3)...), lost, third, back, curved(won, "loss", point(4)...),
+		curved(late, "loss", point(5)...),
 	}
 	wants := [][]string{
 		{}, {"a loss [{1 1} {2 1}]"}, {"a loss [{1 2} {2 2}]"}, {"a loss [{1 2} {2 2}]"},
 		{"b loss [{1 3} {2 3}]", "a loss [{1 2} {2 2}]"}, {"b loss [{1 3} {2 3}]", "a loss [{1 2} {2 2}]"},
 		{"a loss [{1 2} {2 2}]", "b loss [{1 3} {2 3}]"}, {"b loss [{1 3} {2 3}]", "a loss [{1 2} {2 2}]"},
-		{"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]"}, {"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]",
-			"c loss [{1 5} {2 5}]"},
+		{"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]"},
+		{"b loss [{1 4} {2 4}]", "a loss [{1 2} {2 2}]", "c loss [{1 5} {2 5}]"},
 	}
 	for i, e := range events {
 		fold(d, e)
@@ -171,7 +171,8 @@ func TestCurvesAreBounded(t *testing.T) {
 }
 
 var earlierColumnNames = []string{
-	"earlier_started", "earlier_ended", "earlier_wall", "earlier_cpu", "earlier_memory", "earlier_metrics", "earlier_detail",
+	"earlier_started", "earlier_ended", "earlier_wall", "earlier_cpu", "earlier_memory",
+	"earlier_metrics", "earlier_detail",
 }
 
 // TestHistoryOfEarlierVersions opens files that lack only some tables: these are added, and
@@ -187,8 +188,8 @@ func TestHistoryOfEarlierVersions(t *testing.T) {
 		"UPDATE sweep SET summary = json_set(summary, '$.known', json('[[0, %[1]d], [%[1]d, %[2]d]]')) WHERE id = 'a-1';", blockTrials, 2*blockTrials)
 	ended := known + fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", chunkIDBits, ColumnEnded)
 	for version, drop := range map[int]string{
-		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended +
-			"DROP TABLE sample;", withoutEnded: ended,
+		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended + "DROP TABLE sample;",
+		withoutEnded: ended,
 		withoutKnown: known, withoutStream: stream, withoutReopened: reopened, withoutOverlay: overlay,
 	} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) { checkEarlier(t, version, drop) })

@@ -139,8 +139,8 @@ func loadCauses(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
 		if !ok1 || !ok2 || int(id) != len(s.causes.list)+1 {
 			return errDamaged
 		}
-		s.causes.add(Cause{ID: id, Class: grid.Class(class), Signature: signature, Count: n[1], First: n[2], Last: n[3],
-			Trial: n[4]})
+		s.causes.add(Cause{ID: id, Class: grid.Class(class), Signature: signature, Count: n[1], First: n[2],
+			Last: n[3], Trial: n[4]})
 		return nil
 	})
 }

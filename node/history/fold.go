@@ -198,8 +198,8 @@ func (g *sweepFold) foldEvent(node grid.NodeID, e *grid.Event) error {
 	}
 	if e.Index < 0 || e.Index > maxIndex || (g.policy.Count > 0 && e.Index >= g.policy.Count) {
 		if g.f.d.isFirstStranger(g.sweep.ID) {
-			g.f.d.log.Warn("skipping events of trials that the sweep does not have", "sweep", g.sweep.ID, "trial",
-				e.Index,
+			g.f.d.log.Warn("skipping events of trials that the sweep does not have",
+				"sweep", g.sweep.ID, "trial", e.Index,
 				"trials", g.policy.Count, "node", node)
 		}
 		return nil
@@ -290,7 +290,8 @@ func (g *sweepFold) trialOf(e *grid.Event) (*trialInFold, error) {
 	if g.isAgain(e) {
 		r := g.newTrial()
 		r.trial = grid.Trial{
-			Index: index, State: grid.Pending, Attempts: 1, Floor: 1, Runs: r.run[:0], Retried: g.sweep.overlay.at(index).time,
+			Index: index, State: grid.Pending, Attempts: 1, Floor: 1, Runs: r.run[:0],
+			Retried: g.sweep.overlay.at(index).time,
 		}
 		r.stored, r.again = true, true
 		g.trials[index] = r
@@ -375,8 +376,8 @@ const maxReadGap = 3
 func (g *sweepFold) readKnownTrials(events []grid.Event) error {
 	var known []int64
 	for i := range events {
-		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.trials[e.Index] == nil &&
-			!g.isAgain(e) {
+		if e := &events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) &&
+			g.trials[e.Index] == nil && !g.isAgain(e) {
 			known = append(known, e.Index)
 		}
 	}

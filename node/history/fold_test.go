@@ -67,8 +67,9 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 		}
 		c.Ended = max(c.Ended, t.Ended)
 	case grid.Reopen:
-		m.changed = append(m.changed, Transition{Sweep: id, Index: t.Index, End: t.Index + 1, Change: change,
-			State: grid.Pending, Attempts: t.Attempts})
+		m.changed = append(m.changed,
+			Transition{Sweep: id, Index: t.Index, End: t.Index + 1, Change: change, State: grid.Pending,
+				Attempts: t.Attempts})
 		return
 	default:
 		return
@@ -152,8 +153,8 @@ func anyRun(t *rapid.T, run string) []from {
 
 func anyMetrics(t *rapid.T) grid.Metric {
 	value := rapid.Custom(func(t *rapid.T) json.RawMessage {
-		return json.RawMessage(rapid.SampledFrom([]string{"0.5", "1e-3", "-2", "12345678901234567890", `"nan"`, "true",
-			"null", `[1, 2]`}).Draw(t, "value"))
+		return json.RawMessage(rapid.SampledFrom([]string{"0.5", "1e-3", "-2", "12345678901234567890",
+			`"nan"`, "true", "null", `[1, 2]`}).Draw(t, "value"))
 	})
 	return rapid.MapOfN(rapid.SampledFrom([]string{"loss", "a/b", `q"<\`, "ä"}), value, 0, 3).Draw(t, "metrics")
 }
@@ -161,8 +162,8 @@ func anyMetrics(t *rapid.T) grid.Metric {
 func anyResult(t *rapid.T, started int64) *grid.Result {
 	r := &grid.Result{Class: rapid.SampledFrom(classes()).Draw(t, "class"), Started: started, Metrics: anyMetrics(t)}
 	if r.Class != grid.ClassNone {
-		r.Rule, r.Device = rapid.SampledFrom([]string{"", "cuda_oom/2"}).Draw(t,
-			"rule"), rapid.SampledFrom([]string{"", "GPU-1"}).Draw(t, "device")
+		r.Rule, r.Device = rapid.SampledFrom([]string{"", "cuda_oom/2"}).Draw(t, "rule"),
+			rapid.SampledFrom([]string{"", "GPU-1"}).Draw(t, "device")
 		r.ExitCode, r.Reason = rapid.IntRange(0, 255).Draw(t, "code"), rapid.String().Draw(t, "reason")
 	}
 	r.Usage = grid.Usage{Wall: rapid.Int64Min(0).Draw(t, "wall") >> 20, CPU: rapid.Int64Range(0, 9).Draw(t, "cpu"),
@@ -193,8 +194,8 @@ func anyStream(t *rapid.T) []Stored {
 			again.event = grid.Event{Kind: grid.Reopened, Index: run[0].event.Index,
 				Time: rapid.Int64Range(60, 63).Draw(t, "reopened")}
 			if rapid.Bool().Draw(t, "neighbours") {
-				again.event.Kind, again.event.End = grid.ReopenedRange, again.event.Index+
-					rapid.Int64Range(0, 70).Draw(t, "range")
+				again.event.Kind, again.event.End = grid.ReopenedRange,
+					again.event.Index+rapid.Int64Range(0, 70).Draw(t, "range")
 			}
 			lists = append(lists, []from{again})
 		}
@@ -314,8 +315,8 @@ func checkSweep(t *rapid.T, m *model, got testListing, id grid.SweepID) {
 			open = append(open, trial.Index)
 		}
 		if inside := slices.ContainsFunc(got.Terminal, func(r ranges.Range) bool { return r.Lo <= trial.Index && trial.Index < r.Hi }); inside != trial.State.Terminal() {
-			t.Fatalf("%s/%d in state %s: in the terminal ranges %v: got %t", id, trial.Index, trial.State, got.Terminal,
-				inside)
+			t.Fatalf("%s/%d in state %s: in the terminal ranges %v: got %t", id, trial.Index, trial.State,
+				got.Terminal, inside)
 		}
 		checkAttempts(t, &trial, got.Attempts[i])
 	}
@@ -349,8 +350,8 @@ func checkAttempts(t *rapid.T, trial *grid.Trial, attempts []Attempt) {
 		want[IsRunning] = 1
 	}
 	if outcomes[IsResult] != want[IsResult] || outcomes[IsRunning] != want[IsRunning] {
-		t.Fatalf("trial %d in state %s: got outcomes %v, want %v of results and running", trial.Index, trial.State,
-			outcomes, want)
+		t.Fatalf("trial %d in state %s: got outcomes %v, want %v of results and running", trial.Index,
+			trial.State, outcomes, want)
 	}
 }
 

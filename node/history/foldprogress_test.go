@@ -20,7 +20,8 @@ func TestProgress(t *testing.T) {
 	policy := func(grid.SweepID) (Policy, bool) { return Policy{Count: 3}, true }
 	told := func(id grid.SweepID, index int64, run string, time int64, loss string) *grid.Batch {
 		return &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
-			Kind: grid.Metrics, Index: index, Attempt: 1, Run: run, Time: time, Metrics: grid.Metric{"loss": json.RawMessage(loss)},
+			Kind: grid.Metrics, Index: index, Attempt: 1, Run: run, Time: time,
+			Metrics: grid.Metric{"loss": json.RawMessage(loss)},
 		}}}
 	}
 	_, err = d.Fold(t.Context(), []Stored{{Seq: 7, Batch: &grid.Batch{V: grid.EventVersion, Sweep: "a-1", Node: "n", Events: []grid.Event{

@@ -25,8 +25,8 @@ func TestKnownIsWhatHasRows(t *testing.T) {
 			var events []grid.Event
 			for range rapid.IntRange(1, 3).Draw(t, "runs of trials") {
 				lo := rapid.Int64Range(0, 3).Draw(t, "chunk")*bitmapTrials + rapid.Int64Range(-3, 66).Draw(t, "offset")
-				for i := max(lo, 0); i < lo+rapid.SampledFrom([]int64{1, 2, 63, 70, bitmapTrials}).Draw(t,
-					"trials"); i++ {
+				for i := max(lo, 0); i < lo+
+					rapid.SampledFrom([]int64{1, 2, 63, 70, bitmapTrials}).Draw(t, "trials"); i++ {
 					events = append(events, finished(i, "{}"))
 					want.Add(i, i+1)
 				}

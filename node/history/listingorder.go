@@ -25,8 +25,8 @@ const fastBlockPage = 128
 func (l *listing) orderedIDs(ctx context.Context) ([]int64, error) {
 	value, ok := l.sweep.boundsNumber(l.q.Sort)
 	offset := max(l.q.Offset, 0)
-	ok = ok && l.q.After == nil && l.q.Limit > 0 && l.q.Limit <= maxBlockPage && offset <= maxBlockPage &&
-		!l.selectsFew()
+	ok = ok && l.q.After == nil && l.q.Limit > 0 && l.q.Limit <= maxBlockPage &&
+		offset <= maxBlockPage && !l.selectsFew()
 	if ok && (value < int64(len(boundedColumns)) && l.q.Limit+offset <= fastBlockPage || l.q.Sort == SortStarted ||
 		l.q.Sort == SortEnded) {
 		return l.firstByBlocks(ctx, value)
@@ -215,8 +215,8 @@ func scanCandidate(rows *sql.Rows) (c candidate, err error) {
 // orderBy orders by an expression: numbers first, then texts, then missing values, in both
 // directions. A value that is not a number has no place in an order of numbers.
 func (sel *selection) orderBy(expr string) string {
-	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr,
-		sel.direction())
+	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr,
+		expr, sel.direction())
 }
 
 func (sel *selection) direction() string {
@@ -242,8 +242,8 @@ func (sel *selection) expression() (string, []any) {
 	if strings.ContainsFunc(string(sel.q.Sort), func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r > '~' }) {
 		return fmt.Sprintf(specialNumberSQL, "atom", "json_each(metrics) WHERE key = ?"), []any{string(sel.q.Sort)}
 	}
-	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` +
-		string(sel.q.Sort) + `"`}
+	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"),
+		[]any{`$."` + string(sel.q.Sort) + `"`}
 }
 
 // specialNumberSQL reads the words of grid.Special: infinity is a number, and NaN counts as
@@ -257,8 +257,8 @@ func (l *listing) ids(ctx context.Context, where, order string, limit, offset in
 	if limit <= 0 {
 		limit = math.MaxInt64
 	}
-	text := fmt.Sprintf("SELECT id FROM trial WHERE %s ORDER BY %s LIMIT %d OFFSET %d", where, order, limit,
-		max(offset, 0))
+	text := fmt.Sprintf("SELECT id FROM trial WHERE %s ORDER BY %s LIMIT %d OFFSET %d", where, order,
+		limit, max(offset, 0))
 	return queryAll(ctx, l.d.read, nil, scanInt, text, args...)
 }
 

@@ -107,8 +107,8 @@ func selected(trials []grid.Trial, q Query) []int64 {
 // anyEnds returns events that end trials in many blocks, some of them twice, with values of all
 // kinds.
 func anyEnds(t *rapid.T) []grid.Event {
-	value := rapid.SampledFrom([]string{"1", "-2.5", "1e-3", "0.1", "7", "true", "false", `"x"`, `""`, `"best"`, "null",
-		`"NaN"`, `"-nan"`, `"inf"`, `"-Infinity"`, `"nancy"`})
+	value := rapid.SampledFrom([]string{"1", "-2.5", "1e-3", "0.1",
+		"7", "true", "false", `"x"`, `""`, `"best"`, "null", `"NaN"`, `"-nan"`, `"inf"`, `"-Infinity"`, `"nancy"`})
 	number := rapid.Int64Range(0, 6)
 	spread := rapid.Int64Range(1, 2<<blockBits).Draw(t, "spread")
 	var events []grid.Event
@@ -165,8 +165,8 @@ func TestQueryIsSort(t *testing.T) {
 		for range 20 {
 			q := anyQuery(t)
 			q.Desc = q.Desc && q.Sort != "" && q.Sort != SortIndex // by index, see TestByIndex
-			if whole := selected(trials, Query{States: q.States, Sort: q.Sort, Desc: q.Desc,
-				From: q.From}); len(whole) > 0 && rapid.Bool().Draw(t, "behind a trial") {
+			if whole := selected(trials,
+				Query{States: q.States, Sort: q.Sort, Desc: q.Desc, From: q.From}); len(whole) > 0 && rapid.Bool().Draw(t, "behind a trial") {
 				last := rapid.SampledFrom(whole).Draw(t, "trial")
 				place := CursorOf(&trials[slices.IndexFunc(trials, func(t grid.Trial) bool { return t.Index == last })], q.Sort, "loss")
 				again, ok := ParseCursor(place.String())

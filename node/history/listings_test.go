@@ -32,8 +32,9 @@ func manyTrials(t testing.TB, n int) *DB {
 			if i%7 == 0 {
 				r.Class = grid.ClassExit
 			}
-			b.Events = append(b.Events, grid.Event{Kind: grid.Finished, Index: int64(i), Attempt: 1,
-				Run: fmt.Sprint("n.1.", i), Time: int64(i + 2), Result: r})
+			b.Events = append(b.Events,
+				grid.Event{Kind: grid.Finished, Index: int64(i), Attempt: 1, Run: fmt.Sprint("n.1.", i),
+					Time: int64(i + 2), Result: r})
 			i++
 		}
 		if _, err := d.Fold(t.Context(), []Stored{{Seq: seq, Batch: b}}, policy); err != nil {
@@ -58,12 +59,12 @@ func TestListingsPage(t *testing.T) {
 		return all
 	}
 	for _, q := range []Query{
-		{Sort: "accuracy", Limit: 7, Offset: 5000}, {Sort: "accuracy", Desc: true, Limit: 7,
-			Offset: 5000}, {Sort: "accuracy", Limit: 7, Offset: 11_998},
-		{Sort: "accuracy", Limit: 7, Offset: 12_000}, {Sort: "accuracy", Limit: 7, Offset: 1 << 40}, {Sort: SortWall,
-			Limit: 3, Offset: 9000},
-		{Sort: SortWall, Limit: 3, Offset: 1500, States: []grid.State{grid.Failed}}, {Sort: "accuracy",
-			Offset: 11_000}, {Sort: "nothing", Limit: 5, Offset: 4000},
+		{Sort: "accuracy", Limit: 7, Offset: 5000}, {Sort: "accuracy", Desc: true, Limit: 7, Offset: 5000},
+		{Sort: "accuracy", Limit: 7, Offset: 11_998},
+		{Sort: "accuracy", Limit: 7, Offset: 12_000}, {Sort: "accuracy", Limit: 7, Offset: 1 << 40},
+		{Sort: SortWall, Limit: 3, Offset: 9000},
+		{Sort: SortWall, Limit: 3, Offset: 1500, States: []grid.State{grid.Failed}}, {Sort: "accuracy", Offset: 11_000},
+		{Sort: "nothing", Limit: 5, Offset: 4000},
 		{Sort: SortObjective, Limit: 5, Offset: 3000, From: 6000},
 	} {
 		for range 2 {
@@ -154,8 +155,8 @@ func TestNewestAreInFewBlocks(t *testing.T) {
 	const n, newest = 12_000, 1500
 	d := manyTrials(t, n)
 	d.writeMu.Lock()
-	err := d.w.script(fmt.Sprintf("UPDATE trial SET ended = %d WHERE id < (SELECT min(id) FROM trial) + %d", 1_000_000,
-		blockTrials))
+	err := d.w.script(fmt.Sprintf("UPDATE trial SET ended = %d WHERE id < (SELECT min(id) FROM trial) + %d",
+		1_000_000, blockTrials))
 	d.writeMu.Unlock()
 	if err != nil {
 		t.Fatal(err)

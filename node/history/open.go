@@ -109,9 +109,9 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{reader{index: &index{
-		path: path, log: log, w: w, blocks: blockCache{w: w,
-			limit: maxCachedBytes}, minColumnRows: minColumnRows, maxCurveBytes: maxCurveBytes,
-		sortSlots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		path: path, log: log, w: w, blocks: blockCache{w: w, limit: maxCachedBytes}, minColumnRows: minColumnRows,
+		maxCurveBytes: maxCurveBytes,
+		sortSlots:     make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}}}
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(err, w.close())

@@ -62,8 +62,8 @@ func TestByIndex(t *testing.T) {
 func TestNotANumberLast(t *testing.T) {
 	d := open(t)
 	var events []grid.Event
-	for i, value := range []string{`"NaN"`, "1", `"nan"`, `"-inf"`, "3", `"-NAN"`, `"Infinity"`, "2", `"+inf"`,
-		`"nan(ind)"`} {
+	for i, value := range []string{`"NaN"`, "1", `"nan"`, `"-inf"`, "3", `"-NAN"`,
+		`"Infinity"`, "2", `"+inf"`, `"nan(ind)"`} {
 		events = append(events, finished(int64(i), fmt.Sprintf(`{"loss": %s}`, value)))
 	}
 	foldEvents(t, d, "a-1", events...)
@@ -83,8 +83,8 @@ func TestNotANumberLast(t *testing.T) {
 // TestMetricKinds sorts numbers before texts in both directions and missing values last, with names
 // that need quoting in SQL.
 func TestMetricKinds(t *testing.T) {
-	for _, name := range []string{"loss", "validation/main/accuracy", "a.b", "a[0]", `q"uote`, `back\slash`, "ünï",
-		"<html>", "it's", "$", "new\nline"} {
+	for _, name := range []string{"loss", "validation/main/accuracy", "a.b",
+		"a[0]", `q"uote`, `back\slash`, "ünï", "<html>", "it's", "$", "new\nline"} {
 		d := open(t)
 		key, err := json.Marshal(name)
 		if err != nil {
@@ -129,8 +129,8 @@ func TestRunAgainMovesInOrder(t *testing.T) {
 	again.Attempt, again.Run = 2, "again"
 	foldEvents(t, d, "a-1", grid.Event{Kind: grid.Reopened, Index: 0, Time: 1}, again)
 	for _, by := range []Sort{"loss", SortObjective} {
-		if got, want := indexes(t, d, Query{Sort: by, Limit: 2}), []int64{1 << blockBits,
-			2 << blockBits}; !slices.Equal(got, want) {
+		if got, want := indexes(t, d, Query{Sort: by, Limit: 2}),
+			[]int64{1 << blockBits, 2 << blockBits}; !slices.Equal(got, want) {
 			t.Errorf("least %s: got %v, want %v", by, got, want)
 		}
 		if got, want := indexes(t, d, Query{Sort: by, Desc: true, Limit: 1}), []int64{0}; !slices.Equal(got, want) {

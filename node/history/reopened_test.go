@@ -115,15 +115,15 @@ func TestRetriesAgreeWithModel(t *testing.T) {
 func checkListings(t *rapid.T, d *DB, trials []grid.Trial) {
 	t.Helper()
 	for _, q := range []Query{
-		{States: []grid.State{grid.Running}}, {States: []grid.State{grid.Pending}}, {States: []grid.State{grid.Failed,
-			grid.Cancelled}, Limit: 300},
-		{States: []grid.State{grid.Pending}, Limit: 20, Offset: 30}, {States: []grid.State{grid.Failed}, Desc: true,
-			Limit: 600},
-		{States: []grid.State{grid.Failed}, From: 40}, {States: []grid.State{grid.Pending}, Desc: true,
-			After: &Cursor{Index: 500}},
+		{States: []grid.State{grid.Running}}, {States: []grid.State{grid.Pending}},
+		{States: []grid.State{grid.Failed, grid.Cancelled}, Limit: 300},
+		{States: []grid.State{grid.Pending}, Limit: 20, Offset: 30},
+		{States: []grid.State{grid.Failed}, Desc: true, Limit: 600},
+		{States: []grid.State{grid.Failed}, From: 40},
+		{States: []grid.State{grid.Pending}, Desc: true, After: &Cursor{Index: 500}},
 		{Sort: SortState, Limit: 540}, {Sort: SortState, Desc: true, Limit: 30, Offset: 200},
-		{Sort: SortMemory, States: []grid.State{grid.Pending}, Limit: 40}, {Sort: SortAttempts, Desc: true,
-			States: []grid.State{grid.Failed}},
+		{Sort: SortMemory, States: []grid.State{grid.Pending}, Limit: 40},
+		{Sort: SortAttempts, Desc: true, States: []grid.State{grid.Failed}},
 	} {
 		var want []int64
 		sorted := slices.Clone(trials)
@@ -186,8 +186,8 @@ func TestRetryOfAnEarlierVersion(t *testing.T) {
 	d = openAt(t, path)
 	defer func() { mustClose(t, d) }()
 	id := grid.TrialID{Sweep: "a-1", Index: 1}
-	if trial, _, err := d.Trial(t.Context(), id); err != nil || trial.State != grid.Pending || trial.Retried != 5000 ||
-		trial.Floor != 1 {
+	if trial, _, err := d.Trial(t.Context(), id); err != nil || trial.State != grid.Pending ||
+		trial.Retried != 5000 || trial.Floor != 1 {
 		t.Errorf("got %+v, %v, want a trial that was reopened after one attempt", trial, err)
 	}
 	again := finished(1, "{}")
@@ -210,8 +210,8 @@ func TestReopenedRowsStay(t *testing.T) {
 		var events []grid.Event
 		for i := lo; i < hi; i++ {
 			e := finished(i, "{}")
-			e.Attempt, e.Run, e.Time, e.Result.Class = attempt, fmt.Sprintf("r%d.%d", i,
-				attempt), 10_000*int64(attempt), class
+			e.Attempt, e.Run, e.Time, e.Result.Class = attempt, fmt.Sprintf("r%d.%d", i, attempt),
+				10_000*int64(attempt), class
 			events = append(events, e)
 		}
 		foldEvents(t, d, "a-1", events...)
@@ -229,8 +229,8 @@ func TestReopenedRowsStay(t *testing.T) {
 	if len(changed) != 1 || changed[0].Index != 0 || changed[0].End != count {
 		t.Errorf("got changes %+v, want one of %d trials", changed, count)
 	}
-	if failed, ranges := rows(fmt.Sprintf("trial WHERE state = %d",
-		stateCode(grid.Failed))), rows("overlay"); failed != count || ranges != 1 {
+	if failed, ranges := rows(fmt.Sprintf("trial WHERE state = %d", stateCode(grid.Failed))),
+		rows("overlay"); failed != count || ranges != 1 {
 		t.Errorf("%d rows are of failed trials, and the overlay has %d ranges; want %d and 1", failed, ranges, count)
 	}
 	if c, _ := d.Counts(t.Context(), "a-1"); c.Retrying != count || c.Failed != 0 || c.CPU != 0 || c.Wall != 0 {
@@ -309,8 +309,8 @@ func TestFullDiskBesideARetry(t *testing.T) {
 	}
 	counts, _ := d.Counts(t.Context(), "s-1") // from memory
 	if reopened != 1 || counts.Failed != count-1 || counts.Retrying != 1 {
-		t.Errorf("got %d transitions of a retry, and counts %+v; want 1, with %d failed and 1 retrying", reopened,
-			counts, count-1)
+		t.Errorf("got %d transitions of a retry, and counts %+v; want 1, with %d failed and 1 retrying",
+			reopened, counts, count-1)
 	}
 }
 

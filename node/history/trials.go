@@ -185,8 +185,8 @@ func (l *listing) byIndex(ctx context.Context, yield func(grid.Trial, error) boo
 			n = min(n, left)
 		}
 		var err error
-		page, err = l.d.readTrials(ctx, l.sweep, page[:0], l.condition(lo, hi)+order+
-			fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
+		page, err = l.d.readTrials(ctx, l.sweep, page[:0],
+			l.condition(lo, hi)+order+fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
 		if err != nil {
 			return err
 		}

@@ -23,8 +23,9 @@ func TestStrangeEventsAreSkippedAndLoggedOnce(t *testing.T) {
 		b := &grid.Batch{V: grid.EventVersion, Sweep: grid.SweepID("a-" + string('1'+rune(seq%2))), Node: "n"}
 		for _, i := range []int64{-5, 1, 3, 4, 1 << 41, 1 << 50} {
 			run := "n.1." + string('a'+rune(seq)) + string('a'+rune(i&15))
-			b.Events = append(b.Events, grid.Event{Kind: grid.Finished, Index: i, Attempt: 1, Run: run, Time: 2,
-				Result: &grid.Result{Started: 1}})
+			b.Events = append(b.Events,
+				grid.Event{Kind: grid.Finished, Index: i, Attempt: 1, Run: run, Time: 2,
+					Result: &grid.Result{Started: 1}})
 		}
 		changed, err := d.Fold(t.Context(), []Stored{{Seq: seq, Batch: b}}, policy)
 		if err != nil {

@@ -22,8 +22,8 @@ const blockBits = 9
 
 // boundedColumns are the columns with bounds. A column's number is its place; the numbers of the
 // metrics follow, in the order of sweepSummary.Names.
-var boundedColumns = [...]Sort{SortStarted, SortEnded, SortWall, SortCPU, SortMemory, SortObjective, SortState,
-	SortAttempts}
+var boundedColumns = [...]Sort{SortStarted, SortEnded, SortWall, SortCPU, SortMemory, SortObjective,
+	SortState, SortAttempts}
 
 // stateBounds is the place of SortState.
 const stateBounds = 6

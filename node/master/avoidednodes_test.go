@@ -39,8 +39,8 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 	}
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, func(s *api.Submit) {
-		s.Task.Retries = grid.Retries{grid.ClassStorage: 9, grid.ClassGPUModel: 9, grid.ClassImage: 9,
-			grid.ClassPort: 9}
+		s.Task.Retries = grid.Retries{grid.ClassStorage: 9, grid.ClassGPUModel: 9,
+			grid.ClassImage: 9, grid.ClassPort: 9}
 	})
 	for i, step := range []struct {
 		node  grid.NodeID
@@ -123,10 +123,10 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 			gpus int
 			want bool
 		}{
-			{"a node", failedPlace{"a", grid.ScopeNode, now}, 0, true}, {"long ago",
-				failedPlace{"a", grid.ScopeNode, now.Add(-2 * avoidFor)}, 0, false},
-			{"the only device", failedPlace{"a", grid.ScopeDevice, now}, 1, true}, {"one of two devices",
-				failedPlace{"a", grid.ScopeDevice, now}, 2, false},
+			{"a node", failedPlace{"a", grid.ScopeNode, now}, 0, true},
+			{"long ago", failedPlace{"a", grid.ScopeNode, now.Add(-2 * avoidFor)}, 0, false},
+			{"the only device", failedPlace{"a", grid.ScopeDevice, now}, 1, true},
+			{"one of two devices", failedPlace{"a", grid.ScopeDevice, now}, 2, false},
 		} {
 			w.mu.Lock()
 			w.machines = map[grid.NodeID]*inventory.Machine{"a": gpus(tt.gpus), "b": gpus(1)}
@@ -193,11 +193,11 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 		"in another way each time": {[]*history.Transition{full(1), see("b", 2, grid.Retry, grid.ClassStorage),
 			full(3), good("a", 1), good("a", 2), good("a", 3)}, false},
 		"other failures lie between": {[]*history.Transition{full(1), see("b", 4, grid.Retry, grid.ClassStorage),
-			full(2), see("b", 5, grid.Retry, grid.ClassStart), full(3), good("a", 1), good("a", 2), good("a",
-				3)}, true},
+			full(2), see("b", 5, grid.Retry, grid.ClassStart), full(3), good("a", 1), good("a", 2), good("a", 3)},
+			true},
 		"ports are nobody's fault": {[]*history.Transition{see("b", 1, grid.Retry, grid.ClassPort),
-			see("b", 2, grid.Retry, grid.ClassPort), see("b", 3, grid.Retry, grid.ClassPort), good("a", 1), good("a",
-				2), good("a", 3)}, false},
+			see("b", 2, grid.Retry, grid.ClassPort), see("b", 3, grid.Retry, grid.ClassPort), good("a", 1),
+			good("a", 2), good("a", 3)}, false},
 		"only nodes that are gone are good": {[]*history.Transition{full(1), full(2), full(3), good("gone", 1),
 			good("gone", 2), good("gone", 3)}, false},
 	} {
@@ -232,12 +232,13 @@ func TestPartsOfANodeAreWithheld(t *testing.T) {
 	id := c.submit(9, nil)
 	r, _ := c.Sweep(id)
 	for class, part := range map[grid.Class]grid.Scope{
-		grid.ClassDriver: grid.ScopeOfLane(r.Sweep.Lane()), grid.ClassGPULost: grid.ScopeGPUs, grid.ClassEngine: grid.ScopeContainers,
+		grid.ClassDriver: grid.ScopeOfLane(r.Sweep.Lane()), grid.ClassGPULost: grid.ScopeGPUs,
+		grid.ClassEngine: grid.ScopeContainers,
 	} {
 		c.inLoop(func(s *scheduler) {
 			for i := range int64(3) {
-				s.health.record(&history.Transition{Sweep: id, Index: i, Node: "b", Change: grid.Retry, Class: class,
-					Ended: i})
+				s.health.record(&history.Transition{Sweep: id, Index: i, Node: "b", Change: grid.Retry,
+					Class: class, Ended: i})
 			}
 			for i := range int64(3) {
 				s.health.record(&history.Transition{Sweep: id, Index: i, Node: "a", Change: grid.Done, Ended: 10 + i})

@@ -39,8 +39,8 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 		t.Helper()
 		e := grid.Event{Kind: grid.Metrics, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: time.Now().UnixMicro()}
 		e.Metrics, e.Curves = curve(value)
-		if err := c.store.Calls.LocalClient("n").SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n",
-			Events: []grid.Event{e}}); err != nil {
+		if err := c.store.Calls.LocalClient("n").SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: id,
+			Node: "n", Events: []grid.Event{e}}); err != nil {
 			t.Fatal(err)
 		}
 	}

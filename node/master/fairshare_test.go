@@ -134,8 +134,8 @@ func TestPauseActsAtOnce(t *testing.T) {
 	}
 	c.waitForLeases(id, queueDepth*2)
 	if h := c.takeLease(id); h.Lo != running.Hi || h.Attempt != 1 {
-		t.Errorf("after resume: got [%d,%d), attempt %d, want to go on at %d with attempt 1", h.Lo, h.Hi, h.Attempt,
-			running.Hi)
+		t.Errorf("after resume: got [%d,%d), attempt %d, want to go on at %d with attempt 1", h.Lo, h.Hi,
+			h.Attempt, running.Hi)
 	}
 }
 
@@ -375,8 +375,8 @@ func TestLongestTrialsFirst(t *testing.T) {
 					left--
 				}
 				if ran[h.Lo]++; n >= 3 && h.Lo != left || ran[h.Lo] > 1 {
-					t.Fatalf("trial number %d is %d, run for time %d; want %d, the longest that is left", n, h.Lo,
-						ran[h.Lo], left)
+					t.Fatalf("trial number %d is %d, run for time %d; want %d, the longest that is left", n,
+						h.Lo, ran[h.Lo], left)
 				}
 				c.finishLease(h, grid.ClassNone, time.Duration(h.Lo+1)*time.Minute)
 			}

@@ -110,8 +110,8 @@ func TestFeedLosesNothing(t *testing.T) {
 		}
 		for step := 0; !f.complete(); step++ {
 			if step > 5000 {
-				rt.Fatalf("not complete: %d of %d done, leases %v, %d wait", f.done.Count(), f.count, f.leases,
-					f.retries.len())
+				rt.Fatalf("not complete: %d of %d done, leases %v, %d wait", f.done.Count(), f.count,
+					f.leases, f.retries.len())
 			}
 			now = now.Add(time.Second)
 			l, ok := f.nextLease(f.baseNeed(), now, 2)
@@ -301,8 +301,8 @@ func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 	}
 	for i, l := range got[:maxUnreported] {
 		if l.lo != 10+int64(i) || l.hi != l.lo+1 || l.attempt != 2 {
-			t.Errorf("lease %d: got [%d,%d) attempt %d, want trial %d for the second time", i, l.lo, l.hi, l.attempt,
-				10+i)
+			t.Errorf("lease %d: got [%d,%d) attempt %d, want trial %d for the second time", i, l.lo,
+				l.hi, l.attempt, 10+i)
 		}
 	}
 	next := int64(10 + maxUnreported)

@@ -71,8 +71,8 @@ func manyFinished(seq uint64) *grid.Batch {
 	b := &grid.Batch{V: grid.EventVersion, Sweep: "t-1", Node: "n"}
 	for i := range int64(100) {
 		b.Events = append(b.Events, grid.Event{
-			Kind: grid.Finished, Index: int64(seq)*100 + i, Attempt: 1, Run: "n.1." +
-				string(rune('a'+i)), Time: 2, Result: &grid.Result{Started: 1},
+			Kind: grid.Finished, Index: int64(seq)*100 + i, Attempt: 1, Run: "n.1." + string(rune('a'+i)), Time: 2,
+			Result: &grid.Result{Started: 1},
 		})
 	}
 	return b

@@ -40,8 +40,8 @@ func (c *testMaster) finishWithGPUUse(
 	c.t.Helper()
 	c.runCount++
 	r := &grid.Result{Class: class, Reason: reason, Started: time.Now().Add(-time.Minute).UnixMicro(), Usage: grid.Usage{
-		Wall: time.Minute.Microseconds(), GPU: []grid.DeviceUse{{UUID: "GPU-1", Peak: peak, Model: model,
-			Total: 80 * gib, Share: share}},
+		Wall: time.Minute.Microseconds(),
+		GPU:  []grid.DeviceUse{{UUID: "GPU-1", Peak: peak, Model: model, Total: 80 * gib, Share: share}},
 	}}
 	c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n", Events: []grid.Event{
 		{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: fmt.Sprint("n.1.", c.runCount),
@@ -87,8 +87,8 @@ func TestMeasuredTrialsShareGPUs(t *testing.T) {
 		t.Errorf("a trial that waits: got %q, %v, want %q in it", why.Text, err, want)
 	}
 	first := c.takeLeaseOf(id, small)
-	c.finishWithGPUUse(first, grid.ClassCUDAShared, "CUDA out of memory. Tried to allocate 6.00 GiB.", "A100",
-		small.GPUMemory, 10*gib)
+	c.finishWithGPUUse(first, grid.ClassCUDAShared, "CUDA out of memory. Tried to allocate 6.00 GiB.",
+		"A100", small.GPUMemory, 10*gib)
 	more := gpuPart("A100", 16*gib, 200)
 	again := c.takeLeaseOf(id, more)
 	if again.Lo != first.Lo || again.Attempt != 2 {
@@ -146,8 +146,8 @@ func TestMeasuredByValue(t *testing.T) {
 	id := c.submit(6, func(s *api.Submit) {
 		measuredSweep(s)
 		points, err := space.New([]space.Axis{
-			{Key: "batch", Values: []space.Value{{Text: "1"}, {Text: "2"}, {Text: "4"}}}, {Key: "seed",
-				Values: numbers(8)},
+			{Key: "batch", Values: []space.Value{{Text: "1"}, {Text: "2"}, {Text: "4"}}},
+			{Key: "seed", Values: numbers(8)},
 		}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -243,8 +243,8 @@ func TestSizesOfAnyRecord(t *testing.T) {
 		var all packing.Estimates
 		for i := range rapid.IntRange(0, 70).Draw(t, "estimates") {
 			all = append(all, packing.Estimate{
-				Model: rapid.SampledFrom([]string{"A100", "T4", "", "\x00"}).Draw(t,
-					"model"), Value: fmt.Sprint(i), Learned: 3,
+				Model: rapid.SampledFrom([]string{"A100", "T4", "", "\x00"}).Draw(t, "model"),
+				Value: fmt.Sprint(i), Learned: 3,
 				Device: size.Draw(t, "device"), Memory: size.Draw(t, "memory"), Busy: rapid.Int().Draw(t, "busy"),
 			})
 		}

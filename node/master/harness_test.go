@@ -209,8 +209,8 @@ func (c *testMaster) finishLease(h *jetstream.GrantedLease, class grid.Class, to
 	for i := h.Lo; i < h.Hi; i++ {
 		c.runCount++
 		b.Events = append(b.Events, grid.Event{
-			Kind: grid.Finished, Index: i, Attempt: h.Attempt, Run: fmt.Sprint("n.1.",
-				c.runCount), Time: now.UnixMicro(),
+			Kind: grid.Finished, Index: i, Attempt: h.Attempt, Run: fmt.Sprint("n.1.", c.runCount),
+			Time: now.UnixMicro(),
 			Result: &grid.Result{Class: class, Started: now.Add(-took).UnixMicro(),
 				Usage: grid.Usage{Wall: took.Microseconds()}},
 		})
@@ -228,8 +228,8 @@ func (c *testMaster) releaseLease(h *jetstream.GrantedLease) {
 // the master has applied them.
 func (c *testMaster) closeLease(h *jetstream.GrantedLease, b *grid.Batch) {
 	c.t.Helper()
-	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID,
-		Time: time.Now().UnixMicro()})
+	b.Events = append(b.Events,
+		grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()})
 	seq, err := c.store.Events.Publish(c.t.Context(), b)
 	if err = errors.Join(err, c.leaseClient().ReturnLease(c.t.Context(), h)); err != nil {
 		c.t.Fatal(err)

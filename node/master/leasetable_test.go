@@ -120,8 +120,9 @@ func TestBeatThatClaimsTooMuch(t *testing.T) {
 	s := newScheduler(m)
 	b := &jetstream.Heartbeat{}
 	for i := range said {
-		b.Leases = append(b.Leases, jetstream.HeldLease{ID: grid.LeaseID(fmt.Sprint("x.", i)), Sweep: "t-1",
-			Attempts: []jetstream.RunningAttempt{{Run: fmt.Sprint("b.1.", i), Attempt: 1}}})
+		b.Leases = append(b.Leases,
+			jetstream.HeldLease{ID: grid.LeaseID(fmt.Sprint("x.", i)), Sweep: "t-1",
+				Attempts: []jetstream.RunningAttempt{{Run: fmt.Sprint("b.1.", i), Attempt: 1}}})
 	}
 	b.Leases[0].Attempts = slices.Repeat(b.Leases[0].Attempts, said)
 	var o jetstream.Directives

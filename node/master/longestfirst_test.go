@@ -79,8 +79,8 @@ func TestLongestFirst(t *testing.T) {
 			rest := order[c.after:]
 			for i := range rest[:min(len(rest), 5000)%5000] { // of what is left, the longest is not much longer than what is taken
 				if longest := slices.Max(rest[i:]); longest > 1.6*rest[i]+c.level {
-					t.Fatalf("trial %d of the order takes %.3g s, and one of %.3g s is left", c.after+i, rest[i],
-						longest)
+					t.Fatalf("trial %d of the order takes %.3g s, and one of %.3g s is left",
+						c.after+i, rest[i], longest)
 				}
 			}
 			if half := len(rest) / 2; len(rest) >= 5000 && sum(rest[:half]) < 1.2*sum(rest[half:]) {

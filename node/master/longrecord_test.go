@@ -140,8 +140,8 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 			at = c.cfg.History.Applied()
 			if err := c.checkHistory(t.Context(), first, at, grid.RecordVersion); err != nil ||
 				c.cfg.History.Applied() != at {
-				t.Errorf("the next start: history has come to %d, %v; want it to stay at %d", c.cfg.History.Applied(),
-					err, at)
+				t.Errorf("the next start: history has come to %d, %v; want it to stay at %d",
+					c.cfg.History.Applied(), err, at)
 			}
 		})
 	}

@@ -99,8 +99,8 @@ func TestLongerSamples(t *testing.T) {
 			sums, counts := map[int64]int{}, map[int64]int{}
 			for interval, load := range told {
 				if load >= 0 {
-					sums[interval/r.intervals], counts[interval/r.intervals] = sums[interval/r.intervals]+
-						load, counts[interval/r.intervals]+1
+					sums[interval/r.intervals], counts[interval/r.intervals] = sums[interval/r.intervals]+load,
+						counts[interval/r.intervals]+1
 				}
 			}
 			for i, b := range got.Load {
@@ -186,8 +186,8 @@ func TestClockSetBack(t *testing.T) {
 				want = byte(at.Sub(begin) / time.Minute % 200)
 			}
 			if got.Load[i] != want || got.GPUs[0].Utilization[i] != want {
-				t.Fatalf("back by %v: %v has %d and %d, want %d", back, at, got.Load[i], got.GPUs[0].Utilization[i],
-					want)
+				t.Fatalf("back by %v: %v has %d and %d, want %d", back, at, got.Load[i],
+					got.GPUs[0].Utilization[i], want)
 			}
 		}
 		later, _ := s.latest("n", resolutions[1], minuteSlots, newest)
@@ -265,8 +265,8 @@ func TestSamplesOfManyNodes(t *testing.T) {
 		}
 		got := m.NodeSamples()
 		if len(got) != c.nodes || len(got[0].Load) != c.slots {
-			t.Errorf("of %d nodes got %d with %d samples, want %d samples", c.nodes, len(got), len(got[0].Load),
-				c.slots)
+			t.Errorf("of %d nodes got %d with %d samples, want %d samples", c.nodes, len(got),
+				len(got[0].Load), c.slots)
 		}
 	}
 }
@@ -281,7 +281,8 @@ func TestSamplesOutliveARestart(t *testing.T) {
 	}
 	s.add("b", &jetstream.Sample{Load: 7}, now)
 	all := packed(t, s)
-	all["bad"], all["short"], all["empty"] = []byte("nonsense"), []byte(`{"newest": 5, "host": ["AAA=", "", "", ""]}`), []byte("{}")
+	all["bad"], all["short"], all["empty"] = []byte("nonsense"),
+		[]byte(`{"newest": 5, "host": ["AAA=", "", "", ""]}`), []byte("{}")
 	again, later := newSamples(), now.Add(300*jetstream.SampleInterval)
 	again.add("b", &jetstream.Sample{Load: 9}, later)
 	again.restore(all)

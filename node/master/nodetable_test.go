@@ -38,13 +38,13 @@ func TestWhatIsLost(t *testing.T) {
 		{name: "beats", gossip: cluster.Dead},
 		{name: "silent, gossip hears of it", gossip: cluster.Alive, after: later},
 		{name: "silent, gossip suspects it", gossip: cluster.Suspect, after: later},
-		{name: "cut off from the master alone", gossip: cluster.Alive, after: disconnectedTimeout + ms,
-			want: "cut off"},
+		{name: "cut off from the master alone", gossip: cluster.Alive,
+			after: disconnectedTimeout + ms, want: "cut off"},
 		{name: "silent and dead", gossip: cluster.Dead, after: later, want: "silent in gossip"},
 		{name: "silent and dead for a moment", gossip: cluster.Dead, after: testOutage.LostAfter - ms},
 		{name: "left", gossip: cluster.Left, after: later, want: "left"},
-		{name: "said goodbye", beat: jetstream.Heartbeat{Leaving: true}, gossip: cluster.Alive, after: later,
-			want: "left"},
+		{name: "said goodbye", beat: jetstream.Heartbeat{Leaving: true}, gossip: cluster.Alive,
+			after: later, want: "left"},
 		{name: "silent and dead, said that it restarts", beat: jetstream.Heartbeat{Restarting: true},
 			gossip: cluster.Dead, after: later},
 		{name: "did not restart", beat: jetstream.Heartbeat{Restarting: true}, gossip: cluster.Dead,
@@ -59,8 +59,8 @@ func TestWhatIsLost(t *testing.T) {
 			before: agentDied(30 * time.Second), after: 30 * time.Second},
 		{name: "agent died, and its programs wait no longer", beat: jetstream.Heartbeat{Outlive: time.Minute},
 			gossip: cluster.Dead,
-			before: agentDied(time.Minute + restartGrace + ms), after: time.Minute + restartGrace +
-				ms, want: "within 1m0s"},
+			before: agentDied(time.Minute + restartGrace + ms), after: time.Minute + restartGrace + ms,
+			want: "within 1m0s"},
 		{name: "agent died, then its machine", gossip: cluster.Dead, before: agentDied(time.Second), after: later,
 			want: "silent in gossip"},
 		{name: "another agent listens by now", gossip: cluster.Dead, before: func(p *nodeTable, now time.Time) {
@@ -187,8 +187,8 @@ func TestWaitsAreBounded(t *testing.T) {
 	said := map[grid.Lane]grid.Refusal{grid.Lane(strings.Repeat("p", 1<<16)): {}}
 	for i := range 10 * jetstream.MaxRefusals {
 		text := strings.Repeat(fmt.Sprint("\x1b[2J", i), 1<<10)
-		said[grid.Lane(fmt.Sprint("p0_", i))] = grid.Refusal{Code: grid.RefusedForeign, Device: text, By: text,
-			What: text}
+		said[grid.Lane(fmt.Sprint("p0_", i))] = grid.Refusal{Code: grid.RefusedForeign, Device: text,
+			By: text, What: text}
 	}
 	p, _ := tableWithNode(jetstream.Heartbeat{Refusals: said})
 	for _, known := range p.byID {

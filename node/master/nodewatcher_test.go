@@ -126,8 +126,8 @@ func (c *testMaster) startTrial(node grid.NodeID, h *jetstream.GrantedLease) str
 	c.t.Helper()
 	c.runCount++
 	run := fmt.Sprintf("%s.1.%d", node, c.runCount)
-	c.publishEvent(node, h, grid.Event{Kind: grid.Started, Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1,
-		Run: run})
+	c.publishEvent(node, h, grid.Event{Kind: grid.Started, Index: h.Lo,
+		Attempt: h.Attempt + h.Deliveries - 1, Run: run})
 	return run
 }
 
@@ -313,8 +313,8 @@ func TestCrashLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"node d died", "as did a and b before", "will not be retried", "3 nodes",
-		"mlfnode retry"} {
+	for _, want := range []string{"node d died", "as did a and b before", "will not be retried",
+		"3 nodes", "mlfnode retry"} {
 		if !strings.Contains(strings.ReplaceAll(trial.Result.Reason, "agent of node d died", "node d died"), want) {
 			t.Errorf("reason %q does not say %q", trial.Result.Reason, want)
 		}

@@ -66,8 +66,8 @@ func TestFirstImageIsPinned(t *testing.T) {
 		h := c.waitAndTakeLease(id)
 		now := time.Now().UnixMicro()
 		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
-			Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: "n.1.image" +
-				pin[len(pin)-2:], Time: now, Image: pin, Result: &grid.Result{Started: now},
+			Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: "n.1.image" + pin[len(pin)-2:], Time: now,
+			Image: pin, Result: &grid.Result{Started: now},
 		}}})
 		c.waitFor("the image is pinned", func(*scheduler) bool { r, _ := c.Sweep(id); return r.Sweep.Pinned != "" })
 		if r, _ := c.Sweep(id); r.Sweep.Pinned != pins[0] {

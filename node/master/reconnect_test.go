@@ -35,8 +35,8 @@ func (c *testMaster) heldLease(h *jetstream.GrantedLease, run string, age time.D
 	return jetstream.HeldLease{
 		Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID, Sweep: h.Sweep,
 		Attempts: []jetstream.RunningAttempt{{
-			Index: h.Lo, Attempt: h.Attempt +
-				h.Deliveries - 1, Run: run, Started: time.Now().Add(-age).UnixMicro(), Age: age,
+			Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run,
+			Started: time.Now().Add(-age).UnixMicro(), Age: age,
 		}},
 	}
 }
@@ -102,11 +102,11 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 		original  bool // goes on
 	}{
 		{name: "nothing ran elsewhere", reconcile: LongestRunning, own: old, original: true},
-		{name: "nothing ran elsewhere, and replacements are kept", reconcile: KeepReplacement, own: old,
-			original: true},
+		{name: "nothing ran elsewhere, and replacements are kept", reconcile: KeepReplacement,
+			own: old, original: true},
 		{name: "replacement was pulled", reconcile: LongestRunning, replaced: "pulled", own: old, original: true},
-		{name: "original ran longest", reconcile: LongestRunning, replaced: "running", age: young, own: old,
-			original: true},
+		{name: "original ran longest", reconcile: LongestRunning, replaced: "running", age: young,
+			own: old, original: true},
 		{name: "replacement ran longest", reconcile: LongestRunning, replaced: "running", age: 2 * old, own: old},
 		{name: "original is kept", reconcile: KeepOriginal, replaced: "running", age: old, own: young, original: true},
 		{name: "replacement is kept", reconcile: KeepReplacement, replaced: "running", age: young, own: old},
@@ -153,16 +153,17 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 					Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 				c.waitUntilContinues(id, other, replacement)
-				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
-					Result: &grid.Result{Started: 1}})
+				c.publishEvent("d", again,
+					grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Started: 1}})
 			} else {
 				c.waitUntilContinues(id, run, original)
 				if again != nil {
 					c.waitUntilStopped(again, replacement)
 				}
 				if other != "" {
-					c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
-						Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+					c.publishEvent("d", again,
+						grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
+							Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 					c.waitUntilContinues(id, run, original)
 				}
 				if f := c.trial(id, 0).Failures; len(f) > 0 {
@@ -224,8 +225,9 @@ func TestResultOfALostNode(t *testing.T) {
 				Result: &grid.Result{Started: 1}})
 			if running {
 				c.waitUntilStopped(again, func() jetstream.Directives { return c.heartbeatRunning("d", again, other, time.Second) })
-				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
-					Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+				c.publishEvent("d", again,
+					grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
+						Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			}
 			if next := c.waitForLease(id); next.Lo != 1 {
 				t.Errorf("got a lease of trial %d, want the other trial", next.Lo)
@@ -250,8 +252,9 @@ func TestHarmfulSecondRun(t *testing.T) {
 		h, o = o, h
 	}
 	both := func(run string) jetstream.Directives {
-		return c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Mark: c.marks["b"],
-			Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
+		return c.handleHeartbeat("b",
+			&jetstream.Heartbeat{Start: "1", Mark: c.marks["b"],
+				Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
 	}
 	both("b.1.7")
 	run := c.startTrial("b", h)
@@ -349,8 +352,8 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 // TestAbandonedLease reclaims what was granted and that no node reports to hold, also when one held
 // it before, and when it can't be deleted.
 func TestAbandonedLease(t *testing.T) {
-	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false}, {false, true},
-		{false, false}} {
+	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false},
+		{false, true}, {false, false}} {
 		claimed, ctx := test.claimed, t.Context()
 		if !test.deletable {
 			ctx = cancelledContext(t)

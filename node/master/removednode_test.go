@@ -56,8 +56,9 @@ func TestForgottenNode(t *testing.T) {
 					t.Errorf("on the trial's record: %v, want nothing that counts", f)
 				}
 				c.heartbeatRunning("d", again, c.startTrial("d", again), time.Second)
-				c.publishEvent("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2,
-					Run: c.trial(id, 0).Run, Result: &grid.Result{Started: 1}})
+				c.publishEvent("d", again,
+					grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: c.trial(id, 0).Run,
+						Result: &grid.Result{Started: 1}})
 				c.waitUntilFinished(id)
 			})
 		}

@@ -60,8 +60,8 @@ func TestRetryWithNewFiles(t *testing.T) {
 		}
 	}
 	r, _ := c.Sweep(id)
-	if a, b, d := r.Sweep.BundleOf(0), r.Sweep.BundleOf(1), r.Sweep.BundleOf(2); a != newer || b != older ||
-		d != newer {
+	if a, b, d := r.Sweep.BundleOf(0), r.Sweep.BundleOf(1), r.Sweep.BundleOf(2); a != newer ||
+		b != older || d != newer {
 		t.Errorf("bundles: got %s, %s, %s", a, b, d)
 	}
 	c.waitForLeases(id, 2)

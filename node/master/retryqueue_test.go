@@ -22,7 +22,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // failures lists every class of an attempt that did not succeed and may be run again.
 var failures = []grid.Class{
-	grid.ClassExit, grid.ClassSignal, grid.ClassMemory, grid.ClassTimeout, grid.ClassIdle, grid.ClassStart, grid.ClassSetup, grid.ClassLost,
+	grid.ClassExit, grid.ClassSignal, grid.ClassMemory, grid.ClassTimeout, grid.ClassIdle, grid.ClassStart,
+	grid.ClassSetup, grid.ClassLost,
 }
 
 // attempts runs the only trial of a sweep through fold and feed, as often as the feed leases it. It

@@ -137,8 +137,8 @@ func TestOrderIsFoundTwiceBeforeItIsFollowed(t *testing.T) {
 		f.addRunTime(i, time.Duration(i+1)*time.Second)
 	}
 	if f.longest.order == nil || !f.reordered {
-		t.Errorf("run times are known: %v, leases are to be taken back: %v; want both", f.longest.order != nil,
-			f.reordered)
+		t.Errorf("run times are known: %v, leases are to be taken back: %v; want both",
+			f.longest.order != nil, f.reordered)
 	}
 }
 

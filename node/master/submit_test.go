@@ -130,8 +130,8 @@ func TestNumbersGoOn(t *testing.T) {
 // cancelled with the reason, and that others run beside them.
 func TestRecordsThatNobodyCanObey(t *testing.T) {
 	for name, r := range map[string]grid.Resources{
-		"negative": {CPUs: -5000}, "nothing": {}, "negative memory": {CPUs: grid.One,
-			Memory: -1}, "too much": {CPUs: grid.MilliOf(1e300)},
+		"negative": {CPUs: -5000}, "nothing": {}, "negative memory": {CPUs: grid.One, Memory: -1},
+		"too much": {CPUs: grid.MilliOf(1e300)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := startMaster(t, 2)

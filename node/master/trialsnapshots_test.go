@@ -67,8 +67,8 @@ func TestLeasesNameSnapshots(t *testing.T) {
 		}
 		c.runCount++
 		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
-			Kind: grid.Finished, Attempt: h.Attempt, Run: "n.1." +
-				time.Duration(c.runCount).String(), Time: time.Now().UnixMicro(),
+			Kind: grid.Finished, Attempt: h.Attempt, Run: "n.1." + time.Duration(c.runCount).String(),
+			Time:   time.Now().UnixMicro(),
 			Result: &grid.Result{Class: class, Resumed: resumed, Usage: grid.Usage{Wall: wall.Microseconds()}},
 		}}})
 	}
@@ -110,10 +110,10 @@ func TestHolder(t *testing.T) {
 		id   grid.TrialID
 		want bool
 	}{
-		{"a", grid.TrialID{Sweep: id, Index: h.Lo}, true}, {"b", grid.TrialID{Sweep: id, Index: h.Lo}, false}, {"",
-			grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false},
-		{"a", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false}, {"a", grid.TrialID{Sweep: "t-99", Index: 0},
-			false}, {"a", grid.TrialID{Sweep: id, Index: -1}, false},
+		{"a", grid.TrialID{Sweep: id, Index: h.Lo}, true}, {"b", grid.TrialID{Sweep: id, Index: h.Lo}, false},
+		{"", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false},
+		{"a", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false}, {"a", grid.TrialID{Sweep: "t-99", Index: 0}, false},
+		{"a", grid.TrialID{Sweep: id, Index: -1}, false},
 	} {
 		if got, err := c.HoldsTrial(t.Context(), q.node, q.id); got != q.want || err != nil {
 			t.Errorf("%q holds %v: got %v, %v; want %v", q.node, q.id, got, err, q.want)
@@ -236,10 +236,11 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	c, store := startWithSnapshotStore(t, 1<<30)
 	long := time.Now().Add(-2 * keepCancelledFor)
 	for name, s := range map[grid.SweepID]*grid.Sweep{
-		"running-1": {State: grid.SweepRunning}, "paused-1": {State: grid.SweepPaused}, "finished-1": {State: grid.SweepFinished, Ended: long},
-		"cancelled-1": {State: grid.SweepCancelled, Ended: long}, "fresh-1": {State: grid.SweepCancelled,
-			Ended: time.Now()},
-		"saved-1": {State: grid.SweepCancelled, Ended: long, Save: true}, "unknown-1": nil,
+		"running-1": {State: grid.SweepRunning}, "paused-1": {State: grid.SweepPaused},
+		"finished-1":  {State: grid.SweepFinished, Ended: long},
+		"cancelled-1": {State: grid.SweepCancelled, Ended: long},
+		"fresh-1":     {State: grid.SweepCancelled, Ended: time.Now()},
+		"saved-1":     {State: grid.SweepCancelled, Ended: long, Save: true}, "unknown-1": nil,
 	} {
 		if s != nil {
 			s.ID = name
@@ -293,14 +294,14 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 		snapshot int
 		want     string
 	}{
-		"not stored": {grid.ClassPreempt, 0, "[a c]"}, "its agent died": {grid.ClassLost, 0,
-			"[a c]"}, "stored": {grid.ClassPreempt, 3, "[]"},
-		"can't be read": {grid.ClassCheckpoint, 0, "[]"}, "its node died": {grid.ClassCrash, 0,
-			"[]"}, "it is to go elsewhere": {grid.ClassDisk, 0, "[]"},
+		"not stored": {grid.ClassPreempt, 0, "[a c]"}, "its agent died": {grid.ClassLost, 0, "[a c]"},
+		"stored":        {grid.ClassPreempt, 3, "[]"},
+		"can't be read": {grid.ClassCheckpoint, 0, "[]"}, "its node died": {grid.ClassCrash, 0, "[]"},
+		"it is to go elsewhere": {grid.ClassDisk, 0, "[]"},
 	} {
 		delete(f.snapshotNodes, 1)
-		f.recordFailure(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot}, f.sweep,
-			time.Now())
+		f.recordFailure(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot},
+			f.sweep, time.Now())
 		clear(f.failedOn) // only where the snapshot is counts here
 		nodes, _ := s.feeder.avoidedNodes(f, 1, &laneFeeds{})
 		if got := fmt.Sprint(nodes); got != c.want {

@@ -56,7 +56,8 @@ func member(m *cluster.Member, local bool) api.Member {
 	if m.Inventory == nil {
 		return v
 	}
-	v.Driver, v.CUDA, v.Problem, v.MoreDevices = m.Inventory.Driver, m.Inventory.CUDA, m.Inventory.GPUProblem, m.Inventory.More
+	v.Driver, v.CUDA, v.Problem, v.MoreDevices = m.Inventory.Driver, m.Inventory.CUDA,
+		m.Inventory.GPUProblem, m.Inventory.More
 	for _, g := range m.Inventory.Groups {
 		v.Groups = append(v.Groups, api.GPUGroup(g))
 	}
@@ -64,14 +65,18 @@ func member(m *cluster.Member, local bool) api.Member {
 		g := &m.Inventory.GPUs[i]
 		v.Devices = append(v.Devices, api.GPU{
 			Node: m.Node, Index: g.Index, Instance: inventory.Unknown, UUID: g.UUID, Name: g.Name, MIG: g.MIG,
-			Capability: g.Capability, Group: g.Group, NUMA: g.NUMA, Mode: g.Mode, Memory: g.Memory, Used: g.MemoryUsed, Utilization: g.Utilization,
-			Temperature: g.Temperature, Power: g.Power, Processes: g.Processes, State: g.State, Why: g.Why, Since: g.Since,
+			Capability: g.Capability, Group: g.Group, NUMA: g.NUMA, Mode: g.Mode, Memory: g.Memory, Used: g.MemoryUsed,
+			Utilization: g.Utilization,
+			Temperature: g.Temperature, Power: g.Power, Processes: g.Processes, State: g.State,
+			Why: g.Why, Since: g.Since,
 			Trials: g.Trials, Problem: g.Problem,
 		})
 		for k, in := range g.Instances {
 			v.Devices = append(v.Devices, api.GPU{
-				Node: m.Node, Index: g.Index, Instance: k, UUID: in.UUID, Parent: g.UUID, Name: g.Name, Profile: in.Profile,
-				Capability: g.Capability, Group: inventory.Unknown, NUMA: g.NUMA, Memory: in.Memory, Used: in.MemoryUsed,
+				Node: m.Node, Index: g.Index, Instance: k, UUID: in.UUID, Parent: g.UUID, Name: g.Name,
+				Profile:    in.Profile,
+				Capability: g.Capability, Group: inventory.Unknown, NUMA: g.NUMA, Memory: in.Memory,
+				Used:        in.MemoryUsed,
 				Utilization: inventory.Unknown, Temperature: inventory.Unknown, Power: inventory.Unknown,
 				Processes: inventory.Unknown, State: in.State, Why: in.Why, Trials: in.Trials,
 			})

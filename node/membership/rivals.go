@@ -78,8 +78,8 @@ func markRivals(all []api.Member) {
 	for k, i := range masters {
 		if len(masters) > 1 {
 			other := masters[(k+1)%len(masters)]
-			all[i].Reason = fmt.Sprintf("the cluster has %d masters, also %s: stop one of them", len(masters),
-				all[other].Node)
+			all[i].Reason = fmt.Sprintf("the cluster has %d masters, also %s: stop one of them",
+				len(masters), all[other].Node)
 		}
 	}
 }

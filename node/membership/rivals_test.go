@@ -10,8 +10,8 @@ import (
 // TestTwoMastersAreShown checks that the list of members says that the cluster has two masters.
 func TestTwoMastersAreShown(t *testing.T) {
 	all := []api.Member{
-		{Node: "a", State: "alive", Roles: []string{"master", "worker"}}, {Node: "b", State: "alive",
-			Roles: []string{"worker"}},
+		{Node: "a", State: "alive", Roles: []string{"master", "worker"}},
+		{Node: "b", State: "alive", Roles: []string{"worker"}},
 		{Node: "c", State: "dead", Roles: []string{"master"}},
 	}
 	markRivals(all)

@@ -77,7 +77,8 @@ func (r *Rotation) stepKeyring(ctx context.Context, change func() error) error {
 func (r *Rotation) CA() api.CA {
 	cas := r.authority().CAs()
 	s := api.CA{
-		Stage: string(r.authority().Stage()), Pin: trust.PinOf(cas[0]).String(), Behind: []grid.NodeID{}, Away: []grid.NodeID{},
+		Stage: string(r.authority().Stage()), Pin: trust.PinOf(cas[0]).String(), Behind: []grid.NodeID{},
+		Away: []grid.NodeID{},
 	}
 	if len(cas) > 1 {
 		s.Other = trust.PinOf(cas[1]).String()
@@ -121,8 +122,8 @@ func (r *Rotation) StepCA(ctx context.Context, s api.CAStep) error {
 			Hint: "use rotate, switch or retire"}
 	}
 	if next := nextStep(before.Stage); s.Step == next && len(missing) > 0 && !s.Now {
-		return &api.Error{Status: http.StatusConflict, Msg: "nodes have not followed the last step yet: " +
-			names(missing),
+		return &api.Error{Status: http.StatusConflict,
+			Msg: "nodes have not followed the last step yet: " + names(missing),
 			Hint: "start or update them; or forget them; or leave them behind, so that they need a token to join again: mlfnode ca " +
 				s.Step + " --now"}
 	}

@@ -94,7 +94,8 @@ func (h *accessHandlers) tokens(*http.Request) ([]api.TokenKnown, error) {
 	all := []api.TokenKnown{}
 	for _, t := range h.cluster.Authority.Tokens() {
 		all = append(all, api.TokenKnown{
-			ID: t.ID, Role: string(t.Role), State: t.State, Note: t.Note, Made: t.Created, Expires: t.Expires, Used: t.Used, Uses: t.Uses,
+			ID: t.ID, Role: string(t.Role), State: t.State, Note: t.Note, Made: t.Created, Expires: t.Expires,
+			Used: t.Used, Uses: t.Uses,
 		})
 	}
 	return all, nil

@@ -26,8 +26,8 @@ var (
 		{"d", "object", "d[KEY]=: only trials whose value is at these positions of an axis, LO..HI"},
 		{"m", "object", "m[NAME]=: only trials with a metric in a range LO..HI"},
 		{"state", "string", "only trials in this state"}, {"class", "string", "only trials that failed in this class"},
-		{"cause", "integer", "only trials that failed for this cause, numbered as in the chart failures"}, {"node",
-			"string", "only trials that ran on this node"},
+		{"cause", "integer", "only trials that failed for this cause, numbered as in the chart failures"},
+		{"node", "string", "only trials that ran on this node"},
 		{"t", "string", "only trials that began in a range LO..HI of seconds since the first event"},
 	}
 	valueQuery = []parameter{
@@ -102,8 +102,8 @@ func (h *chartHandlers) routes() []route {
 		chartRoute(h, "suggestions", "Suggest where to look next", about(),
 			func(v *chart.View, _ url.Values) (*chart.Suggestions, error) { return v.Suggestions(), nil }),
 		sweepChartRoute(h, "curves", "Show a metric over the steps of trials",
-			about(parameter{"trials", "string",
-				"comma-separated indexes of up to 50 trials; default: the best ones"}), h.curves),
+			about(parameter{"trials", "string", "comma-separated indexes of up to 50 trials; default: the best ones"}),
+			h.curves),
 		{method: "GET", pattern: api.PathCharts + "eta", access: mayRead, topic: topicCharts,
 			summary: "Estimate how long a sweep will still run",
 			call:    call{gives: reflect.TypeFor[chart.ETA](), handler: h.timeLeft}},
@@ -121,8 +121,8 @@ func chartRoute[T any](
 // view.
 func sweepChartRoute[T any](h *chartHandlers, name, summary string, query []parameter,
 	draw func(context.Context, *grid.Sweep, *chart.View, url.Values) (*T, error)) route {
-	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts, summary: summary,
-		query: query,
+	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts,
+		summary: summary, query: query,
 		call: call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
 			a, err := h.chart(r, name, knownParameters(query, r.URL.Query()), func(s *grid.Sweep, v *chart.View, q url.Values) (any, error) {
 				return draw(r.Context(), s, v, q)

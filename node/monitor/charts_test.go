@@ -48,8 +48,8 @@ func folded(t testing.TB, s space.Space, result func(index int64) *grid.Result) 
 	for i := range s.Count() {
 		r := result(i)
 		batch.Events = append(batch.Events, grid.Event{
-			Kind: grid.Finished, Index: i, Attempt: 1, Run: "r" + strconv.FormatInt(i, 36), Time: r.Started +
-				r.Usage.Wall, Result: r,
+			Kind: grid.Finished, Index: i, Attempt: 1, Run: "r" + strconv.FormatInt(i, 36),
+			Time: r.Started + r.Usage.Wall, Result: r,
 		})
 		if len(batch.Events) < 2000 && i+1 < s.Count() {
 			continue
@@ -131,7 +131,8 @@ func TestCurvesOfHistory(t *testing.T) {
 			points[k] = grid.Point{Step: float64(k), Value: float32(i) + float32(grid.MaxPoints-k)}
 		}
 		return &grid.Result{
-			Started: 1e15, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(i))}, Curves: grid.Curves{"loss": grid.PackCurve(points)},
+			Started: 1e15, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(i))},
+			Curves: grid.Curves{"loss": grid.PackCurve(points)},
 		}
 	})
 	draw := func(query, trials string) *chart.Curves {
@@ -208,8 +209,8 @@ func TestChartsAreKept(t *testing.T) {
 		}
 		large, err := c.get(t.Context(), "large", "1", minAge, func() (any, selection, error) { return strings.Repeat("x", largeAnswer), selection{}, nil })
 		if err != nil || len(large.body) < largeAnswer || len(c.kept) != 4 {
-			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept", len(large.body), err,
-				len(c.kept))
+			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept",
+				len(large.body), err, len(c.kept))
 		}
 		c.compute <- struct{}{}
 		ctx, stop := context.WithCancel(t.Context())
@@ -254,8 +255,8 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 		}
 		first := 10 * took // its cost is still unknown
 		if busy, most := time.Duration(made)*took, first+time.Since(began)/usedFactor; busy > most || oldest > usedAge {
-			t.Errorf("%d answers took %v, want at most %v; the oldest was %v, want at most %v", made, busy, most,
-				oldest, usedAge)
+			t.Errorf("%d answers took %v, want at most %v; the oldest was %v, want at most %v", made, busy,
+				most, oldest, usedAge)
 		}
 		time.Sleep(usedFor)
 		oldest = 0
@@ -385,8 +386,8 @@ func BenchmarkCharts(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	m, s := folded(b, spaceOf(b, 6, 8, 4, 10, 5, 104), func(i int64) *grid.Result {
 		return &grid.Result{
-			Started: 1e15 + i*100, Usage: grid.Usage{Wall: int64(1e6 * math.Exp(r.NormFloat64())), CPU: 1,
-				Memory: 1 << 20},
+			Started: 1e15 + i*100, Usage: grid.Usage{Wall: int64(1e6 * math.Exp(r.NormFloat64())),
+				CPU: 1, Memory: 1 << 20},
 			Metrics: grid.Metric{"loss": strconv.AppendFloat(nil, r.ExpFloat64()+float64(i%7), 'g', 6, 64)},
 		}
 	})

@@ -128,7 +128,8 @@ func (cv *chartViews) data(
 	}
 	d.Blocks, d.Stride, d.Done = c.Blocks, c.Stride, counts.Done()
 	d.State, d.Class, d.Cause, d.Node, d.Classes, d.Nodes = c.State, c.Class, c.Cause, c.Node, c.Classes, c.Nodes
-	d.Started, d.Ended, d.Wall, d.Base = c.Values[history.ColumnStarted], c.Values[history.ColumnEnded], c.Values[history.ColumnWall], c.Base
+	d.Started, d.Ended, d.Wall, d.Base = c.Values[history.ColumnStarted], c.Values[history.ColumnEnded],
+		c.Values[history.ColumnWall], c.Base
 	d.Now = float64(time.Now().UnixMicro()-c.Base) / 1e6
 	if d.Value = c.Values[column]; column < 0 {
 		d.Value = make([]float32, len(d.State))
@@ -140,8 +141,8 @@ func (cv *chartViews) data(
 		d.Metrics[name] = c.Values[column]
 	}
 	for _, k := range c.Causes {
-		d.Causes = append(d.Causes, chart.Cause{ID: k.ID, Class: k.Class, Signature: k.Signature, Attempts: k.Count,
-			Trial: k.Trial})
+		d.Causes = append(d.Causes,
+			chart.Cause{ID: k.ID, Class: k.Class, Signature: k.Signature, Attempts: k.Count, Trial: k.Trial})
 	}
 	return d, nil
 }
@@ -175,7 +176,7 @@ func chooseValue(s *grid.Sweep, names []string, value string, d *chart.Data) (hi
 		"memory": history.ColumnMemory}[value]; ok {
 		return column, nil
 	}
-	return 0, badRequest(fmt.Sprintf("no trial of %s has a metric %.60q among the first %d", s.ID, value,
-		columnMetrics),
+	return 0, badRequest(fmt.Sprintf("no trial of %s has a metric %.60q among the first %d", s.ID,
+		value, columnMetrics),
 		"choose objective, wall, cpu, memory or a metric of the sweep")
 }

@@ -25,10 +25,10 @@ func TestReachSparesTheMastersOwnPorts(t *testing.T) {
 		from string
 		want int
 	}{
-		{"127.0.0.1:40000", api.StatusSameHost}, {"127.8.9.1:40000", api.StatusSameHost}, {"[::1]:40000",
-			api.StatusSameHost},
-		{"[::ffff:127.0.0.1]:40000", api.StatusSameHost}, {"@", http.StatusBadRequest}, {"192.0.2.1:40000",
-			http.StatusBadGateway},
+		{"127.0.0.1:40000", api.StatusSameHost}, {"127.8.9.1:40000", api.StatusSameHost},
+		{"[::1]:40000", api.StatusSameHost},
+		{"[::ffff:127.0.0.1]:40000", api.StatusSameHost}, {"@", http.StatusBadRequest},
+		{"192.0.2.1:40000", http.StatusBadGateway},
 		{"[fe80::1%eth0]:40000", http.StatusBadGateway},
 	} {
 		for _, network := range []string{"tcp", "udp"} {

@@ -87,9 +87,12 @@ func pathOf(pattern string) string { return strings.ReplaceAll(pattern, "...}", 
 func describe(t *testing.T) *huma.OpenAPI {
 	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	for from, to := range map[reflect.Type]reflect.Type{ // types that marshal themselves
-		reflect.TypeFor[space.Params](): reflect.TypeFor[map[string]any](), reflect.TypeFor[space.Value](): reflect.TypeFor[any](),
-		reflect.TypeFor[grid.Milli](): reflect.TypeFor[float64](), reflect.TypeFor[api.Duration](): reflect.TypeFor[any](),
-		reflect.TypeFor[json.Number](): reflect.TypeFor[float64](), reflect.TypeFor[grid.Metric](): reflect.TypeFor[map[string]any](),
+		reflect.TypeFor[space.Params](): reflect.TypeFor[map[string]any](),
+		reflect.TypeFor[space.Value]():  reflect.TypeFor[any](),
+		reflect.TypeFor[grid.Milli]():   reflect.TypeFor[float64](),
+		reflect.TypeFor[api.Duration](): reflect.TypeFor[any](),
+		reflect.TypeFor[json.Number]():  reflect.TypeFor[float64](),
+		reflect.TypeFor[grid.Metric]():  reflect.TypeFor[map[string]any](),
 		reflect.TypeFor[chart.Number](): reflect.TypeFor[*float64](),
 	} {
 		schemas.RegisterTypeAlias(from, to)
@@ -147,8 +150,8 @@ func operation(schemas huma.Registry, rt *route) *huma.Operation {
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaBinary: {}}}
 	}
 	success := &huma.Response{Description: "Success"}
-	for _, media := range slices.Concat(rt.media, map[bool][]string{true: {"application/json"}}[rt.media == nil &&
-		rt.gives != nil]) {
+	for _, media := range slices.Concat(rt.media,
+		map[bool][]string{true: {"application/json"}}[rt.media == nil && rt.gives != nil]) {
 		content := &huma.MediaType{}
 		if rt.gives != nil && media != mediaCSV {
 			content.Schema = schemas.Schema(rt.gives, true, "")

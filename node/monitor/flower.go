@@ -45,12 +45,12 @@ func (h *flowerHandlers) routes() []route {
 	refresh := []parameter{{"workername", "string", "only this worker"},
 		{"status", "boolean", "only whether workers are there"}, {"refresh", "boolean", "answers are always fresh"}}
 	list := []parameter{
-		{"limit", "integer", "at most so many"}, {"offset", "integer", "pass over so many first"}, {"sort_by", "string",
-			"name, state, received or started, - before it for descending order"},
-		{"workername", "string", "only of this worker"}, {"taskname", "string", "only of this name"}, {"state",
-			"string", "only in this state of Celery"},
-		{"received_start", "string", "only from then on, YYYY-MM-DD HH:MM"}, {"received_end", "string",
-			"only until then"},
+		{"limit", "integer", "at most so many"}, {"offset", "integer", "pass over so many first"},
+		{"sort_by", "string", "name, state, received or started, - before it for descending order"},
+		{"workername", "string", "only of this worker"}, {"taskname", "string", "only of this name"},
+		{"state", "string", "only in this state of Celery"},
+		{"received_start", "string", "only from then on, YYYY-MM-DD HH:MM"},
+		{"received_end", "string", "only until then"},
 		{"search", "string", "words that all have to be there, as name:, state:, worker:, args:, kwargs: or result:, or anywhere"},
 	}
 	all := []route{
@@ -70,7 +70,8 @@ func (h *flowerHandlers) routes() []route {
 		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct,
 			summary: "Cancel a sweep, or the one trial of a sweep",
 			query: []parameter{{"terminate", "boolean", "also what runs"},
-				{"signal", "string", "is the one of the task's settings"}}, call: flowerCall[api.FlowerMessage](h.revoke)},
+				{"signal", "string", "is the one of the task's settings"}},
+			call: flowerCall[api.FlowerMessage](h.revoke)},
 		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Export Flower's metrics for Prometheus",
 			call: call{handler: h.workers.metrics, media: []string{mediaText}}},
 		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Answer OK if the node is healthy",
@@ -147,9 +148,10 @@ func newFlowerTask(s *grid.Sweep, t *grid.Trial, clock uint64) api.FlowerTask {
 	v := apiTrial(s, t)
 	sent := unixSeconds(s.Submitted.UnixMicro())
 	f := api.FlowerTask{
-		UUID: v.Trial, Name: s.TaskName(), State: flowerState(v.State,
-			t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
-		Timestamp: sent, RoutingKey: string(s.ID), Clock: clock, Client: "mlfnode", Root: v.Trial, RootID: v.Trial, Children: []string{}, Worker: string(t.Node),
+		UUID: v.Trial, Name: s.TaskName(), State: flowerState(v.State, t.Attempts), Sent: &sent,
+		Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
+		Timestamp: sent, RoutingKey: string(s.ID), Clock: clock, Client: "mlfnode", Root: v.Trial, RootID: v.Trial,
+		Children: []string{}, Worker: string(t.Node),
 	}
 	if t.Result.Started > 0 {
 		f.Timestamp = unixSeconds(t.Result.Started)
@@ -520,8 +522,8 @@ func (q *flowerQuery) selects(f *api.FlowerTask) bool {
 		return false
 	}
 	for _, w := range q.words {
-		texts := map[string]string{"name": f.Name, "state": f.State, "worker": f.Worker, "args": f.Args,
-			"kwargs": f.Kwargs}
+		texts := map[string]string{"name": f.Name, "state": f.State, "worker": f.Worker,
+			"args": f.Args, "kwargs": f.Kwargs}
 		if f.Result != nil {
 			texts["result"] = *f.Result
 		}

@@ -48,8 +48,9 @@ func (b *sweepBench) submit(t *testing.T, project, long string, count, running i
 	}
 	batch := &grid.Batch{V: grid.EventVersion, Sweep: rec.Sweep.ID, Node: "n1"}
 	for i := range running {
-		batch.Events = append(batch.Events, grid.Event{Kind: grid.Started, Index: int64(i), Attempt: 1,
-			Run: "n1.1." + strconv.Itoa(i), Time: time.Now().UnixMicro()})
+		batch.Events = append(batch.Events,
+			grid.Event{Kind: grid.Started, Index: int64(i), Attempt: 1, Run: "n1.1." + strconv.Itoa(i),
+				Time: time.Now().UnixMicro()})
 	}
 	if running > 0 {
 		if _, err := b.store.Events.Publish(t.Context(), batch); err != nil {
@@ -119,8 +120,8 @@ func TestFlowerListsAreBounded(t *testing.T) {
 // the status of the answer.
 func (b *sweepBench) revoke(t *testing.T, task string) int {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+
-		"/api/task/revoke/"+task, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+		"http://"+b.address+api.PathFlower+"/api/task/revoke/"+task, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

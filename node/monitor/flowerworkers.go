@@ -70,11 +70,11 @@ func (fw *flowerWorkers) list(r *http.Request) (any, error) {
 
 func (fw *flowerWorkers) worker(n *api.Member, types []string, running []api.FlowerActive, one bool) api.FlowerWorker {
 	w := api.FlowerWorker{
-		Registered: types, Timestamp: unixSeconds(time.Now().UnixMicro()), Queues: []api.FlowerQueue{{Name: "leases",
-			RoutingKey: "leases"}}, Conf: map[string]any{},
+		Registered: types, Timestamp: unixSeconds(time.Now().UnixMicro()),
+		Queues: []api.FlowerQueue{{Name: "leases", RoutingKey: "leases"}}, Conf: map[string]any{},
 		Stats: api.FlowerStats{
-			Total: map[string]int64{}, Clock: strconv.FormatUint(fw.history.Applied(),
-				10), Broker: map[string]any{"transport": "nats"}, Rusage: map[string]float64{},
+			Total: map[string]int64{}, Clock: strconv.FormatUint(fw.history.Applied(), 10),
+			Broker: map[string]any{"transport": "nats"}, Rusage: map[string]float64{},
 			Pool: api.FlowerPool{Implementation: "mlfnode", Concurrency: int(n.CPUs), Processes: []int{}},
 		},
 	}
@@ -85,7 +85,8 @@ func (fw *flowerWorkers) worker(n *api.Member, types []string, running []api.Flo
 		w.Stats.Total[t.Name]++
 	}
 	if one {
-		w.Scheduled, w.Active, w.Reserved, w.Revoked = &[]api.FlowerActive{}, &running, &[]api.FlowerActive{}, &[]string{}
+		w.Scheduled, w.Active, w.Reserved, w.Revoked = &[]api.FlowerActive{}, &running,
+			&[]api.FlowerActive{}, &[]string{}
 		if running == nil {
 			w.Active = &[]api.FlowerActive{}
 		}
@@ -111,7 +112,8 @@ func (fw *flowerWorkers) running(ctx context.Context) (map[grid.NodeID][]api.Flo
 			}
 			f := newFlowerTask(s, &t, fw.history.Applied())
 			all[t.Node] = append(all[t.Node], api.FlowerActive{
-				ID: f.UUID, Name: f.Name, Args: f.Args, Kwargs: f.Kwargs, Type: f.Name, Hostname: string(t.Node), TimeStart: f.Started,
+				ID: f.UUID, Name: f.Name, Args: f.Args, Kwargs: f.Kwargs, Type: f.Name, Hostname: string(t.Node),
+				TimeStart: f.Started,
 			})
 		}
 	}
@@ -138,8 +140,8 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 	defer stop()
 	gauge := func(name, help string, value float64, labels ...string) {
 		names := []string{"worker", "task"}[:len(labels)]
-		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("flower_"+name, help, names, nil), prometheus.GaugeValue,
-			value, labels...)
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("flower_"+name, help, names, nil),
+			prometheus.GaugeValue, value, labels...)
 	}
 	for _, n := range s.nodes() {
 		gauge("worker_online", "Worker online status", map[bool]float64{true: 1}[n.State != "dead"], string(n.Node))
@@ -161,8 +163,8 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 	for of, c := range a.Tasks {
 		node := cmp.Or(string(of.Node), "mlfnode")
 		for _, kind := range slices.Sorted(maps.Keys(c.Events)) {
-			ch <- prometheus.MustNewConstMetric(events, prometheus.CounterValue, float64(c.Events[kind]), node, kind,
-				of.Task)
+			ch <- prometheus.MustNewConstMetric(events, prometheus.CounterValue, float64(c.Events[kind]),
+				node, kind, of.Task)
 		}
 		gauge("task_prefetch_time_seconds",
 			"The time the task spent waiting at the worker to be executed: nodes take no trial before it can start.", 0, node, of.Task)

@@ -46,7 +46,8 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 		},
 		charts: &chartHandlers{lookup, cfg.Master, cfg.History, charts, eta},
 		output: &outputHandlers{
-			lookup: lookup, master: cfg.Master, history: cfg.History, store: cfg.Store, views: views, rest: rest, log: log,
+			lookup: lookup, master: cfg.Master, history: cfg.History, store: cfg.Store, views: views,
+			rest: rest, log: log,
 		},
 		logs: &logHandlers{
 			lookup: lookup, store: cfg.Store, charts: charts, rest: rest, log: log,
@@ -55,18 +56,21 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 		files:     &fileHandlers{lookup, cfg.Master, cfg.History, cfg.Store, log},
 		snapshots: &snapshotHandlers{cfg.Master},
 		nodes: &nodeHandlers{
-			self: cfg.Node, master: cfg.Master, store: cfg.Store, members: cfg.Members, working: cfg.Working, cluster: &cfg.Cluster,
+			self: cfg.Node, master: cfg.Master, store: cfg.Store, members: cfg.Members, working: cfg.Working,
+			cluster: &cfg.Cluster,
 		},
 		access: &accessHandlers{&cfg.Cluster, refusals, log},
 		events: &eventHandlers{lookup, cfg.Members, events},
 		metrics: &metricsHandlers{
-			self: cfg.Node, master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members, eta: eta, hub: events,
+			self: cfg.Node, master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members,
+			eta: eta, hub: events,
 			requests: requests, log: log,
 		},
 		flower: &flowerHandlers{
 			lookup: lookup, master: cfg.Master, history: cfg.History, healthy: healthy, lists: make(semaphore, 1),
 			workers: &flowerWorkers{
-				lookup: lookup, master: cfg.Master, history: cfg.History, self: cfg.Node, members: cfg.Members, log: log,
+				lookup: lookup, master: cfg.Master, history: cfg.History, self: cfg.Node,
+				members: cfg.Members, log: log,
 			},
 		},
 		healthy: healthy,

@@ -261,8 +261,8 @@ func (h *hub) refresh(ctx context.Context, topics []topic, rates *rates) {
 func (h *hub) observeSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			h.log.Error("panic while reading a topic", "topic", t.kind, "sweep", t.sweep, "panic", r, "stack",
-				string(debug.Stack()))
+			h.log.Error("panic while reading a topic", "topic", t.kind, "sweep", t.sweep, "panic", r,
+				"stack", string(debug.Stack()))
 			err = errPanicked
 		}
 	}()

@@ -23,7 +23,8 @@ const maxValues = 1 << 16
 
 // fixedSorts are the orders that every sweep has.
 var fixedSorts = []string{
-	"index", string(history.SortStarted), string(history.SortEnded), string(history.SortWall), string(history.SortCPU), string(history.SortMemory),
+	"index", string(history.SortStarted), string(history.SortEnded), string(history.SortWall), string(history.SortCPU),
+	string(history.SortMemory),
 	string(history.SortObjective), string(history.SortState), string(history.SortAttempts),
 }
 
@@ -145,8 +146,8 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		}
 	}
 	if n := points.Count(); n > maxSorted {
-		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n,
-			maxSorted),
+		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter",
+			l.sweep.ID, n, maxSorted),
 			"write all of them with --csv, and sort that file")
 	}
 	wanted, err := l.filter(ctx)

@@ -45,9 +45,10 @@ func TestSortByParameter(t *testing.T) {
 		states []grid.State
 		class  grid.Class
 	}{
-		{}, {states: []grid.State{grid.Failed}}, {states: []grid.State{grid.Pending}}, {states: []grid.State{grid.Succeeded, grid.Pending}},
-		{class: grid.ClassMemory}, {states: []grid.State{grid.Failed, grid.Pending},
-			class: grid.ClassExit}, {states: []grid.State{grid.Succeeded}, class: grid.ClassExit},
+		{}, {states: []grid.State{grid.Failed}}, {states: []grid.State{grid.Pending}},
+		{states: []grid.State{grid.Succeeded, grid.Pending}},
+		{class: grid.ClassMemory}, {states: []grid.State{grid.Failed, grid.Pending}, class: grid.ClassExit},
+		{states: []grid.State{grid.Succeeded}, class: grid.ClassExit},
 		{class: grid.ClassSetup},
 	} {
 		states := c.states
@@ -89,8 +90,8 @@ func TestSortByParameter(t *testing.T) {
 				var got []int64
 				l := &listing{
 					listingPage: listingPage{
-						sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a",
-							Desc: desc}, left: 60, skip: skip,
+						sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc},
+						left: 60, skip: skip,
 						emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil },
 					},
 					listingPlaces: listingPlaces{parameter: "a"}, trials: m.handlers.trials,

@@ -295,8 +295,8 @@ func TestSearchKeepsOutput(t *testing.T) {
 		t.Error("the output of a running attempt is kept")
 	}
 	for name, c := range map[string]struct{ pieces, bytes int }{
-		"large": {logCacheBytes/messageBytes + 1, largePart}, "tiny": {logCacheBytes / 64,
-			1}, "empty": {logCacheBytes / 64, 0},
+		"large": {logCacheBytes/messageBytes + 1, largePart}, "tiny": {logCacheBytes / 64, 1},
+		"empty": {logCacheBytes / 64, 0},
 	} {
 		var r recorder
 		for range c.pieces {

@@ -147,8 +147,8 @@ func attemptNumber(text string) (int, error) {
 	number, err := strconv.Atoi(text)
 	if err != nil || number < 0 {
 		return 0, &api.Error{
-			Status: http.StatusBadRequest, Msg: fmt.Sprintf("%.60q is not the number of an attempt",
-				text), Hint: "attempts are numbered from 1",
+			Status: http.StatusBadRequest, Msg: fmt.Sprintf("%.60q is not the number of an attempt", text),
+			Hint: "attempts are numbered from 1",
 		}
 	}
 	return number, nil

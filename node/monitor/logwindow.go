@@ -146,13 +146,13 @@ func appendChunk(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) er
 	data = data[:min(int64(len(data)), room)]
 	name := streamName(c.Stream)
 	w.Next = at + int64(len(data))
-	if n := len(w.Pieces); n > 0 && w.Pieces[n-1].Stream == name && w.Pieces[n-1].Offset+
-		int64(len(w.Pieces[n-1].Data)) == at {
+	if n := len(w.Pieces); n > 0 && w.Pieces[n-1].Stream == name &&
+		w.Pieces[n-1].Offset+int64(len(w.Pieces[n-1].Data)) == at {
 		w.Pieces[n-1].Data = append(w.Pieces[n-1].Data, data...)
 		return nil
 	}
-	w.Pieces = append(w.Pieces, api.LogPiece{Stream: name, Offset: at, Time: *micros(max(1, c.Time)),
-		Data: append([]byte(nil), data...)})
+	w.Pieces = append(w.Pieces,
+		api.LogPiece{Stream: name, Offset: at, Time: *micros(max(1, c.Time)), Data: append([]byte(nil), data...)})
 	return nil
 }
 

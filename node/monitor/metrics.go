@@ -98,8 +98,8 @@ func sendMetrics(
 	fresh := prometheus.NewRegistry()
 	fresh.MustRegister(now)
 	promhttp.HandlerFor(prometheus.Gatherers{always, fresh}, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(),
-			slog.LevelDebug), DisableCompression: true,
+		ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		DisableCompression: true,
 	}).ServeHTTP(w, r)
 }
 
@@ -218,7 +218,8 @@ func (s *scrape) sweep(sweep *grid.Sweep) {
 	}
 	id, v := label{"sweep", string(sweep.ID)}, sweepWithCounts(sweep, &c)
 	for state, n := range map[string]int64{
-		string(grid.Pending): v.Pending, string(grid.Running): v.Running, string(grid.Succeeded): v.Succeeded, string(grid.Failed): v.Failed,
+		string(grid.Pending): v.Pending, string(grid.Running): v.Running, string(grid.Succeeded): v.Succeeded,
+		string(grid.Failed):    v.Failed,
 		string(grid.Cancelled): v.OnlyCancelled(), string(grid.ClassStopped): v.Stopped,
 	} {
 		s.gauge("sweep_trials", "Trials of an active sweep, by state; stopped are those that were stopped early.",
@@ -228,8 +229,8 @@ func (s *scrape) sweep(sweep *grid.Sweep) {
 		s.gauge("sweep_eta_seconds", "Until the last trial of an active sweep ends, as far as can be told.", *left, id)
 	}
 	if best, ok := s.best(sweep); ok {
-		s.gauge("sweep_best_objective", "The best value of the objective among the trials that have succeeded.", best,
-			id)
+		s.gauge("sweep_best_objective",
+			"The best value of the objective among the trials that have succeeded.", best, id)
 	}
 }
 
@@ -274,11 +275,11 @@ func (s *scrape) activity(a *master.Activity) {
 		s.histogram("attempt_duration_seconds", "How long attempts ran, by how they ended.", d,
 			label{"state", string(state)})
 	}
-	s.histogram("trial_wait_seconds", "From the lease of a trial to its start, of trials that outlive a moment.",
-		a.Waits)
+	s.histogram("trial_wait_seconds",
+		"From the lease of a trial to its start, of trials that outlive a moment.", a.Waits)
 	s.gauge("queue_leases", "Leases in the queue and at nodes.", float64(a.Leases))
-	s.gauge("queue_oldest_lease_age_seconds", "How long the oldest lease that no node has taken has been waiting.",
-		a.Oldest.Seconds())
+	s.gauge("queue_oldest_lease_age_seconds",
+		"How long the oldest lease that no node has taken has been waiting.", a.Oldest.Seconds())
 }
 
 func (s *scrape) node(n *api.Member) {

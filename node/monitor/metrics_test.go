@@ -33,8 +33,8 @@ func TestMetrics(t *testing.T) {
 				{Node: "n1", State: "alive", CPUs: 4,
 					Devices: []api.GPU{{Node: "n1", UUID: "GPU-1", Name: "H200", Utilization: 50, Temperature: -1,
 						Power: 300, Trials: []string{"p-1/0"}}}},
-				{Node: "n2", State: "dead", Devices: []api.GPU{{UUID: "GPU-2", Temperature: 40}}}, {Node: "n3",
-					State: "left"},
+				{Node: "n2", State: "dead", Devices: []api.GPU{{UUID: "GPU-2", Temperature: 40}}},
+				{Node: "n3", State: "left"},
 			}
 		}
 	})
@@ -88,10 +88,12 @@ func TestMetrics(t *testing.T) {
 	}
 	_, text = f.ask(t, api.PathMetrics, f.token) // the loop has caught up by now
 	for _, want := range []string{
-		`mlfnode_build_info{go="go1`, `mlfnode_sweep_best_objective{sweep="p-1"} 0.25`, `mlfnode_sweeps{state="running"} 1`,
+		`mlfnode_build_info{go="go1`, `mlfnode_sweep_best_objective{sweep="p-1"} 0.25`,
+		`mlfnode_sweeps{state="running"} 1`,
 		`mlfnode_sweep_trials{state="stopped",sweep="p-1"} 1`, `mlfnode_sweep_trials{state="cancelled",sweep="p-1"} 0`,
 		`mlfnode_trials_finished_total{state="stopped"} 1`, `mlfnode_trials_finished_total{state="cancelled"} 0`,
-		`mlfnode_node_up{node="n2"} 0`, `mlfnode_gpu_utilization_ratio{node="n1",uuid="GPU-1"} 0.5`, `mlfnode_http_requests_total{code="200",route="GET /metrics"}`,
+		`mlfnode_node_up{node="n2"} 0`, `mlfnode_gpu_utilization_ratio{node="n1",uuid="GPU-1"} 0.5`,
+		`mlfnode_http_requests_total{code="200",route="GET /metrics"}`,
 		`mlfnode_store_limit_bytes{store="events"}`, "process_resident_memory_bytes", "go_goroutines",
 	} {
 		if !strings.Contains(text, want) {

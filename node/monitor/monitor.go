@@ -65,8 +65,8 @@ type Monitor struct {
 func New(cfg Config) *Monitor {
 	log := cfg.Logger.With("component", "monitor")
 	m := &Monitor{
-		log: log, master: cfg.Master != nil, snapshots: cfg.Master != nil &&
-			cfg.Master.Snapshots() != nil, requests: newRequestMetrics(), unauthenticated: newUnauthenticatedConns(maxUnauthenticated),
+		log: log, master: cfg.Master != nil, snapshots: cfg.Master != nil && cfg.Master.Snapshots() != nil,
+		requests: newRequestMetrics(), unauthenticated: newUnauthenticatedConns(maxUnauthenticated),
 		guard: &guard{authority: cfg.Cluster.Authority, refusals: &refusalLog{}, log: log,
 			requestTimeout: requestTimeout, recheckTime: recheckTime},
 	}

@@ -64,7 +64,8 @@ func (h *nodeHandlers) list(*http.Request) ([]api.Member, error) {
 
 // errAlone is the response of a node that is not in a cluster.
 var errAlone = &api.Error{
-	Status: http.StatusConflict, Msg: "this node is not in a cluster", Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
+	Status: http.StatusConflict, Msg: "this node is not in a cluster",
+	Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
 }
 
 // onMember applies an action to the node that a request names.
@@ -119,14 +120,16 @@ func (h *nodeHandlers) samples(r *http.Request) (api.NodeSamples, error) {
 	if text := r.FormValue("step"); text != "" {
 		var err error
 		if step, err = time.ParseDuration(text); err != nil || !slices.Contains(api.SampleSteps[:], step) {
-			return api.NodeSamples{}, badRequest(fmt.Sprintf("no samples are kept every %.20q", text),
-				"choose 15s for the last hour, 1m for a day or 15m for 14 days")
+			return api.NodeSamples{},
+				badRequest(fmt.Sprintf("no samples are kept every %.20q", text),
+					"choose 15s for the last hour, 1m for a day or 15m for 14 days")
 		}
 	}
 	v, ok := h.master.Samples(node, step)
 	if !ok {
-		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there are no samples of a node %.60q",
-			node), Hint: "list the nodes with: mlfnode members"}
+		return v, &api.Error{Status: http.StatusNotFound,
+			Msg: fmt.Sprintf("there are no samples of a node %.60q",
+				node), Hint: "list the nodes with: mlfnode members"}
 	}
 	return v, nil
 }

@@ -121,7 +121,8 @@ func (b *browser) login(link string) (*http.Response, api.Problem) {
 func TestPageIsServed(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)
 	for path, want := range map[string]int{
-		"/": 200, "/sweeps": 200, "/sweeps/a-1/trials/3": 200, "/nodes/x": 200, "/settings": 200, "/other": 404, "/assets/0/app.js": 404, "/index.html": 404,
+		"/": 200, "/sweeps": 200, "/sweeps/a-1/trials/3": 200, "/nodes/x": 200, "/settings": 200, "/other": 404,
+		"/assets/0/app.js": 404, "/index.html": 404,
 	} {
 		resp, _ := b.do("GET", path, "", "Sec-Fetch-Site", "cross-site") // a link on any site may lead here
 		if resp.StatusCode != want || b.asked.Load() != nil {
@@ -137,13 +138,13 @@ func TestPageIsServed(t *testing.T) {
 	}
 	for _, path := range []string{"/", "/sweeps/a-1?x=y", "//evil.example"} {
 		resp, _ := b.do("GET", path, "", "Host", "localhost:"+b.proxy.port)
-		if got, want := resp.Header.Get("Location"), "http://127.0.0.1:"+b.proxy.port+
-			path; resp.StatusCode != http.StatusTemporaryRedirect || got != want {
+		if got, want := resp.Header.Get("Location"),
+			"http://127.0.0.1:"+b.proxy.port+path; resp.StatusCode != http.StatusTemporaryRedirect || got != want {
 			t.Errorf("%s at localhost: got %d to %q, want a redirect to %q", path, resp.StatusCode, got, want)
 		}
 	}
-	if resp, _ := b.do("GET", "/", "", "Host",
-		"evil.example:"+b.proxy.port); resp.StatusCode != http.StatusMisdirectedRequest {
+	if resp, _ := b.do("GET", "/",
+		"", "Host", "evil.example:"+b.proxy.port); resp.StatusCode != http.StatusMisdirectedRequest {
 		t.Errorf("the page by another name: got %d", resp.StatusCode)
 	}
 }
@@ -174,7 +175,8 @@ func TestBrowsersLogIn(t *testing.T) {
 		t.Errorf("an action: got %d, and the node was asked %v", resp.StatusCode, asked)
 	}
 	for name, want := range map[string]string{
-		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Access-Control-Allow-Origin": "", "Cross-Origin-Resource-Policy": "same-origin",
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+		"Access-Control-Allow-Origin": "", "Cross-Origin-Resource-Policy": "same-origin",
 	} {
 		if got := resp.Header.Get(name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
@@ -184,8 +186,8 @@ func TestBrowsersLogIn(t *testing.T) {
 		t.Errorf("the policy is %q", resp.Header.Get("Content-Security-Policy"))
 	}
 	for _, ask := range [][2]string{ // calls for the owner and for machines
-		{"GET", api.PathTokens}, {"POST", api.PathTokens}, {"POST", api.PathKeyring}, {"POST",
-			"/members/host1/actions/forget"}, {"POST", api.PathJoin},
+		{"GET", api.PathTokens}, {"POST", api.PathTokens}, {"POST", api.PathKeyring},
+		{"POST", "/members/host1/actions/forget"}, {"POST", api.PathJoin},
 		{"GET", "/snapshots/a-1/0/1"},
 	} {
 		if resp, _ := b.do(ask[0], api.Prefix+ask[1], "{}"); resp.StatusCode != 403 || b.asked.Load() != nil {

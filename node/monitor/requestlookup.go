@@ -94,9 +94,9 @@ func trialIndex(s *grid.Sweep, text string) (int64, error) {
 		trials = "trial"
 	}
 	return 0, &api.Error{
-		Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has %d %s, and no trial %s", s.ID, s.Space.Count(), trials,
-			text),
-		Hint: fmt.Sprintf("list them with: mlfnode trials %s", s.ID),
+		Status: http.StatusNotFound,
+		Msg:    fmt.Sprintf("%s has %d %s, and no trial %s", s.ID, s.Space.Count(), trials, text),
+		Hint:   fmt.Sprintf("list them with: mlfnode trials %s", s.ID),
 	}
 }
 

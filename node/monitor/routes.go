@@ -84,9 +84,9 @@ func listMedia() []string { return []string{mediaJSON, mediaLines, mediaCSV} }
 // routes returns the API: its calls, who may use them, and their handlers.
 func (h *handlers) routes() []route {
 	all := []route{
-		{method: "GET", pattern: api.PathDocument, access: mayRead, topic: topicNodes, summary: "Describe the API",
-			everywhere: true,
-			call:       call{handler: document, gives: reflect.TypeFor[any]()}},
+		{method: "GET", pattern: api.PathDocument, access: mayRead, topic: topicNodes,
+			summary: "Describe the API", everywhere: true,
+			call: call{handler: document, gives: reflect.TypeFor[any]()}},
 		{method: "GET", pattern: api.PathNode, access: mayRead, topic: topicNodes,
 			summary: "Describe the node that answers", everywhere: true,
 			call: callFor(h.nodes.show)},
@@ -98,7 +98,8 @@ func (h *handlers) routes() []route {
 		{method: "GET", pattern: api.PathSamples, access: mayRead, topic: topicNodes,
 			summary: "Show the recent load of a node",
 			query: []parameter{{"step", "string",
-				"15s for the last hour (the default), 1m for a day, or 15m for 14 days"}}, call: callFor(h.nodes.samples)},
+				"15s for the last hour (the default), 1m for a day, or 15m for 14 days"}},
+			call: callFor(h.nodes.samples)},
 		{method: "POST", pattern: api.PathMember + "/actions/drain", access: mayAct, topic: topicNodes,
 			summary: "Keep new trials off a node",
 			call:    callWithBody(h.nodes.drainMember)},
@@ -164,8 +165,8 @@ func (h *handlers) sweepRoutes() []route {
 			summary: "List the sweeps, the newest first", old: callFor(h.sweeps.listOld).handler,
 			query: []parameter{
 				{"state", "string", "only sweeps in this state"}, {"project", "string", "only sweeps of this project"},
-				{"limit", "integer", "maximum number of sweeps, at most 200; default 100"}, {"after", "string",
-					"next of the previous page"},
+				{"limit", "integer", "maximum number of sweeps, at most 200; default 100"},
+				{"after", "string", "next of the previous page"},
 			},
 			call: call{handler: h.sweeps.list, gives: reflect.TypeFor[api.SweepList](),
 				lines: reflect.TypeFor[api.Sweep](), media: listMedia()}},
@@ -194,14 +195,15 @@ func (h *handlers) sweepRoutes() []route {
 		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps,
 			summary: "Stream the output and the counts of a sweep until none of its trials is running",
 			query:   []parameter{{"after", "integer", "position in the log; only output after it is sent"}},
-			call: call{handler: h.output.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines},
-				stream: true}},
+			call: call{handler: h.output.watch, gives: reflect.TypeFor[api.Line](),
+				media: []string{mediaLines}, stream: true}},
 		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "List trials",
 			old: h.trials.listOld,
 			query: slices.Concat(whereQuery, []parameter{
 				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
-				{"desc", "boolean", "in descending order"}, {"limit", "integer",
-					"maximum number of trials, at most 500; default 100"}, {"offset", "integer", "number of trials to skip: next of the previous page"},
+				{"desc", "boolean", "in descending order"},
+				{"limit", "integer", "maximum number of trials, at most 500; default 100"},
+				{"offset", "integer", "number of trials to skip: next of the previous page"},
 				{"after", "string", "start after this position: cursor of the previous page"},
 				{"field", "string", "a column to return; may be repeated; default: all columns"},
 			}),
@@ -214,7 +216,8 @@ func (h *handlers) sweepRoutes() []route {
 		{method: "GET", pattern: api.PathByHand, access: mayAct, topic: topicTrials,
 			summary: "Show how to run a trial by hand",
 			query: []parameter{{"attempt", "integer",
-				"numbered from 1; by default the attempt that determines the trial's state"}}, call: callFor(h.trials.runScript)},
+				"numbered from 1; by default the attempt that determines the trial's state"}},
+			call: callFor(h.trials.runScript)},
 		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials,
 			summary: "Explain why a trial is waiting", call: callFor(h.trials.explain)},
 		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials,
@@ -224,8 +227,8 @@ func (h *handlers) sweepRoutes() []route {
 					"numbered from 1; by default the attempt that determines the trial's state"},
 				{"follow", "boolean", "continue until the trial or the sweep is at rest"},
 			},
-			call: call{handler: h.output.stream, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines},
-				stream: true}},
+			call: call{handler: h.output.stream, gives: reflect.TypeFor[api.Line](),
+				media: []string{mediaLines}, stream: true}},
 		{method: "GET", pattern: api.PathArtifacts, access: mayRead, topic: topicTrials,
 			summary: "Download the files that trials left", query: []parameter{index},
 			call: call{handler: h.files.artifacts, media: []string{mediaTar}, stream: true}},
@@ -254,14 +257,14 @@ func (h *handlers) outputRoutes() []route {
 	attempt := parameter{"attempt", "integer",
 		"numbered from 1; by default the attempt that determines the trial's state"}
 	stream := parameter{"stream", "string", "stdout, stderr or setup; default: all of them"}
-	text, exact := parameter{"q", "string", "the text to search for, within one line"}, parameter{"case", "boolean",
-		"match case"}
+	text, exact := parameter{"q", "string", "the text to search for, within one line"},
+		parameter{"case", "boolean", "match case"}
 	return []route{
 		{method: "GET", pattern: api.PathSweepLog, access: mayRead, topic: topicSweeps,
 			summary: "Show a part of the output of a sweep's trials, in the order in which it was stored",
 			query: slices.Concat([]parameter{
-				stream, {"from", "integer", "position of the first piece"}, {"before", "integer",
-					"return the output before this position instead; without from and before, the end"},
+				stream, {"from", "integer", "position of the first piece"},
+				{"before", "integer", "return the output before this position instead; without from and before, the end"},
 				{"limit", "integer", fmt.Sprintf("approximate number of bytes, at most %d; default %d", api.MaxWindow,
 					api.DefaultWindow)},
 			}, whereQuery),
@@ -271,15 +274,15 @@ func (h *handlers) outputRoutes() []route {
 			query: slices.Concat([]parameter{
 				stream, text, exact, {"from", "integer",
 					"position of the first piece to search: next of the previous answer"},
-				{"limit", "integer", fmt.Sprintf("approximate number of hits, at most %d; default %d", api.MaxHits,
-					api.DefaultHits)},
+				{"limit", "integer", fmt.Sprintf("approximate number of hits, at most %d; default %d",
+					api.MaxHits, api.DefaultHits)},
 			}, whereQuery),
 			call: callFor(h.logs.searchSweep)},
 		{method: "GET", pattern: api.PathLog, access: mayRead, topic: topicTrials,
 			summary: "Show a part of the output of a trial",
 			query: []parameter{
-				attempt, stream, {"offset", "integer", "offset of the first byte; default 0"}, {"tail", "integer",
-					"start this many bytes before the end instead"},
+				attempt, stream, {"offset", "integer", "offset of the first byte; default 0"},
+				{"tail", "integer", "start this many bytes before the end instead"},
 				{"limit", "integer", fmt.Sprintf("maximum number of bytes, at most %d; default %d", api.MaxWindow,
 					api.DefaultWindow)},
 			},
@@ -289,21 +292,21 @@ func (h *handlers) outputRoutes() []route {
 			query: []parameter{
 				attempt, stream, text, exact,
 				{"offset", "integer", "offset of the first byte to search: next of the previous answer"},
-				{"limit", "integer", fmt.Sprintf("approximate number of hits, at most %d; default %d", api.MaxHits,
-					api.DefaultHits)},
+				{"limit", "integer", fmt.Sprintf("approximate number of hits, at most %d; default %d",
+					api.MaxHits, api.DefaultHits)},
 			},
 			call: callFor(h.logs.search)},
 		{method: "GET", pattern: api.PathLogText, access: mayRead, topic: topicTrials,
 			summary: "Download the output of a trial",
-			query:   []parameter{attempt, stream}, call: call{handler: h.logs.text, media: []string{mediaText},
-				stream: true}},
+			query:   []parameter{attempt, stream},
+			call:    call{handler: h.logs.text, media: []string{mediaText}, stream: true}},
 		{method: "GET", pattern: api.PathFiles, access: mayRead, topic: topicTrials,
 			summary: "List the files that a trial left",
 			query:   []parameter{attempt}, call: callFor(h.files.list)},
 		{method: "GET", pattern: api.PathFile, access: mayRead, topic: topicTrials,
 			summary: "Download one of the files that a trial left",
-			query: []parameter{attempt,
-				{"name", "string", "name of the file, as in the list"}}, call: call{handler: h.files.open, media: []string{mediaBinary}, stream: true}},
+			query:   []parameter{attempt, {"name", "string", "name of the file, as in the list"}},
+			call:    call{handler: h.files.open, media: []string{mediaBinary}, stream: true}},
 	}
 }
 
@@ -344,13 +347,14 @@ func (h *handlers) fileRoutes() []route {
 func (h *handlers) rootRoutes() []route {
 	return []route{
 		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Report whether the node is healthy: if it stays unhealthy, restart it", call: call{handler: h.healthy.serve, media: []string{mediaText}}},
+			summary: "Report whether the node is healthy: if it stays unhealthy, restart it",
+			call:    call{handler: h.healthy.serve, media: []string{mediaText}}},
 		{method: "GET", pattern: api.PathMetrics, root: true, access: mayRead, topic: topicOthers,
-			summary: "Export metrics for Prometheus", call: call{handler: h.metrics.scrape,
-				media: []string{mediaText}}},
+			summary: "Export metrics for Prometheus",
+			call:    call{handler: h.metrics.scrape, media: []string{mediaText}}},
 		{method: "GET", pattern: api.PathReady, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Report whether the node is ready to store data or take trials", call: call{handler: h.ready.serve,
-				media: []string{mediaText}}},
+			summary: "Report whether the node is ready to store data or take trials",
+			call:    call{handler: h.ready.serve, media: []string{mediaText}}},
 	}
 }
 

@@ -20,14 +20,16 @@ func TestByHand(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2"
 	b := newSweepBench(t)
-	points, err := space.New([]space.Axis{{Key: "name", Values: []space.Value{{Text: "plain", Kind: space.Text},
-		{Text: "it's $HOME; \"x\" é", Kind: space.Text}}}}, nil)
+	points, err := space.New([]space.Axis{{Key: "name",
+		Values: []space.Value{{Text: "plain", Kind: space.Text},
+			{Text: "it's $HOME; \"x\" é", Kind: space.Text}}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rec, err := b.cfg.Master.Submit(t.Context(), &api.Submit{
-		Project: "p", Space: points, Environ: []string{"PATH=/usr/bin:/bin", "SHELL_TOKEN=" + secret,
-			"PLAIN=" + secret}, EnvironAdded: []string{"ADDED=" + secret, "THREADS=" + secret, "X}$(touch broken)=1"},
+		Project: "p", Space: points,
+		Environ:      []string{"PATH=/usr/bin:/bin", "SHELL_TOKEN=" + secret, "PLAIN=" + secret},
+		EnvironAdded: []string{"ADDED=" + secret, "THREADS=" + secret, "X}$(touch broken)=1"},
 		Task: grid.Task{
 			Name: "t", Command: []string{"sh", "-c",
 				`printf '%s|' "$1" "$THREADS" "$DOLLAR" "$MLF_TRIAL" "$MLF_PARAMS" "$ADDED"; test -d "$MLF_OUT" && echo done >"$MLF_METRICS"; cat "$MLF_METRICS"`, "run"},

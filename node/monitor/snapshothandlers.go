@@ -50,8 +50,8 @@ func (h *snapshotHandlers) leased(r *http.Request) (grid.TrialID, error) {
 	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
 	holds, err := h.master.HoldsTrial(r.Context(), node, id)
 	if err == nil && !holds {
-		err = &api.Error{Status: http.StatusForbidden, Code: api.CodeNotHeld, Msg: "the node does not hold " +
-			id.String()}
+		err = &api.Error{Status: http.StatusForbidden, Code: api.CodeNotHeld,
+			Msg: "the node does not hold " + id.String()}
 	}
 	return id, err
 }

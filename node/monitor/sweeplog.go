@@ -91,8 +91,8 @@ func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.
 			}
 			next = at
 			p := api.SweepPiece{Position: at, Index: c.Index, Run: c.Run,
-				LogPiece: api.LogPiece{Stream: out.Stream, Offset: out.Offset, Time: time.UnixMicro(c.Time).UTC(),
-					Data: out.Data}}
+				LogPiece: api.LogPiece{Stream: out.Stream, Offset: out.Offset,
+					Time: time.UnixMicro(c.Time).UTC(), Data: out.Data}}
 			if err := piece(&p); err != nil {
 				return err
 			}

@@ -115,12 +115,12 @@ func TestSweepLog(t *testing.T) {
 		}
 		back, forth := p.walk(t, c.query)
 		if back != want {
-			t.Errorf("%s, within %s: going back gave %d bytes, want %d:\n%.300s", c.query, c.patience, len(back),
-				len(want), back)
+			t.Errorf("%s, within %s: going back gave %d bytes, want %d:\n%.300s", c.query, c.patience,
+				len(back), len(want), back)
 		}
 		if forth != want {
-			t.Errorf("%s, within %s: going forth gave %d bytes, want %d:\n%.300s", c.query, c.patience, len(forth),
-				len(want), forth)
+			t.Errorf("%s, within %s: going forth gave %d bytes, want %d:\n%.300s", c.query, c.patience,
+				len(forth), len(want), forth)
 		}
 	}
 	if w := p.window(t, "limit=1"); len(w.Pieces) != 1 || len(w.Pieces[0].Data) != 1 ||

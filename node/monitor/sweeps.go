@@ -61,8 +61,8 @@ func (h *sweepHandlers) describe(r *http.Request) (api.Description, error) {
 	if err != nil {
 		return api.Description{}, err
 	}
-	d := api.Description{Sweep: v, Task: api.Spec(&s.Task), Space: api.SpecOf(s.Space), Bundle: s.Bundle,
-		Origin: s.Origin}
+	d := api.Description{Sweep: v, Task: api.Spec(&s.Task), Space: api.SpecOf(s.Space),
+		Bundle: s.Bundle, Origin: s.Origin}
 	hidden := hiddenVariables(s)
 	d.Hidden = nonNil(slices.Sorted(maps.Keys(hidden)))
 	d.Task.Env = maps.Clone(s.Task.Env)

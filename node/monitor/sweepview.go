@@ -51,10 +51,13 @@ func (sv *sweepViews) of(ctx context.Context, s *grid.Sweep) (api.Sweep, error) 
 func sweepWithCounts(s *grid.Sweep, c *history.Counts) api.Sweep {
 	v := api.Sweep{
 		SweepCounts: api.SweepCounts{
-			Sweep: s.ID, State: s.State, Count: s.Space.Count(), Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled, Stopped: c.Stopped,
+			Sweep: s.ID, State: s.State, Count: s.Space.Count(), Running: c.Running, Succeeded: c.Succeeded,
+			Failed: c.Failed, Cancelled: c.Cancelled, Stopped: c.Stopped,
 		},
-		Project: s.Project, Task: s.Task.Name, Name: s.Name, Owner: s.Owner(), Priority: s.Priority, MaxParallel: s.MaxParallel,
-		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
+		Project: s.Project, Task: s.Task.Name, Name: s.Name, Owner: s.Owner(), Priority: s.Priority,
+		MaxParallel: s.MaxParallel,
+		Submitted:   s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended),
+		CPU:  seconds(c.CPU),
 		Keys: s.Space.Keys(), Objective: s.Task.Objective, Bundles: s.Bundles(),
 		Image: cmp.Or(s.Pinned, s.Task.Image),
 	}

@@ -220,13 +220,13 @@ func TestCursorsOfOthers(t *testing.T) {
 	_, last := pageOf(t, m, s, url.Values{"sort": {"loss"}}, 10)
 	order, _, _ := strings.Cut(last, ".")
 	for query, want := range map[string]string{
-		"sort=wall&after=" + last: "in another order", "sort=loss&desc=true&after=" +
-			last: "in another order", "sort=loss&p[a]=1&after=" + last: "in another order",
-		"sort=loss&after=x": "is not a place", "sort=loss&after=" + last +
-			"x": "is not a place", "sort=loss&after=1.u-1": "is not a place",
-		"sort=loss&after=" + order + ".u9223372036854775807": "is not a place", "sort=loss&after=" + order +
-			fmt.Sprint(".u", s.Space.Count()): "is not a place",
-		"sort=loss&offset=5&after=" + last: "at an offset",
+		"sort=wall&after=" + last: "in another order", "sort=loss&desc=true&after=" + last: "in another order",
+		"sort=loss&p[a]=1&after=" + last: "in another order",
+		"sort=loss&after=x":              "is not a place", "sort=loss&after=" + last + "x": "is not a place",
+		"sort=loss&after=1.u-1":                                        "is not a place",
+		"sort=loss&after=" + order + ".u9223372036854775807":           "is not a place",
+		"sort=loss&after=" + order + fmt.Sprint(".u", s.Space.Count()): "is not a place",
+		"sort=loss&offset=5&after=" + last:                             "at an offset",
 	} {
 		r := httptest.NewRequest("GET", "/?"+query, nil)
 		if err := r.ParseForm(); err != nil {

@@ -236,8 +236,9 @@ func (h *fileHandlers) open(w http.ResponseWriter, r *http.Request) {
 
 func errNoFile(t *trialLog, name string) error {
 	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("trial %d has left no file %.200q", t.index, name),
-		Hint: "list them with " + strings.NewReplacer("{sweep}", string(t.sweep), "{index}",
-			strconv.FormatInt(t.index, 10)).Replace(api.Prefix+api.PathFiles)}
+		Hint: "list them with " +
+			strings.NewReplacer("{sweep}", string(t.sweep),
+				"{index}", strconv.FormatInt(t.index, 10)).Replace(api.Prefix+api.PathFiles)}
 }
 
 // eachFile calls fn for each file that an attempt left, until fn returns errEnough.

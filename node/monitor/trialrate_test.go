@@ -22,8 +22,8 @@ func TestRate(t *testing.T) {
 		ago   time.Duration
 		class grid.Class
 	}{
-		{ids[0], 0, 2 * time.Minute, ""}, {ids[0], 1, 2 * time.Minute, grid.ClassExit}, {ids[0], 2, 3 * time.Hour,
-			""}, {ids[0], 3, 0, ""}, {ids[1], 0, 59 * time.Minute, ""}, {ids[1], 1, lost, grid.ClassExit},
+		{ids[0], 0, 2 * time.Minute, ""}, {ids[0], 1, 2 * time.Minute, grid.ClassExit}, {ids[0], 2, 3 * time.Hour, ""},
+		{ids[0], 3, 0, ""}, {ids[1], 0, 59 * time.Minute, ""}, {ids[1], 1, lost, grid.ClassExit},
 	} {
 		end := now.Add(-e.ago)
 		r := &grid.Result{Class: e.class, Started: end.Add(-time.Second).UnixMicro(), Usage: grid.Usage{Wall: 1e6}}

@@ -275,7 +275,8 @@ func (l *listing) recorded(ctx context.Context) error {
 		return err
 	}
 	rows := map[grid.State]int64{
-		grid.Pending: c.Retrying, grid.Running: c.Running, grid.Succeeded: c.Succeeded, grid.Failed: c.Failed, grid.Cancelled: c.Cancelled,
+		grid.Pending: c.Retrying, grid.Running: c.Running, grid.Succeeded: c.Succeeded, grid.Failed: c.Failed,
+		grid.Cancelled: c.Cancelled,
 	}
 	for s, n := range rows {
 		if len(states) == 0 || slices.Contains(states, s) {
@@ -302,7 +303,8 @@ func apiTrial(s *grid.Sweep, t *grid.Trial) *api.Trial {
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: stateOf(t),
 		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Reason: t.Result.Reason,
 		Params: params, Metrics: t.Result.Metrics,
-		Started: micros(t.Result.Started), Ended: micros(t.Ended), Usage: apiUsage(t.Result.Usage), Left: t.Result.Left, Devices: t.Result.Devices,
+		Started: micros(t.Result.Started), Ended: micros(t.Ended), Usage: apiUsage(t.Result.Usage), Left: t.Result.Left,
+		Devices: t.Result.Devices,
 	}
 	if s.State == grid.SweepCancelled && !v.State.Terminal() {
 		v.State = grid.Cancelled
@@ -404,9 +406,11 @@ func (h *trialHandlers) curves(r *http.Request) ([]api.Curve, error) {
 
 func apiAttempt(a *history.Attempt) api.Attempt {
 	v := api.Attempt{
-		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
+		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class,
+		Rule: a.Result.Rule, Device: a.Result.Device,
 		Snapshot: a.Result.Snapshot, Resumed: a.Result.Resumed,
-		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Usage: apiUsage(a.Result.Usage),
+		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended),
+		Usage:   apiUsage(a.Result.Usage),
 		Devices: a.Result.Devices,
 	}
 	running := a.Outcome == history.IsRunning

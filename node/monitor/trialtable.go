@@ -114,7 +114,8 @@ func (h *trialHandlers) count(ctx context.Context, s *grid.Sweep, q *api.TrialQu
 	v := sweepWithCounts(s, &c)
 	total := int64(0)
 	for state, n := range map[grid.State]int64{
-		grid.Pending: v.Pending, grid.Running: v.Running, grid.Succeeded: v.Succeeded, grid.Failed: v.Failed, grid.Cancelled: v.Cancelled,
+		grid.Pending: v.Pending, grid.Running: v.Running, grid.Succeeded: v.Succeeded, grid.Failed: v.Failed,
+		grid.Cancelled: v.Cancelled,
 	} {
 		if len(q.States) == 0 || slices.Contains(q.States, state) {
 			total += n

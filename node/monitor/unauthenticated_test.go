@@ -90,8 +90,8 @@ func halves() map[string]string {
 			"Content-Length: 60000\r\n\r\n{\"tok"),
 		"chunks that never end": part("POST "+api.Prefix+api.PathJoin,
 			"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"),
-		"a bundle without a token": part("PUT "+api.Prefix+api.PathBundles+"x",
-			"Content-Length: 100000000\r\n\r\nabc"),
+		"a bundle without a token": part("PUT "+api.Prefix+api.PathBundles+
+			"x", "Content-Length: 100000000\r\n\r\nabc"),
 		"a sweep with a wrong token": part("POST "+api.Prefix+api.PathSweeps,
 			"Authorization: Bearer nonsense\r\nContent-Length: 1000\r\n\r\n{"),
 		"a read that brings a body":   part("GET "+api.Prefix+api.PathSweeps, "Content-Length: 1000\r\n\r\n{"),
@@ -134,8 +134,9 @@ func knock(t *testing.T, address, text string) net.Conn {
 // end, whatever they have sent, and an operator is served in the meantime.
 func TestStrangersAreBounded(t *testing.T) {
 	f := newFront(t, func(m *Monitor) { m.unauthenticated = newUnauthenticatedConns(16) })
-	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
-		api.Prefix+api.PathSweeps, f.token))
+	known := knock(t, f.address,
+		fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
+			api.Prefix+api.PathSweeps, f.token))
 	if line, err := bufio.NewReader(known).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 		t.Fatalf("an operator got %q, %v", line, err)
 	}
@@ -173,8 +174,8 @@ func TestDigestsAreChecked(t *testing.T) {
 		fmt.Sprintf("%063dg", 0), fmt.Sprintf("%04080d", 0)} {
 		for method, want := range map[string]int{http.MethodHead: http.StatusNotFound,
 			http.MethodPut: http.StatusBadRequest} {
-			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.address+api.Prefix+api.PathBundles+
-				name, http.NoBody)
+			req, err := http.NewRequestWithContext(t.Context(), method,
+				"http://"+f.address+api.Prefix+api.PathBundles+name, http.NoBody)
 			if err != nil {
 				t.Fatal(err)
 			}

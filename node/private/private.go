@@ -38,8 +38,8 @@ func Folder(dir string, own ...string) (changed bool, err error) {
 		return false, nil
 	}
 	if info.Mode()&fs.ModeSticky != 0 || !isEmptyOrUsed(dir, own) {
-		return false, fmt.Errorf("the folder %s %w (mode %04o), and contains other files as well", dir, ErrExposed,
-			info.Mode().Perm())
+		return false, fmt.Errorf("the folder %s %w (mode %04o), and contains other files as well", dir,
+			ErrExposed, info.Mode().Perm())
 	}
 	return true, os.Chmod(dir, 0o700)
 }

@@ -31,8 +31,8 @@ func TestFolder(t *testing.T) {
 		{name: "a node's", mode: 0o770, files: []string{"lock", "token", "history.db"}, mended: true, after: 0o700},
 		{name: "a home", mode: 0o755, files: []string{".bashrc"}, open: true, after: 0o755},
 		{name: "for everybody", mode: 0o777 | fs.ModeSticky, open: true, after: 0o777},
-		{name: "for everybody, and a node was there", mode: 0o777 | fs.ModeSticky, files: []string{"lock"}, open: true,
-			after: 0o777},
+		{name: "for everybody, and a node was there", mode: 0o777 | fs.ModeSticky, files: []string{"lock"},
+			open: true, after: 0o777},
 		{name: "another user's", mode: 0o777, uid: 4242, open: true, after: 0o777},
 		{name: "another user's, private", mode: 0o700, uid: 4242, open: true, after: 0o700},
 	}
@@ -69,8 +69,8 @@ func TestFolder(t *testing.T) {
 }
 
 func TestUnshared(t *testing.T) {
-	for before, after := range map[fs.FileMode]fs.FileMode{0o700: 0o700, 0o755: 0o755, 0o775: 0o755, 0o777: 0o755,
-		0o720: 0o700} {
+	for before, after := range map[fs.FileMode]fs.FileMode{0o700: 0o700, 0o755: 0o755, 0o775: 0o755,
+		0o777: 0o755, 0o720: 0o700} {
 		dir := t.TempDir()
 		if err := os.Chmod(dir, before); err != nil {
 			t.Fatal(err)
@@ -179,8 +179,8 @@ func TestSocketPathIsShort(t *testing.T) {
 			t.Errorf("dial in %q: %v", long, err)
 		}
 	}
-	if err := WithSocketPath(filepath.Join(t.TempDir(), strings.Repeat("none/", 40)), "socket", nil); !errors.Is(err,
-		fs.ErrNotExist) {
+	if err := WithSocketPath(filepath.Join(t.TempDir(), strings.Repeat("none/", 40)),
+		"socket", nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v without a folder, want fs.ErrNotExist", err)
 	}
 }

@@ -33,11 +33,11 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 	}{
 		{"a number alone", "", ""},
 		{"another number", processid.ID{PID: mine.PID + 1, Start: mine.Start, Boot: "b00"}.String() + "\ngpu1\n", ""},
-		{"another start", processid.ID{PID: mine.PID, Start: mine.Start + 7, Boot: mine.Boot}.String() + "\ngpu1\n",
-			"gpu1"},
+		{"another start", processid.ID{PID: mine.PID, Start: mine.Start + 7, Boot: mine.Boot}.String() +
+			"\ngpu1\n", "gpu1"},
 		{"another machine", processid.ID{PID: mine.PID, Start: mine.Start, Boot: "b00"}.String() + "\ngpu2\n", "gpu2"},
-		{"without a host", processid.ID{PID: mine.PID, Start: mine.Start, Boot: "b00"}.String() + "\n",
-			"another machine"},
+		{"without a host", processid.ID{PID: mine.PID, Start: mine.Start, Boot: "b00"}.String() +
+			"\n", "another machine"},
 		{"damaged", "x y z\n", ""},
 	}
 	for _, tt := range tests {

@@ -168,8 +168,8 @@ func orphan(t *testing.T, worker *machine, two protocol.Request) {
 		t.Fatal(err)
 	}
 	waitFor(t, "the supervisor is gone", func() bool { return !own.Alive() })
-	if s := worker.mustAct(protocol.ActionStart, two).Observed; !s.Active || s.Service != protocol.ServiceBackground ||
-		s.PID == pid {
+	if s := worker.mustAct(protocol.ActionStart, two).Observed; !s.Active ||
+		s.Service != protocol.ServiceBackground || s.PID == pid {
 		t.Errorf("got %+v after the supervisor was killed, want another one", s)
 	}
 	if got := len(agentProcesses(worker.Layout)); got != 1 {
@@ -244,8 +244,8 @@ func anotherMaster(t *testing.T, other, worker *machine, two protocol.Request) {
 	unchanged(t, worker, protocol.Request{Desired: &wanted},
 		"is the node two of another cluster, whose master is at 127.0.0.61:")
 	wanted.TakeOver = true
-	wantDone(t, worker.mustAct(protocol.ActionStart, protocol.Request{Desired: &wanted}), "wrote node.yaml", "joined",
-		"started")
+	wantDone(t, worker.mustAct(protocol.ActionStart, protocol.Request{Desired: &wanted}), "wrote node.yaml",
+		"joined", "started")
 	waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
 	r := worker.mustAct(protocol.ActionStop, protocol.Request{Leave: true})
 	if r.Observed.Joined {
@@ -330,8 +330,8 @@ func TestStartProblems(t *testing.T) {
 		want protocol.Desired
 		text string
 	}{
-		{"port", protocol.Desired{Role: "master", Config: config}, "port " + strconv.Itoa(ports[1]) +
-			"/tcp is held by process " + strconv.Itoa(os.Getpid()) + " ("},
+		{"port", protocol.Desired{Role: "master", Config: config},
+			"port " + strconv.Itoa(ports[1]) + "/tcp is held by process " + strconv.Itoa(os.Getpid()) + " ("},
 		{"settings", protocol.Desired{Role: "master", Config: "cpus: many\n"}, m.Config() + ", cpus"},
 		{"seed", protocol.Desired{Role: "worker", Config: config,
 			Seeds: []string{"127.0.0.64:" + strconv.Itoa(ports[0])}},

@@ -44,8 +44,8 @@ func TestMovedMasterIsPutAside(t *testing.T) {
 	}
 	want := func(r protocol.Response, aside string) {
 		t.Helper()
-		if said := strings.Join(r.Notes, "\n"); !strings.Contains(said, "the state of the master is kept there in "+
-			aside) {
+		if said := strings.Join(r.Notes, "\n"); !strings.Contains(said,
+			"the state of the master is kept there in "+aside) {
 			t.Errorf("got notes %q, want %s in them", said, aside)
 		}
 		if _, err := os.Stat(filepath.Join(aside, "trust", "ca.key")); err != nil {

@@ -29,10 +29,10 @@ func (o *operation) purge() error {
 	}
 	bin := filepath.Dir(o.Program())
 	for _, pattern := range []string{ // not the folders bin and projects, which may contain files of others
-		o.Program(), filepath.Join(bin, ".digest"), filepath.Join(bin, ".ship-*"), filepath.Join(bin,
-			durable.PartPrefix+"*"),
-		o.Config(), o.State(), o.Log(), o.Log() +
-			".1", recordFile(o.Layout), supervisorLock(o.Layout), supervisorID(o.Layout),
+		o.Program(), filepath.Join(bin, ".digest"), filepath.Join(bin, ".ship-*"),
+		filepath.Join(bin, durable.PartPrefix+"*"),
+		o.Config(), o.State(), o.Log(), o.Log() + ".1", recordFile(o.Layout), supervisorLock(o.Layout),
+		supervisorID(o.Layout),
 		lockFile(o.Layout), filepath.Join(o.Root, ".wanted.yaml"), filepath.Join(o.Root, durable.PartPrefix+"*"),
 	} {
 		paths, err := matchFiles(pattern)

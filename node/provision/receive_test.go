@@ -60,8 +60,8 @@ func (p *testPush) tar(t *testing.T, names ...string) []byte {
 func (p *testPush) push(t *testing.T, packed []byte) protocol.Response {
 	t.Helper()
 	line, err := json.Marshal(protocol.Request{
-		Version: protocol.Version, Root: p.root, Push: &protocol.Push{Project: "chainer", Files: p.files,
-			Tar: packed != nil},
+		Version: protocol.Version, Root: p.root,
+		Push: &protocol.Push{Project: "chainer", Files: p.files, Tar: packed != nil},
 	})
 	if err != nil {
 		t.Fatal(err)

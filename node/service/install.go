@@ -269,9 +269,9 @@ func (i *installation) write(ctx context.Context) error {
 
 func (i *installation) writeUnit(ctx context.Context) error {
 	u := unit{
-		manager: i.Manager, role: i.Role, version: i.version(ctx), command: append([]string{i.report.Program},
-			i.args...),
-		state: i.state, owner: i.owner, created: i.created,
+		manager: i.Manager, role: i.Role, version: i.version(ctx),
+		command: append([]string{i.report.Program}, i.args...),
+		state:   i.state, owner: i.owner, created: i.created,
 	}
 	if err := writeFile(i.unit, []byte(u.text()), 0o644); err != nil {
 		return fmt.Errorf("write the unit: %w", err)

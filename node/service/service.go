@@ -87,8 +87,8 @@ func (h Manager) layout() (layout, error) {
 	}
 	if !h.User {
 		return layout{
-			unit: h.path("/etc/systemd/system/" +
-				Unit), config: h.path("/etc/mlfnode/node.yaml"), state: "/var/lib/mlfnode",
+			unit: h.path("/etc/systemd/system/" + Unit), config: h.path("/etc/mlfnode/node.yaml"),
+			state:   "/var/lib/mlfnode",
 			program: h.path("/usr/local/bin/mlfnode"), home: u.HomeDir, owner: u.Username,
 		}, nil
 	}
@@ -106,8 +106,8 @@ func (h Manager) layout() (layout, error) {
 	}
 	return layout{
 		unit: filepath.Join(config, "systemd", "user", Unit), config: filepath.Join(config, "mlfnode", "node.yaml"),
-		state: filepath.Join(state, "mlfnode"), program: filepath.Join(home, ".local", "bin",
-			"mlfnode"), home: home, owner: u.Username,
+		state: filepath.Join(state, "mlfnode"), program: filepath.Join(home, ".local", "bin", "mlfnode"),
+		home: home, owner: u.Username,
 	}, nil
 }
 

@@ -18,8 +18,8 @@ func TestOwn(t *testing.T) {
 	}{
 		{"unified", "0::/system.slice/mlfnode.service\n", "mlfnode.service", false},
 		{"below", "0::/system.slice/mlfnode.service/agent\n", "mlfnode.service", false},
-		{"hybrid", "3:memory:/x.service\n1:name=systemd:/system.slice/mlfnode.service\n0::/\n", "mlfnode.service",
-			false},
+		{"hybrid", "3:memory:/x.service\n1:name=systemd:/system.slice/mlfnode.service\n0::/\n",
+			"mlfnode.service", false},
 		{"user", "0::/user.slice/user-7.slice/user@7.service/app.slice/mlfnode.service\n", "mlfnode.service", true},
 		{"session", "0::/user.slice/user-7.slice/session-2.scope\n", "", false},
 		{"user scope", "0::/user.slice/user-7.slice/user@7.service/app.slice/editor.scope\n", "", false},
@@ -56,7 +56,8 @@ func TestRestartJob(t *testing.T) {
 
 func TestQuote(t *testing.T) {
 	for word, want := range map[string]string{
-		"plain": "plain", "": `""`, "a b": `"a b"`, "50%": "50%%", `a"b\c`: `"a\"b\\c"`, "x;y": `"x;y"`, "a\nb": `"a\nb"`,
+		"plain": "plain", "": `""`, "a b": `"a b"`, "50%": "50%%",
+		`a"b\c`: `"a\"b\\c"`, "x;y": `"x;y"`, "a\nb": `"a\nb"`,
 	} {
 		if got := quote(word); got != want {
 			t.Errorf("%q: got %s, want %s", word, got, want)
@@ -65,8 +66,8 @@ func TestQuote(t *testing.T) {
 }
 
 func TestCreatedFiles(t *testing.T) {
-	m := createdFiles{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b", Digest: "12", Linger: "ada",
-		State: "/var/lib/m n", Access: "/root/.config/mlfnode/context.yaml"}
+	m := createdFiles{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b",
+		Digest: "12", Linger: "ada", State: "/var/lib/m n", Access: "/root/.config/mlfnode/context.yaml"}
 	if diff := cmp.Diff(m, readCreatedFiles("[Unit]\nState=no\n"+m.text())); diff != "" {
 		t.Error(diff)
 	}
@@ -92,8 +93,8 @@ func TestUnitByRelease(t *testing.T) {
 			t.Errorf("got a unit without %q:\n%s", want, old)
 		}
 	}
-	young := unit{manager: Manager{User: true}, role: Master, version: 257, command: []string{"/bin/m", "master"},
-		state: "/s"}.text()
+	young := unit{manager: Manager{User: true}, role: Master, version: 257,
+		command: []string{"/bin/m", "master"}, state: "/s"}.text()
 	for want, there := range map[string]bool{
 		"Type=notify-reload\n": true, "ExecReload=": false, "RestartSteps=": true, "WantedBy=default.target": true,
 		"OOMScoreAdjust": false, "CapabilityBoundingSet": false, "User=": false,
@@ -138,8 +139,8 @@ func TestInPlace(t *testing.T) {
 	}
 	for _, inPlace := range []bool{true, false} {
 		i, err := newInstallation(Options{
-			Manager: Manager{User: true}, Role: Master, Program: program, ConfigFile: dir +
-				"/node.yaml", StateDir: dir + "/state", InPlace: inPlace,
+			Manager: Manager{User: true}, Role: Master, Program: program, ConfigFile: dir + "/node.yaml",
+			StateDir: dir + "/state", InPlace: inPlace,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -39,13 +39,14 @@ func Status(ctx context.Context, h Manager) (State, error) {
 	if _, err := os.Stat(l.unit); err != nil {
 		return s, nil
 	}
-	p, err := h.properties(ctx, "ActiveState", "SubState", "StatusText", "MainPID", "ActiveEnterTimestamp", "NRestarts",
-		"Result", "UnitFileState", "ExecStart")
+	p, err := h.properties(ctx, "ActiveState", "SubState", "StatusText", "MainPID", "ActiveEnterTimestamp",
+		"NRestarts", "Result", "UnitFileState", "ExecStart")
 	if err != nil {
 		return s, fmt.Errorf("ask systemd about the service: %w", err)
 	}
 	s.Installed, s.File, s.Enabled = true, l.unit, p["UnitFileState"] == "enabled"
-	s.Active, s.Detail, s.Text, s.Since, s.Result = p["ActiveState"], p["SubState"], p["StatusText"], p["ActiveEnterTimestamp"], p["Result"]
+	s.Active, s.Detail, s.Text, s.Since, s.Result = p["ActiveState"], p["SubState"], p["StatusText"],
+		p["ActiveEnterTimestamp"], p["Result"]
 	s.PID, _ = strconv.Atoi(p["MainPID"])
 	s.Restarts, _ = strconv.Atoi(p["NRestarts"])
 	_, argv, _ := strings.Cut(p["ExecStart"], "argv[]=")

@@ -74,8 +74,8 @@ func (h Manager) version(ctx context.Context) int {
 
 // scopes lists the existing scopes of shims.
 func (h Manager) scopes(ctx context.Context) ([]string, error) {
-	out, err := h.systemctl(ctx, "list-units", "--all", "--plain", "--no-legend", "--full", shimScopes,
-		formerShimScopes)
+	out, err := h.systemctl(ctx, "list-units", "--all", "--plain", "--no-legend", "--full",
+		shimScopes, formerShimScopes)
 	if err != nil {
 		return nil, err
 	}

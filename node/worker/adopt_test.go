@@ -47,8 +47,9 @@ func (a *agents) startNext() {
 	a.client = client
 	a.t.Cleanup(func() { client.Close() })
 	c := Config{
-		Node: "n", Dir: a.dir, Master: a.store.Calls.LocalClient("n"), Files: a.store, Programs: Programs{Executor: client, Adopt: client},
-		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(a.t),
+		Node: "n", Dir: a.dir, Master: a.store.Calls.LocalClient("n"), Files: a.store,
+		Programs: Programs{Executor: client, Adopt: client},
+		Machine:  inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(a.t),
 	}
 	var m inventory.Machine
 	if a.gpus != nil {

@@ -48,9 +48,9 @@ func work(dir string) error {
 		return err
 	}
 	w, err := New(Config{
-		Node: "n", Dir: dir, Master: store.Calls.LocalClient("n"), Files: store, Programs: Programs{Executor: client,
-			Adopt: client},
-		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
+		Node: "n", Dir: dir, Master: store.Calls.LocalClient("n"), Files: store,
+		Programs: Programs{Executor: client, Adopt: client},
+		Machine:  inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
 	})
 	if err != nil {
 		return err

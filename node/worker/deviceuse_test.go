@@ -255,7 +255,8 @@ func TestNodeAsOthersSeeIt(t *testing.T) {
 		GPUs: []inventory.GPU{gpu(0, "ready"), gpu(1, "unused"), gpu(2, "sick"), gpu(3, "dirty"), gpu(4, "")},
 	}
 	n := NodeOf(4, 8<<30, m)
-	one, four, five := grid.Resources{GPUs: grid.One}, grid.Resources{GPUs: 4 * grid.One}, grid.Resources{GPUs: 5 * grid.One}
+	one, four, five := grid.Resources{GPUs: grid.One}, grid.Resources{GPUs: 4 * grid.One},
+		grid.Resources{GPUs: 5 * grid.One}
 	if got := n.Slots(one); got != 3 {
 		t.Errorf("got room for %d trials, want those of the GPUs that are in service", got)
 	}

@@ -290,7 +290,8 @@ func TestTrialsForOtherNodes(t *testing.T) {
 	eventually(
 		t, "the refusal of the third", func() bool { return s.WaitingLanes()[others.Lane()].Code == grid.RefusedNodes },
 	)
-	if got, want := s.WaitingLanes()[others.Lane()].String(), "is not one of the nodes that the task names: other, label=slow"; got != want {
+	if got, want := s.WaitingLanes()[others.Lane()].String(),
+		"is not one of the nodes that the task names: other, label=slow"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

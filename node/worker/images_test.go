@@ -133,8 +133,8 @@ func TestImageRoom(t *testing.T) {
 	}{
 		{docker.ImageStatus{}, "", 0, grid.RefusedImage, "looks for a"},
 		{
-			docker.ImageStatus{Pulling: &docker.Progress{Done: 43, Total: 100,
-				Last: time.Now().Add(-2 * time.Second)}}, "",
+			docker.ImageStatus{Pulling: &docker.Progress{Done: 43, Total: 100, Last: time.Now().Add(-2 * time.Second)}},
+			"",
 			0, grid.RefusedImage, "pulls a, 43 % of 100 B, last progress 2 s ago",
 		},
 		{docker.ImageStatus{Err: failed(grid.ClassRegistry), Unreported: true}, "", 0, grid.RefusedImage, "because"},

@@ -45,8 +45,8 @@ func newMetricReader(a *attempt) *metricReader {
 		case s.Log != "":
 			path := filepath.Join(a.spool.work, s.Log)
 			source.files = []*metricFile{
-				newMetricFile(path, metricFormat{points: (*metricText).objectsOrTable, merge: mergeLog,
-					lastOnly: true}),
+				newMetricFile(path, metricFormat{points: (*metricText).objectsOrTable,
+					merge: mergeLog, lastOnly: true}),
 			}
 		case s.Regex != "":
 			re, err := regexp.Compile(s.Regex)

@@ -92,7 +92,8 @@ type leaseReport struct {
 
 func newOutbox(cfg *Config) *outbox {
 	return &outbox{
-		cfg: cfg, wake: poll.NewSignal(), pending: newRound(nil), drained: make(chan struct{}), closed: make(chan struct{}),
+		cfg: cfg, wake: poll.NewSignal(), pending: newRound(nil), drained: make(chan struct{}),
+		closed:  make(chan struct{}),
 		dropLog: rate.Sometimes{First: 1, Interval: dropLogInterval},
 	}
 }

@@ -134,8 +134,8 @@ func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.
 // TestNodeThatCorruptsWhatItFetches damages an intact snapshot each time that one node fetches it:
 // the node is to blame, which its result says, and another node continues from the snapshot.
 func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
-	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1",
-		nil), newCheckpointHarness(t, "corrupt-1", nil)
+	v, bad, other := newCheckpointHarness(t, "corrupt-1", nil), newCheckpointHarness(t, "corrupt-1", nil),
+		newCheckpointHarness(t, "corrupt-1", nil)
 	bad.store, bad.cfg.Snapshots.Remote = v.store, corrupting{v.store}
 	other.store, other.cfg.Snapshots.Remote = v.store, v.store
 	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {

@@ -66,8 +66,9 @@ func checkCDI(h host, _ Options) Finding {
 	specs, docker := h.cdi.specs, h.info.ServerVersion
 	f := Finding{Verdict: OK, Note: fmt.Sprintf("CDI %s names %s", specs[0].version, count(len(h.devices), "device"))}
 	if i := slices.IndexFunc(specs, h.notUnderstood); i >= 0 {
-		f.Verdict, f.Cause = Warn, fmt.Sprintf("Docker %s does not understand the CDI %s of %s; its containers get GPUs through the runtime",
-			docker, specs[i].version, specs[i].path)
+		f.Verdict, f.Cause = Warn,
+			fmt.Sprintf("Docker %s does not understand the CDI %s of %s; its containers get GPUs through the runtime",
+				docker, specs[i].version, specs[i].path)
 		f.Cure = "nothing, or update Docker to 26.1 or newer"
 	}
 	if len(specs) > 1 {

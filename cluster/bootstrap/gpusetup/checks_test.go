@@ -111,8 +111,8 @@ func TestJudges(t *testing.T) {
 		{"nouveau-before-restart", "driver", Stop, "nouveau still runs", Stopped},
 		{"mismatch", "driver", Stop, "was updated under its running kernel module (570.133.20)", Stopped},
 		{"secure-boot", "driver", Stop, "Secure Boot is on", Stopped},
-		{"not-built", "driver", Stop, "not built for this kernel, 6.8.0-60-generic, whose headers are missing",
-			Stopped},
+		{"not-built", "driver", Stop,
+			"not built for this kernel, 6.8.0-60-generic, whose headers are missing", Stopped},
 		{"not-loaded", "driver", Stop, "its kernel module is not loaded", Stopped},
 		{"no-smi", "driver", Stop, "but nvidia-smi is not there", Stopped},
 		{"lost-gpu", "hardware", Warn, "2 NVIDIA GPUs on the PCI bus, but nvidia-smi lists 1", Ready},
@@ -221,8 +221,8 @@ func TestFacts(t *testing.T) {
 			t.Errorf("%s: got injection %q, engine %q, plain %v; want %q, %q, true", tt.situation, f.Injection,
 				f.Engine, f.Plain, tt.injection, tt.engine)
 		}
-		if len(f.GPUs) != 2 || f.GPUs[1].Model != "NVIDIA A100-SXM4-40GB" || f.Driver != "570.133.20" ||
-			f.CUDA != "12.8" {
+		if len(f.GPUs) != 2 || f.GPUs[1].Model != "NVIDIA A100-SXM4-40GB" ||
+			f.Driver != "570.133.20" || f.CUDA != "12.8" {
 			t.Errorf("%s: got facts %+v", tt.situation, f)
 		}
 	}

@@ -113,8 +113,9 @@ func checkDriver(h host, o Options) Finding {
 		installed := h.value("module", "version")
 		if strings.Contains(h.text("reboot"), "nvidia") || installed != "" && h.moduleVersion != "" &&
 			installed != h.moduleVersion {
-			f.Verdict, f.Cause = Warn, fmt.Sprintf("driver %s runs, and another one%s waits for a restart of the machine",
-				h.driver.version(), parenthesized(installed))
+			f.Verdict, f.Cause = Warn,
+				fmt.Sprintf("driver %s runs, and another one%s waits for a restart of the machine",
+					h.driver.version(), parenthesized(installed))
 			f.Cure = "drain the node and restart the machine soon: programs that start may already meet the new library"
 		}
 		return f

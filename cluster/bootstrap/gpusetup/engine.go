@@ -52,8 +52,8 @@ func readDocker(a *answer) docker {
 		d.complaint = d.info.ServerErrors[0]
 	}
 	d.daemon = parseDaemon(a.text("daemon"))
-	path, says, server := a.value("docker", "path"), strings.ToLower(a.value("docker", "says")), a.value("docker",
-		"host")
+	path, says, server := a.value("docker", "path"), strings.ToLower(a.value("docker", "says")),
+		a.value("docker", "host")
 	switch {
 	case path == "":
 		d.engine = engineNone

@@ -143,8 +143,8 @@ func (s fakeHost) setup(o Options) Report {
 func (s fakeHost) expect(r Report, outcome Outcome, changed ...string) {
 	s.t.Helper()
 	if r.Outcome != outcome || fmt.Sprint(r.Changed) != fmt.Sprint(changed) {
-		s.t.Fatalf("got the outcome %q after changing %q, want %q after %q; checks %+v", r.Outcome, r.Changed, outcome,
-			changed, r.Checks)
+		s.t.Fatalf("got the outcome %q after changing %q, want %q after %q; checks %+v", r.Outcome, r.Changed,
+			outcome, changed, r.Checks)
 	}
 }
 

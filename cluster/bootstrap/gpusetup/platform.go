@@ -17,14 +17,14 @@ const (
 func checkAccess(h host, o Options) Finding {
 	switch {
 	case h.root == "no":
-		return Finding{Verdict: Warn, Cause: "the user " + h.user +
-			" cannot become root without a password, so that nothing can be fixed",
+		return Finding{Verdict: Warn,
+			Cause: "the user " + h.user + " cannot become root without a password, so that nothing can be fixed",
 			Cure: "log in as root for this once (root@HOST), or have an administrator run what --dry-run prints; sudo without a password " +
 				"works too, and should be taken away from " + h.user + " afterwards: trials run as that user"}
 	case !h.clock.IsZero() && h.skew.Abs() > maxSkew:
-		return Finding{Verdict: Warn, Cause: fmt.Sprintf("the machine's clock is %s from this one's",
-			h.skew.Round(time.Second)),
-			Cure: "turn on time synchronization (timedatectl set-ntp true)"}
+		return Finding{Verdict: Warn,
+			Cause: fmt.Sprintf("the machine's clock is %s from this one's", h.skew.Round(time.Second)),
+			Cure:  "turn on time synchronization (timedatectl set-ntp true)"}
 	case h.space() >= 0 && h.space() < minSpace:
 		return Finding{Verdict: Warn, Cause: fmt.Sprintf("the disk of /usr has %d MiB left", h.space()>>10),
 			Cure: "make room: an image and the toolkit need 1 GiB"}
@@ -60,9 +60,9 @@ func checkPlatform(h host, _ Options) Finding {
 	least, known := map[string]string{"ubuntu": "22.04", "debian": "11"}[h.id]
 	switch {
 	case !known || !h.apt:
-		return Finding{Verdict: Stop, Note: h.system(), Cause: "gpu-setup knows Ubuntu and Debian, and this is " +
-			h.system(),
-			Cure: "install the NVIDIA container toolkit as its guide says for this system, or run tasks as plain processes"}
+		return Finding{Verdict: Stop, Note: h.system(),
+			Cause: "gpu-setup knows Ubuntu and Debian, and this is " + h.system(),
+			Cure:  "install the NVIDIA container toolkit as its guide says for this system, or run tasks as plain processes"}
 	case h.release != "" && older(h.release, least):
 		return Finding{Verdict: Stop, Note: h.system(),
 			Cause: h.system() + " is too old: gpu-setup wants Ubuntu 22.04 or Debian 11, or newer",

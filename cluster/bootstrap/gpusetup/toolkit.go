@@ -60,8 +60,8 @@ func plainPath(path string) bool {
 func checkLeftovers(h host, _ Options) Finding {
 	packages, files := h.leftovers()
 	if len(packages)+len(files) > 0 {
-		return Finding{Verdict: Fix, Cause: "older installers have left " + strings.Join(append(packages, files...),
-			", ")}
+		return Finding{Verdict: Fix,
+			Cause: "older installers have left " + strings.Join(append(packages, files...), ", ")}
 	}
 	for _, line := range h.sections["sources"] {
 		if strings.HasPrefix(line, "/etc/apt/sources.list:") {
@@ -79,8 +79,8 @@ func checkLeftovers(h host, _ Options) Finding {
 func fixLeftovers(h host, o Options) (string, map[string]string) {
 	packages, files := h.leftovers()
 	return leftoversProgram, map[string]string{
-		"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files,
-			" "), "KEEP": backupDir, "WAIT": lockWaitSeconds(o),
+		"PACKAGES": strings.Join(packages, " "), "FILES": strings.Join(files, " "), "KEEP": backupDir,
+		"WAIT": lockWaitSeconds(o),
 	}
 }
 

@@ -83,7 +83,8 @@ func bySSH(t *testing.T, program, file string) reached {
 		}
 	}
 	r := reached{
-		User: said["user"], Host: said["hostname"], Port: said["port"], Jumps: said["proxyjump"], From: said["bindaddress"], Alias: said["hostkeyalias"],
+		User: said["user"], Host: said["hostname"], Port: said["port"], Jumps: said["proxyjump"],
+		From: said["bindaddress"], Alias: said["hostkeyalias"],
 		Family: map[string]string{"any": "tcp", "inet": "tcp4", "inet6": "tcp6"}[said["addressfamily"]],
 		Only:   fmt.Sprint(said["identitiesonly"] == "yes"),
 		AcceptNew: fmt.Sprint(said["stricthostkeychecking"] == "accept-new" ||
@@ -116,10 +117,10 @@ func byRoute(r route) reached {
 		from = r.bindAddress.String()
 	}
 	return reached{
-		User: r.user, Host: r.host, Port: fmt.Sprint(r.port), Jumps: strings.Join(jumps,
-			","), Command: r.proxy, Family: r.family, From: from,
-		Alias: r.alias, Only: fmt.Sprint(r.identitiesOnly), Methods: strings.Join(r.methods,
-			","), AcceptNew: fmt.Sprint(r.acceptNew), Timeout: r.connectTimeout.String(),
+		User: r.user, Host: r.host, Port: fmt.Sprint(r.port), Jumps: strings.Join(jumps, ","), Command: r.proxy,
+		Family: r.family, From: from,
+		Alias: r.alias, Only: fmt.Sprint(r.identitiesOnly), Methods: strings.Join(r.methods, ","),
+		AcceptNew: fmt.Sprint(r.acceptNew), Timeout: r.connectTimeout.String(),
 	}
 }
 

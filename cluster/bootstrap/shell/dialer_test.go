@@ -169,10 +169,10 @@ func TestLost(t *testing.T) {
 
 func TestParseTarget(t *testing.T) {
 	for text, want := range map[string]Target{
-		"a": {Host: "a"}, "u@a": {User: "u", Host: "a"}, "u@a:22": {User: "u", Host: "a",
-			Port: 22}, "[::1]:7": {Host: "::1", Port: 7},
-		"::1": {Host: "::1"}, "u@[fe80::1]": {User: "u", Host: "fe80::1"}, "ssh://u@a:2": {User: "u", Host: "a",
-			Port: 2},
+		"a": {Host: "a"}, "u@a": {User: "u", Host: "a"}, "u@a:22": {User: "u", Host: "a", Port: 22},
+		"[::1]:7": {Host: "::1", Port: 7},
+		"::1":     {Host: "::1"}, "u@[fe80::1]": {User: "u", Host: "fe80::1"},
+		"ssh://u@a:2": {User: "u", Host: "a", Port: 2},
 	} {
 		got, err := ParseTarget(text)
 		if err != nil || got != want {

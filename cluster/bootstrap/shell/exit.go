@@ -46,5 +46,5 @@ func waitExit(requests <-chan *ssh.Request) error {
 }
 
 // signals are the signals that RFC 4254 names, at their numbers on Linux.
-var signals = []string{"", "HUP", "INT", "QUIT", "ILL", "", "ABRT", "", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-	"ALRM", "TERM"}
+var signals = []string{"", "HUP", "INT", "QUIT", "ILL", "", "ABRT", "", "FPE", "KILL", "USR1", "SEGV", "USR2",
+	"PIPE", "ALRM", "TERM"}

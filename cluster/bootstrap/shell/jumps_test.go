@@ -51,8 +51,8 @@ func closing(t *testing.T, c *Connection) {
 // with the last of them.
 func TestJumpShared(t *testing.T) {
 	const machines = 20
-	last, jump := sshd(t, []string{"ed25519"}, "MaxStartups 100"), sshdByPassword(t, "secret", "MaxSessions 1",
-		"MaxStartups 1")
+	last, jump := sshd(t, []string{"ed25519"}, "MaxStartups 100"),
+		sshdByPassword(t, "secret", "MaxSessions 1", "MaxStartups 1")
 	asked := &person{secret: "secret", slips: 1}
 	o, counts := behind(t, Options{Prompt: asked}, last, jump)
 	d := dialer(t, o)

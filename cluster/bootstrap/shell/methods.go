@@ -18,7 +18,8 @@ func methods(options settings) []string {
 		names = strings.Split(strings.ToLower(preferred), ",")
 	}
 	switches := map[string]string{
-		"publickey": "PubkeyAuthentication", "password": "PasswordAuthentication", "keyboard-interactive": "KbdInteractiveAuthentication",
+		"publickey": "PubkeyAuthentication", "password": "PasswordAuthentication",
+		"keyboard-interactive": "KbdInteractiveAuthentication",
 	}
 	var methods []string
 	for _, name := range names {

@@ -146,7 +146,8 @@ func TestPasswordStays(t *testing.T) {
 func TestPasswordQuestions(t *testing.T) {
 	for question, want := range map[string]bool{
 		"Password: ": true, "(root@gpu1) Password: ": true, "Password for root@gpu1:": true, "password:": true,
-		"One-time password: ": false, "New password: ": false, "Verification code: ": false, "Password and code: ": false,
+		"One-time password: ": false, "New password: ": false, "Verification code: ": false,
+		"Password and code: ": false,
 	} {
 		if got := passwordQuestion.Get().MatchString(question); got != want {
 			t.Errorf("%q asks for the password: %t; want %t", question, got, want)

@@ -81,8 +81,8 @@ func sshdByPassword(t *testing.T, password string, lines ...string) *server {
 
 func (s *server) start(kinds []string, prepare func(*server), lines []string) {
 	t := s.t
-	config := []string{"ListenAddress 127.0.0.1", fmt.Sprint("Port ", s.port), "AuthorizedKeysFile " +
-		filepath.Join(s.dir, "authorized"),
+	config := []string{"ListenAddress 127.0.0.1", fmt.Sprint("Port ", s.port),
+		"AuthorizedKeysFile " + filepath.Join(s.dir, "authorized"),
 		"PidFile none", "StrictModes no", "UsePAM no", "PermitRootLogin yes"}
 	for _, kind := range kinds {
 		path := filepath.Join(s.dir, "host_"+kind)

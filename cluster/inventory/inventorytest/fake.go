@@ -108,8 +108,8 @@ func (f *Fake) add(kind, seed string) error {
 		g := inventory.GPU{
 			Index: index, Name: "NVIDIA " + name + "-" + gib + "GB", Capability: capability,
 			UUID:   fmt.Sprintf("GPU-%x", sha256.Sum256(fmt.Appendf(nil, "%s/%d", seed, index)))[:40],
-			Memory: int64(size) << 30, Temperature: 40, Power: 60, Group: first +
-				i/width*width, MIG: mig, Persistence: true,
+			Memory: int64(size) << 30, Temperature: 40, Power: 60, Group: first + i/width*width,
+			MIG: mig, Persistence: true,
 		}
 		if mig {
 			g.Utilization, g.Group = inventory.Unknown, index
@@ -134,8 +134,8 @@ func addInstances(g *inventory.GPU, text string) error {
 		for range n {
 			i := len(g.Instances)
 			g.Instances = append(g.Instances, inventory.Instance{
-				UUID: "MIG-" + g.UUID[4:36] +
-					fmt.Sprintf("%04d", i), Profile: profile, Memory: int64(size) << 30, GPUInstance: i + 7,
+				UUID: "MIG-" + g.UUID[4:36] + fmt.Sprintf("%04d", i), Profile: profile,
+				Memory: int64(size) << 30, GPUInstance: i + 7,
 			})
 		}
 	}

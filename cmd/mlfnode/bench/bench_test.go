@@ -40,8 +40,8 @@ const (
 func open(b *testing.B, instant bool) *node.Session {
 	cfg := config.Config{
 		StateDir: b.TempDir(), Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34},
-		Retention: config.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(os.Stderr,
-			&slog.HandlerOptions{Level: slog.LevelWarn})),
+		Retention: config.DefaultRetention(),
+		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if instant {
 		cfg.Executor = executortest.Instant{}

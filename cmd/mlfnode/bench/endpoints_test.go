@@ -33,15 +33,24 @@ import (
 // kept, and WALK begins in the middle of a list and goes on behind the page before.
 var asked = []string{
 	"/node", "/openapi.json", "/sweeps", "/sweeps?state=finished&limit=200", "BIG", "BIG/failures",
-	"BIG/trials", "BIG/trials?offset=9#000", "BIG/trials?sort=accuracy&desc=true&offset=#", "BIG/trials?sort=wall&offset=9#00", "BIG/trials?sort=cpu&desc=true&offset=#0000", "BIG/trials?sort=ended&offset=#0000", "BIG/trials?sort=accuracy&WALK", "BIG/trials?sort=memory&WALK",
+	"BIG/trials", "BIG/trials?offset=9#000", "BIG/trials?sort=accuracy&desc=true&offset=#",
+	"BIG/trials?sort=wall&offset=9#00", "BIG/trials?sort=cpu&desc=true&offset=#0000",
+	"BIG/trials?sort=ended&offset=#0000", "BIG/trials?sort=accuracy&WALK", "BIG/trials?sort=memory&WALK",
 	"BIG/trials?sort=attempts&WALK", "BIG/trials?sort=b&WALK", "BIG/trials?sort=f&offset=#0000&limit=500",
-	"BIG/trials?state=failed&offset=#00", "BIG/trials?state=pending&state=failed&offset=#00", "BIG/trials?class=oom&offset=#", "BIG/trials?sort=state&desc=true&offset=#000",
-	"BIG/trials/17/attempts", "BIG/trials/17/explain", "BIG/trials/17/log?tail=65536", "BIG/trials/17/log?offset=#0000", "BIG/trials/17/log/search?q=epoch+#9",
+	"BIG/trials?state=failed&offset=#00", "BIG/trials?state=pending&state=failed&offset=#00",
+	"BIG/trials?class=oom&offset=#", "BIG/trials?sort=state&desc=true&offset=#000",
+	"BIG/trials/17/attempts", "BIG/trials/17/explain", "BIG/trials/17/log?tail=65536", "BIG/trials/17/log?offset=#0000",
+	"BIG/trials/17/log/search?q=epoch+#9",
 	"BIG/trials/17/log/search?q=not+there", "BIG/trials/17/files", "BIG/logs?index=18",
-	"BIG/charts/marginals?d[f]=0..#", "BIG/charts/parallel?d[f]=0..#", "BIG/charts/heat?x=a&y=f&stat=median&d[f]=0..#", "BIG/charts/heat?x=d&y=f&d[d]=0..9&t=..#0",
-	"BIG/charts/matrix?d[f]=0..#", "BIG/charts/slices?trial=#00", "BIG/charts/histogram?d[f]=0..#", "BIG/charts/history?d[f]=0..#", "BIG/charts/importance?d[f]=0..#",
-	"BIG/charts/groups?over=f&d[f]=0..#", "BIG/charts/failures?d[f]=0..#", "BIG/charts/timeline?d[f]=0..#", "BIG/charts/coverage?d[f]=0..#",
-	"BIG/charts/suggestions?d[f]=0..#", "BIG/charts/curves?d[f]=0..#", "BIG/charts/eta", "RUN", "RUN/trials?sort=ended&desc=true", "RUN/charts/marginals?value=wall", "RUN/charts/timeline", "RUN/charts/eta",
+	"BIG/charts/marginals?d[f]=0..#", "BIG/charts/parallel?d[f]=0..#", "BIG/charts/heat?x=a&y=f&stat=median&d[f]=0..#",
+	"BIG/charts/heat?x=d&y=f&d[d]=0..9&t=..#0",
+	"BIG/charts/matrix?d[f]=0..#", "BIG/charts/slices?trial=#00", "BIG/charts/histogram?d[f]=0..#",
+	"BIG/charts/history?d[f]=0..#", "BIG/charts/importance?d[f]=0..#",
+	"BIG/charts/groups?over=f&d[f]=0..#", "BIG/charts/failures?d[f]=0..#", "BIG/charts/timeline?d[f]=0..#",
+	"BIG/charts/coverage?d[f]=0..#",
+	"BIG/charts/suggestions?d[f]=0..#", "BIG/charts/curves?d[f]=0..#", "BIG/charts/eta",
+	"RUN", "RUN/trials?sort=ended&desc=true", "RUN/charts/marginals?value=wall",
+	"RUN/charts/timeline", "RUN/charts/eta",
 }
 
 // BenchmarkEndpoints measures how long each call that reads takes while a node knows 10^6 trials of
@@ -79,8 +88,8 @@ func BenchmarkEndpoints(b *testing.B) {
 		case i == 17:
 			r.Log = grid.LogRef{First: first, Last: last, Bytes: int64(len(text))}
 		case random.IntN(50) == 0:
-			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1, fmt.Sprintf("exit code 1\nKeyError: %d",
-				i%9), nil
+			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1,
+				fmt.Sprintf("exit code 1\nKeyError: %d", i%9), nil
 		case random.IntN(100) == 0:
 			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassMemory, 137, "out of memory", nil
 		}
@@ -92,8 +101,8 @@ func BenchmarkEndpoints(b *testing.B) {
 		}
 	})
 	s, err := node.Attach(b.Context(), config.Config{
-		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots,
-			Memory: 1 << 34}, Retention: config.DefaultRetention(), Executor: executortest.Instant{},
+		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34},
+		Retention: config.DefaultRetention(), Executor: executortest.Instant{},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {
@@ -126,15 +135,15 @@ func BenchmarkEndpoints(b *testing.B) {
 			for n := range rounds {
 				before := gridtest.CPUTime(b)
 				d, answer := ask(walk.path(call, 1+n*100/rounds))
-				took, used, l.bytes = append(took, d), append(used, gridtest.CPUTime(b)-before), max(l.bytes,
-					len(answer))
+				took, used, l.bytes = append(took, d), append(used, gridtest.CPUTime(b)-before),
+					max(l.bytes, len(answer))
 				walk.follow(call, answer)
 			}
 			l.first = took[0]
 			slices.Sort(took)
 			slices.Sort(used)
-			l.middle, l.p99, l.longest, l.cpu = took[rounds/2], took[(99*rounds+
-				99)/100-1], took[rounds-1], used[rounds/2]
+			l.middle, l.p99, l.longest, l.cpu = took[rounds/2], took[(99*rounds+99)/100-1],
+				took[rounds-1], used[rounds/2]
 			all = append(all, l)
 			fmt.Fprintf(os.Stderr, "%-70s %10.1f %10.1f %10.1f %10.1f %10.1f %10d\n", l.call, ms(l.cpu), ms(l.first),
 				ms(l.middle), ms(l.p99), ms(l.longest), l.bytes)
@@ -157,8 +166,8 @@ func BenchmarkEndpoints(b *testing.B) {
 			b.Fatal(err)
 		}
 		for _, call := range asked {
-			both = append(both, strings.NewReplacer("BIG", "/sweeps/big-1", "RUN",
-				"/sweeps/"+string(running.Sweep)).Replace(call))
+			both = append(both, strings.NewReplacer("BIG", "/sweeps/big-1",
+				"RUN", "/sweeps/"+string(running.Sweep)).Replace(call))
 		}
 		fmt.Fprintf(os.Stderr, "\n%-70s %10s %10s %10s %10s %10s %10s\n", "call, beside a sweep at full rate",
 			"all cpu ms", "first ms", "median ms", "p99 ms", "longest ms", "bytes")

@@ -43,8 +43,8 @@ func BenchmarkETA(b *testing.B) {
 	}{
 		{"chainer, order spread", packed(b, s, filepath.Join(root, "chainer"), spread, "epoch=2:8:2", "seed=0:4")},
 		{"bowcnn, order spread", packed(b, s, filepath.Join(root, "bowcnn"), spread, "seed=0:4")},
-		{"slow axis first, by index", packed(b, s, small, grid.OrderIndex, "work=1:9", "way=plain,careful",
-			"repeat=0:6")},
+		{"slow axis first, by index",
+			packed(b, s, small, grid.OrderIndex, "work=1:9", "way=plain,careful", "repeat=0:6")},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			worst := 0.0

@@ -37,9 +37,9 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 		}
 	})
 	s, err := node.Attach(b.Context(), config.Config{
-		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: 2,
-			Memory: 4 << 30}, Retention: config.DefaultRetention(),
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30},
+		Retention: config.DefaultRetention(),
+		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {
 		b.Fatal(err)
@@ -110,8 +110,8 @@ func endedTrials(
 			r := result(i)
 			r.Started = now + 1000*i
 			batch.Events = append(batch.Events, grid.Event{
-				Kind: grid.Finished, Index: i, Attempt: 1, Run: fmt.Sprint("bench.1.", i), Time: r.Started +
-					r.Usage.Wall, Result: r,
+				Kind: grid.Finished, Index: i, Attempt: 1, Run: fmt.Sprint("bench.1.", i),
+				Time: r.Started + r.Usage.Wall, Result: r,
 			})
 			i++
 		}

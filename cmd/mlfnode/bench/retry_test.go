@@ -30,10 +30,10 @@ func BenchmarkRetry(b *testing.B) {
 	})
 	attach := func() *node.Session {
 		s, err := node.Attach(b.Context(), config.Config{
-			StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots,
-				Memory: 4 << 30}, Retention: config.DefaultRetention(),
-			Logger: slog.New(slog.NewTextHandler(os.Stderr,
-				&slog.HandlerOptions{Level: slog.LevelError})), Executor: executortest.Instant{},
+			StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 4 << 30},
+			Retention: config.DefaultRetention(),
+			Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+			Executor:  executortest.Instant{},
 		}, true, func() {})
 		if err != nil {
 			b.Fatal(err)

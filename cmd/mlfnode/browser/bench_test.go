@@ -55,8 +55,8 @@ func BenchmarkPageHeap(b *testing.B) {
 	for range b.N {
 		var mu sync.Mutex
 		var pages sync.WaitGroup
-		for name, path := range map[string]string{"overview": "/", "sweep": "/sweeps/" + id, "logs": "/sweeps/" + id +
-			"/logs"} {
+		for name, path := range map[string]string{"overview": "/", "sweep": "/sweeps/" + id,
+			"logs": "/sweeps/" + id + "/logs"} {
 			page := newBrowser(b)
 			page.login(m)
 			page.open(path)

@@ -28,10 +28,10 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 	const rounds, span, settle, record = 4, 15 * time.Second, 10 * time.Second, 25 * time.Second
 	c := newState(b)
 	s, err := node.Attach(b.Context(), config.Config{
-		StateDir: filepath.Join(c.dir, "state"), Node: "bench", Machine: inventory.Machine{CPUs: 2,
-			Memory: 4 << 30}, Retention: config.DefaultRetention(),
-		Executor: executortest.Instant{}, Logger: slog.New(slog.NewTextHandler(os.Stderr,
-			&slog.HandlerOptions{Level: slog.LevelError})),
+		StateDir: filepath.Join(c.dir, "state"), Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30},
+		Retention: config.DefaultRetention(),
+		Executor:  executortest.Instant{},
+		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {
 		b.Fatal(err)

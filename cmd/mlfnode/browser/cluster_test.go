@@ -114,8 +114,8 @@ func (c *cluster) start() {
 func build(t testing.TB, flags ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mlfnode")
-	if out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"build"}, flags...), "-o", path,
-		"mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(),
+		"go", append(append([]string{"build"}, flags...), "-o", path, "mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
 		t.Fatalf("build mlfnode: %v\n%s", err, out)
 	}
 	return path

@@ -14,10 +14,10 @@ import (
 // pages are the places of the page, with what each shows.
 func pages(sweep string) [][2]string {
 	return [][2]string{
-		{"/", ".sweeprow"}, {"/sweeps", "table.plain tbody tr"}, {"/sweeps/" + sweep, "main"}, {"/sweeps/" + sweep +
-			"/trials/0", ".log .ln"},
-		{"/sweeps/" + sweep + "/trials/1", ".notice.failed"}, {"/sweeps/" + sweep + "/compare?pins=0,1",
-			"table.plain"}, {"/nodes", "table.plain tbody tr"}, {"/nodes/gpu-1", ".figures"},
+		{"/", ".sweeprow"}, {"/sweeps", "table.plain tbody tr"}, {"/sweeps/" + sweep, "main"},
+		{"/sweeps/" + sweep + "/trials/0", ".log .ln"},
+		{"/sweeps/" + sweep + "/trials/1", ".notice.failed"}, {"/sweeps/" + sweep + "/compare?pins=0,1", "table.plain"},
+		{"/nodes", "table.plain tbody tr"}, {"/nodes/gpu-1", ".figures"},
 		{"/settings", ".form"}, {"/nowhere", ""},
 	}
 }

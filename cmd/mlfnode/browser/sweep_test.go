@@ -145,8 +145,8 @@ func TestViewsOfSweep(t *testing.T) {
 		for _, width := range []int64{1280, 400} {
 			b.media("prefers-color-scheme", theme)
 			b.size(width, 900)
-			for _, view := range []string{"explore", "heat", "slices", "curves", "failures", "timeline", "logs",
-				"coverage"} {
+			for _, view := range []string{"explore", "heat", "slices", "curves", "failures", "timeline",
+				"logs", "coverage"} {
 				b.open("/sweeps/" + id + "/" + view + "?d[lr]=1..3&over=seed&pins=31,32")
 				if view == "logs" {
 					b.see(".log .ln")

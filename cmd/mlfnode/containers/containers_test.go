@@ -309,8 +309,8 @@ func newClusterOf(t *testing.T, user uint32) (a, b *machine, engines [2]*dockert
 	if !found {
 		t.Fatalf("got no token, %q", token)
 	}
-	b = newMachine(t, append(common, "MLF_NODE=nodeb", "MLF_ENGINE_SOCKET="+engines[1].Host(), "MLF_PORTS_GOSSIP="+
-		freePort(t), "MLF_CLUSTER_TOKEN="+token)...)
+	b = newMachine(t, append(common, "MLF_NODE=nodeb", "MLF_ENGINE_SOCKET="+engines[1].Host(),
+		"MLF_PORTS_GOSSIP="+freePort(t), "MLF_CLUSTER_TOKEN="+token)...)
 	if user != 0 {
 		b.become(user)
 	}

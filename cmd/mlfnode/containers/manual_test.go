@@ -148,8 +148,8 @@ func checkSettings(t *testing.T, text string) {
 
 // master makes a cluster of one node.
 func (m *machine) master() {
-	m.env = append(m.env, "MLF_BIND=127.0.0.1", "MLF_ADVERTISE=127.0.0.1", "MLF_NODE=nodea",
-		"MLF_PORTS_API="+freePort(m.t), "MLF_PORTS_NATS="+freePort(m.t), "MLF_PORTS_GOSSIP="+freePort(m.t))
+	m.env = append(m.env, "MLF_BIND=127.0.0.1", "MLF_ADVERTISE=127.0.0.1", "MLF_NODE=nodea", "MLF_PORTS_API="+
+		freePort(m.t), "MLF_PORTS_NATS="+freePort(m.t), "MLF_PORTS_GOSSIP="+freePort(m.t))
 	m.node("master")
 	m.until("nodea", "members")
 }

@@ -43,14 +43,14 @@ func newCelery(t *testing.T) *celery {
 	}
 	c.env = append(os.Environ(), "HOME="+c.dir, "PYTHONPATH="+tasks, "PYTHONDONTWRITEBYTECODE=1", "RESULTS="+c.dir,
 		fmt.Sprintf("BROKER=amqp://guest:guest@127.0.0.1:%d//", broker),
-		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", fmt.Sprintf("RABBITMQ_NODE_PORT=%d",
-			broker), fmt.Sprintf("RABBITMQ_DIST_PORT=%d", gridtest.FreePort(t)),
-		fmt.Sprintf("RABBITMQ_NODENAME=flower%d@localhost", broker), "RABBITMQ_MNESIA_BASE="+c.dir+
-			"/mnesia", "RABBITMQ_LOG_BASE="+c.dir+"/log",
-		"RABBITMQ_CONFIG_FILE="+c.dir+"/none", "RABBITMQ_ENABLED_PLUGINS_FILE="+c.dir+
-			"/plugins", "RABBITMQ_CONF_ENV_FILE=/dev/null",
-		"RABBITMQ_PID_FILE="+c.dir+
-			"/pid", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
+		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", fmt.Sprintf("RABBITMQ_NODE_PORT=%d", broker),
+		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", gridtest.FreePort(t)),
+		fmt.Sprintf("RABBITMQ_NODENAME=flower%d@localhost", broker), "RABBITMQ_MNESIA_BASE="+c.dir+"/mnesia",
+		"RABBITMQ_LOG_BASE="+c.dir+"/log",
+		"RABBITMQ_CONFIG_FILE="+c.dir+"/none", "RABBITMQ_ENABLED_PLUGINS_FILE="+c.dir+"/plugins",
+		"RABBITMQ_CONF_ENV_FILE=/dev/null",
+		"RABBITMQ_PID_FILE="+c.dir+"/pid",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
 		fmt.Sprintf("ERL_EPMD_PORT=%d", epmd), "ERL_EPMD_ADDRESS=127.0.0.1", "C_FORCE_ROOT=1")
 	if err := os.WriteFile(filepath.Join(c.dir, "plugins"), []byte("[].\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -65,10 +65,10 @@ func newCelery(t *testing.T) *celery {
 		conn.Close()
 		return true
 	})
-	c.start("worker", c.bin+"/celery", "-A", "tasks", "worker", "-E", "-c", "2", "-l", "warning", "-n", "w1@localhost",
-		"--without-gossip", "--without-mingle")
-	c.start("flower", c.bin+"/celery", "-A", "tasks", "flower", "--address=127.0.0.1", fmt.Sprintf("--port=%d", port),
-		"--basic-auth=u:p")
+	c.start("worker", c.bin+"/celery", "-A", "tasks", "worker", "-E", "-c", "2", "-l", "warning", "-n",
+		"w1@localhost", "--without-gossip", "--without-mingle")
+	c.start("flower", c.bin+"/celery", "-A", "tasks", "flower", "--address=127.0.0.1",
+		fmt.Sprintf("--port=%d", port), "--basic-auth=u:p")
 	return c
 }
 

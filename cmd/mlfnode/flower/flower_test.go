@@ -125,8 +125,8 @@ func submit(t *testing.T, c *api.Client, task, script string) string {
 		t.Fatal(err)
 	}
 	v, err := c.Sweeps().Submit(t.Context(), api.Submit{Project: "proj", Space: points, Environ: os.Environ(), Task: grid.Task{
-		Name: task, Command: []string{"/bin/sh", "-c", script,
-			"sh"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.Retries{}, Grace: time.Second,
+		Name: task, Command: []string{"/bin/sh", "-c", script, "sh"}, Resources: grid.Resources{CPUs: grid.One},
+		Retries: grid.Retries{}, Grace: time.Second,
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -155,18 +155,19 @@ func TestLikeFlower(t *testing.T) {
 		return v[theirs.worker] == true
 	})
 	for _, task := range []struct{ name, script, state string }{
-		{"train", `echo '{"loss": 1}' >>"$MLF_METRICS"`, "SUCCESS"}, {"fail", "echo no >&2; exit 3",
-			"FAILURE"}, {"wait", "sleep 600", "STARTED"},
+		{"train", `echo '{"loss": 1}' >>"$MLF_METRICS"`, "SUCCESS"}, {"fail", "echo no >&2; exit 3", "FAILURE"},
+		{"wait", "sleep 600", "STARTED"},
 	} {
-		theirs.ids[task.name], ours.ids[task.name] = c.send("proj."+task.name), submit(t, client, task.name,
-			task.script)
+		theirs.ids[task.name], ours.ids[task.name] = c.send("proj."+task.name),
+			submit(t, client, task.name, task.script)
 		theirs.awaitState(task.name, task.state)
 		ours.awaitState(task.name, task.state)
 	}
 	both := &pair{t, theirs, ours}
 	for _, path := range []string{
 		"/api/task/info/{train}", "/api/task/info/{fail}", "/api/task/info/{wait}", "/api/task/info/nope",
-		"/api/task/result/{train}", "/api/task/result/{fail}", "/api/task/result/{wait}", "/api/task/types", "/api/queues/length",
+		"/api/task/result/{train}", "/api/task/result/{fail}", "/api/task/result/{wait}", "/api/task/types",
+		"/api/queues/length",
 		"/api/tasks?sort_by=x", "/api/tasks?received_start=foo", "/api/tasks?search=(", "/api/tasks?limit=x",
 		"/api/workers?status=1", "/api/workers?workername=nope", "/healthcheck",
 	} {
@@ -183,8 +184,8 @@ func TestLikeFlower(t *testing.T) {
 		"?state=FAILURE":         {"fail"}, "?taskname=proj.train": {"train"}, "?taskname=All&state=STARTED": {"wait"},
 		"?workername={worker}&sort_by=name": {"fail", "train", "wait"}, "?workername=other": nil,
 		"?search=state:FAILURE": {"fail"}, "?search=train": {"train"},
-		"?received_start=2020-01-01+00:00&sort_by=name": {"fail", "train",
-			"wait"}, "?received_end=2020-01-01+00:00": nil,
+		"?received_start=2020-01-01+00:00&sort_by=name": {"fail", "train", "wait"},
+		"?received_end=2020-01-01+00:00":                nil,
 	} {
 		both.list("/api/tasks"+query, want)
 	}
@@ -221,8 +222,8 @@ func (p *pair) ask(method, path string) (theirs, ours reply) {
 	}
 	theirs, ours = p.theirs.ask(method, fill(p.theirs)), p.ours.ask(method, fill(p.ours))
 	if theirs.status != ours.status {
-		p.t.Errorf("%s %s: got status %d, want %d\n%s\n%s", method, path, ours.status, theirs.status, ours.text,
-			theirs.text)
+		p.t.Errorf("%s %s: got status %d, want %d\n%s\n%s", method, path, ours.status, theirs.status,
+			ours.text, theirs.text)
 	}
 	return theirs, ours
 }

@@ -167,8 +167,10 @@ var apiAttacks = []attack{
 	{"paths out of the store", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
 		for _, path := range []string{
-			"/v1/bundles/../../etc/passwd", "/v1/bundles/..%2f..%2fetc%2fpasswd", "/v1/bundles/%2e%2e", "/../../etc/passwd", "//etc/passwd",
-			"/v1/sweeps/..%2f..%2f/artifacts", "/v1/sweeps/last/artifacts?path=../../../../etc/passwd", "/v1/sweeps/%00/trials", "/v1/sweeps/*/trials", "/v1/sweeps/%3e/logs",
+			"/v1/bundles/../../etc/passwd", "/v1/bundles/..%2f..%2fetc%2fpasswd", "/v1/bundles/%2e%2e",
+			"/../../etc/passwd", "//etc/passwd",
+			"/v1/sweeps/..%2f..%2f/artifacts", "/v1/sweeps/last/artifacts?path=../../../../etc/passwd",
+			"/v1/sweeps/%00/trials", "/v1/sweeps/*/trials", "/v1/sweeps/%3e/logs",
 		} {
 			for _, method := range []string{"GET", "HEAD", "PUT"} {
 				r := a.call(trusting(), token, method, path, nil)
@@ -247,8 +249,8 @@ var natsAttacks = []attack{
 	}},
 	{"output of another node", func(a *attacks) error { return a.cannotPublish("mlf.log."+a.victim.Name+".bash-1", "mlf.log.=.bash-1") }},
 	{"artifacts of another node", func(a *attacks) error {
-		return a.cannotPublish("mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x", "mlf.artifacts.data."+a.victim.Name+
-			".bash-1.0.x.u", "mlf.bundles.meta.=.x", "mlf.bundles.data.=.x.u")
+		return a.cannotPublish("mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x",
+			"mlf.artifacts.data."+a.victim.Name+".bash-1.0.x.u", "mlf.bundles.meta.=.x", "mlf.bundles.data.=.x.u")
 	}},
 	{"calls of another node", func(a *attacks) error { return a.cannotPublish("mlf.call."+a.victim.Name+".beat", "mlf.call.=.beat") }},
 	{"sweep records and leases", func(a *attacks) error {
@@ -277,15 +279,17 @@ var natsAttacks = []attack{
 	{"what others wrote", func(a *attacks) error {
 		return a.cannotPublish("$JS.API.CONSUMER.CREATE.events", "$JS.API.CONSUMER.CREATE.events.mine",
 			"$JS.API.CONSUMER.CREATE.logs.mine", "$JS.API.CONSUMER.DURABLE.CREATE.events.mine",
-			"$JS.API.CONSUMER.CREATE.artifacts.mine", "$JS.API.STREAM.MSG.GET.events", "$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.logs", "$JS.API.STREAM.MSG.GET.artifacts",
+			"$JS.API.CONSUMER.CREATE.artifacts.mine", "$JS.API.STREAM.MSG.GET.events", "$JS.API.DIRECT.GET.events",
+			"$JS.API.DIRECT.GET.logs", "$JS.API.STREAM.MSG.GET.artifacts",
 			"$JS.API.DIRECT.GET.artifacts.mlf.artifacts.meta."+a.victim.Name+
 				".bash-1.0.x", "$JS.API.CONSUMER.DELETE.leases.shape_x", "$JS.API.CONSUMER.CREATE.leases.mine", "$JS.API.CONSUMER.MSG.NEXT.events.fold")
 	}},
 	{"the store itself", func(a *attacks) error {
 		own := a.worker.Name
-		return a.cannotPublish("mlf.event."+own+".bash-1", "mlf.log."+own+".bash-1", "mlf.artifacts.meta."+own+
-			".bash-1.0.x", "mlf.wake.x", "mlf.metric."+own+".bash-1",
-			"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.bash-1", "$JS.API.CONSUMER.CREATE.records.mine", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_x",
+		return a.cannotPublish("mlf.event."+own+".bash-1", "mlf.log."+own+".bash-1",
+			"mlf.artifacts.meta."+own+".bash-1.0.x", "mlf.wake.x", "mlf.metric."+own+".bash-1",
+			"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.bash-1",
+			"$JS.API.CONSUMER.CREATE.records.mine", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_x",
 			"$JS.ACK.leases.shape_x.1.1.1.1.0")
 	}},
 	{"the server's answer as another node's event", func(a *attacks) error { return a.confusedDeputy() }},
@@ -302,8 +306,8 @@ var natsAttacks = []attack{
 // actsRefused tries what only an operator may do.
 func (a *attacks) actsRefused(cfg *tls.Config, token string) error {
 	for _, call := range [][2]string{
-		{"POST", "/v1/sweeps"}, {"POST", "/v1/sweeps/last/actions/cancel"}, {"POST",
-			"/v1/sweeps/last/actions/retry"}, {"POST", "/v1/sweeps/last/actions/extend"}, {"POST", "/v1/sweeps/last/actions/set"},
+		{"POST", "/v1/sweeps"}, {"POST", "/v1/sweeps/last/actions/cancel"}, {"POST", "/v1/sweeps/last/actions/retry"},
+		{"POST", "/v1/sweeps/last/actions/extend"}, {"POST", "/v1/sweeps/last/actions/set"},
 		{"PUT", "/v1/bundles/" + strings.Repeat("0", 64)}, {"POST", "/v1/nodes/host2/drain"},
 	} {
 		r := a.call(cfg, token, call[0], call[1], strings.NewReader("{}"))
@@ -321,9 +325,8 @@ func (a *attacks) actsRefused(cfg *tls.Config, token string) error {
 func (a *attacks) garbage(port int) error {
 	to := a.at(a.Master, port)
 	for _, what := range [][]byte{
-		{0}, bytes.Repeat([]byte{0xff},
-			1<<16), []byte("\x16\x03\x01\xff\xff\x01\x00\xff\xfc\x03\x03"), []byte(strings.Repeat("A",
-			1<<20)), []byte("SSH-2.0-x\r\n"),
+		{0}, bytes.Repeat([]byte{0xff}, 1<<16), []byte("\x16\x03\x01\xff\xff\x01\x00\xff\xfc\x03\x03"),
+		[]byte(strings.Repeat("A", 1<<20)), []byte("SSH-2.0-x\r\n"),
 		[]byte("\x80\x00\x00\x00\xff\xff\xff\xff"), []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), []byte("\r\n\r\n\r\n"),
 	} {
 		answer, err := a.speaks(to, what)

@@ -49,8 +49,8 @@ func TestChaos(t *testing.T) {
 		h := c.Hosts[c.random.IntN(len(c.Hosts))]
 		span := time.Duration(500+c.random.IntN(6000)) * time.Millisecond
 		rest := time.Duration(c.random.IntN(2000)) * time.Millisecond
-		t.Logf("%2d. %s, %s, %v, then %v of peace; %d trials have begun", i+1, f.name, h.Name, span, rest,
-			c.startedTrials())
+		t.Logf("%2d. %s, %s, %v, then %v of peace; %d trials have begun", i+1, f.name, h.Name, span,
+			rest, c.startedTrials())
 		repair := f.strike(c, h)
 		wait(span)
 		repair()

@@ -26,8 +26,8 @@ tasks:
     preempt: true
     resources: {cpus: 2}
 `
-	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "project.yaml"), []byte(project),
-		0o644)); err != nil {
+	if err := errors.Join(os.Mkdir(dir, 0o755),
+		os.WriteFile(filepath.Join(dir, "project.yaml"), []byte(project), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()

@@ -36,8 +36,8 @@ type home struct {
 
 func newHome(t *testing.T, extra ...string) *home {
 	dir := t.TempDir()
-	env := []string{"HOME=" + dir, "XDG_STATE_HOME=" + filepath.Join(dir, "state"), "PATH=" + os.Getenv("PATH"),
-		"NO_COLOR=1"}
+	env := []string{"HOME=" + dir, "XDG_STATE_HOME=" + filepath.Join(dir, "state"),
+		"PATH=" + os.Getenv("PATH"), "NO_COLOR=1"}
 	return &home{t: t, dir: dir, env: append(env, extra...)}
 }
 

@@ -72,8 +72,8 @@ func TestATrialGetsItsEnvironment(t *testing.T) {
 	t.Run("alone", func(t *testing.T) {
 		h := newHome(t, "PATH="+trap+":"+path, "THREADS=8", "TOOLS="+tools, "OF_SHELL=shell", "ADDED=shell")
 		h.must("sweep", "-q", "--env", "BOTH=flag", "--env", "ADDED=flag", "--env", "OF_SHELL", dir)
-		checkEnviron(t, h.must("logs", "last/0"), "PATH="+tools+":"+trap+":"+path, "THREADS=1", "OF_TASK=task",
-			"BOTH=flag", "ADDED=flag",
+		checkEnviron(t, h.must("logs", "last/0"), "PATH="+tools+":"+trap+":"+path,
+			"THREADS=1", "OF_TASK=task", "BOTH=flag", "ADDED=flag",
 			"OF_SHELL=shell", "HOME="+h.dir)
 		h.must("sweep", "-q", "--set", "k=1", "--env", "PATH="+tools+":"+path, "--", "raw")
 		checkEnviron(t, h.must("logs", "last/0"), "PATH="+tools+":"+path, "THREADS=8")
@@ -83,8 +83,8 @@ func TestATrialGetsItsEnvironment(t *testing.T) {
 			"OF_NODE=node", "ADDED=node"}})
 		at := func(args ...string) *exec.Cmd {
 			cmd := p.Master.Command(args...)
-			cmd.Env = append(cmd.Env, "PATH=/nowhere", "THREADS=16", "TOOLS=/nowhere", "OF_SHELL=shell", "OF_NODE=",
-				"ADDED=")
+			cmd.Env = append(cmd.Env, "PATH=/nowhere", "THREADS=16", "TOOLS=/nowhere",
+				"OF_SHELL=shell", "OF_NODE=", "ADDED=")
 			return cmd
 		}
 		run := func(args ...string) string {
@@ -95,15 +95,15 @@ func TestATrialGetsItsEnvironment(t *testing.T) {
 			return p.Master.Must("logs", "last/0")
 		}
 		raw := run("sweep", "-q", "--env", "BOTH=flag", "--env", "ADDED=flag", "--env", "OF_SHELL", dir)
-		checkEnviron(t, raw, "PATH="+tools+":"+trap+":"+path, "THREADS=1", "OF_TASK=task", "BOTH=flag", "ADDED=flag",
-			"OF_SHELL=shell", "OF_NODE=node")
+		checkEnviron(t, raw, "PATH="+tools+":"+trap+":"+path,
+			"THREADS=1", "OF_TASK=task", "BOTH=flag", "ADDED=flag", "OF_SHELL=shell", "OF_NODE=node")
 		// What only the nodes have is theirs to judge: a name in their PATH, a path on their disk.
-		checkEnviron(t, run("sweep", "-q", "--set", "k=1", "--env", "PATH="+tools+":"+path, "--", "raw"), "THREADS=8",
-			"OF_NODE=node")
+		checkEnviron(t, run("sweep", "-q", "--set", "k=1", "--env", "PATH="+tools+":"+path, "--", "raw"),
+			"THREADS=8", "OF_NODE=node")
 		r := p.Master.Run(at("sweep", "--set", "k=1", "--retries", "0", "--", "/nowhere/bin/python"))
 		if r.Code != 1 || !strings.Contains(r.Stdout+r.Stderr, `"/nowhere/bin/python" does not exist`) {
-			t.Errorf("a program that no node has: got exit code %d, %s%s, want the node's own words", r.Code, r.Stdout,
-				r.Stderr)
+			t.Errorf("a program that no node has: got exit code %d, %s%s, want the node's own words",
+				r.Code, r.Stdout, r.Stderr)
 		}
 		r = p.Master.Run(at("sweep", "-q", "--set", "k=1", "--", "./none.sh"))
 		if r.Code != 2 || !strings.Contains(r.Stderr, "there is no program ./none.sh") {

@@ -68,7 +68,8 @@ func (a *attacks) intrude(key []byte) error {
 	name := fmt.Sprintf("intruder-%d", len(key))
 	err := a.attacker.RunInside(func() error { // dialling happens on this thread, listening sockets stay where they were made
 		cfg := memberlist.DefaultLANConfig()
-		cfg.Name, cfg.BindAddr, cfg.AdvertiseAddr, cfg.BindPort, cfg.SecretKey = name, a.attacker.Addr, a.attacker.Addr, gossipPort, key
+		cfg.Name, cfg.BindAddr, cfg.AdvertiseAddr, cfg.BindPort, cfg.SecretKey = name, a.attacker.Addr,
+			a.attacker.Addr, gossipPort, key
 		cfg.LogOutput = io.Discard
 		list, err := memberlist.Create(cfg)
 		if err != nil {
@@ -183,10 +184,10 @@ func (a *attacks) confusedDeputy() error {
 	before := a.stored()
 	var err error
 	for _, target := range []string{
-		"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." +
-			string(a.sweep), "mlf.sweep.forged-1",
-		"mlf.sweep." + string(a.sweep), "mlf.lease.forged", "mlf.number.bash", "mlf.call." + a.victim.Name +
-			".beat", "_INBOX." + a.victim.Name + ".hints",
+		"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." + string(a.sweep),
+		"mlf.sweep.forged-1",
+		"mlf.sweep." + string(a.sweep), "mlf.lease.forged", "mlf.number.bash", "mlf.call." + a.victim.Name + ".beat",
+		"_INBOX." + a.victim.Name + ".hints",
 	} {
 		for _, verb := range []string{"beat", "take", "sweeps", "keyring", "events", "output"} {
 			err = errors.Join(err, a.asWorker(func(c *nats.Conn) error {

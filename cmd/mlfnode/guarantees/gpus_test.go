@@ -375,8 +375,8 @@ func TestExplainedRefusals(t *testing.T) {
 	}
 	p.trainWith("gpus: 2", 1, 1, "--priority", "5")
 	big := p.sweep
-	p.explained(big, "host1: ", "(busy)", "host2: ", "(quarantined)",
-		"host3: has 1 GPU, and a trial needs 2 GPUs (never)")
+	p.explained(big, "host1: ", "(busy)", "host2: ",
+		"(quarantined)", "host3: has 1 GPU, and a trial needs 2 GPUs (never)")
 	p.trainWith("gpus: 0.5", 1, 1)
 	waits := p.sweep
 	p.explained(waits, "(fragment)", "(quarantined)", "(busy)")

@@ -72,8 +72,9 @@ func TestNohup(t *testing.T) {
 	h := newHome(t)
 	began := filepath.Join(h.dir, "began")
 	cmd := h.command()
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, program, "sweep", "-q", "--",
-		"sh", "-c", "touch " + began + "; sleep 1"}
+	cmd.Path, cmd.Args = "/bin/sh",
+		[]string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, program, "sweep", "-q", "--", "sh", "-c",
+			"touch " + began + "; sleep 1"}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

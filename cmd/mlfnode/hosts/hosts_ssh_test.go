@@ -38,12 +38,13 @@ func TestLogins(t *testing.T) {
 			to: []string{"echo in"}, said: "Welcome!\nin\n"},
 		{name: "start-up file", host: SSHD{Users: []User{{StartUp: "echo noise"}}}, to: []string{"echo in"},
 			said: "noise\nin\n"},
-		{name: "dash", host: SSHD{Users: []User{{Name: "bob", Shell: "/bin/dash", StartUp: "echo noise"}}}, user: "bob",
-			to: []string{"echo $0"}, said: "dash\n"},
+		{name: "dash", host: SSHD{Users: []User{{Name: "bob", Shell: "/bin/dash", StartUp: "echo noise"}}},
+			user: "bob", to: []string{"echo $0"}, said: "dash\n"},
 		{name: "nologin", host: SSHD{Users: []User{{Shell: "/usr/sbin/nologin"}}}, to: []string{"true"}, code: 1,
 			said: "This account is currently not available.\n"},
 		{name: "root", user: "root",
-			to: []string{"id -u; cat /etc/shadow | wc -l; touch /etc/x /usr/bin/x && ls /etc/x"}, said: "0\n5\n/etc/x\n"},
+			to:   []string{"id -u; cat /etc/shadow | wc -l; touch /etc/x /usr/bin/x && ls /etc/x"},
+			said: "0\n5\n/etc/x\n"},
 		{name: "other kind", host: SSHD{Machine: "aarch64", System: "FreeBSD"},
 			to: []string{"uname -sm; uname -m; /bin/uname -s"}, said: "FreeBSD aarch64\naarch64\nLinux\n"},
 		{name: "stand-ins", host: SSHD{NoSudo: true, Missing: []string{"tar"},
@@ -108,8 +109,8 @@ func TestHomesOfLogins(t *testing.T) {
 func TestSudo(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{Users: []User{{Sudo: SudoFreely}, {Name: "bob", Password: "secret", Sudo: SudoByPassword},
-		{Name: "eve"}}})
+	h.SSH(SSHD{Users: []User{{Sudo: SudoFreely},
+		{Name: "bob", Password: "secret", Sudo: SudoByPassword}, {Name: "eve"}}})
 	s.Trust(laptop, h)
 	for _, test := range []struct{ to, program, said string }{
 		{"ada@host1", "sudo -n id -u", "0\n"},
@@ -133,8 +134,8 @@ func TestLoginsOnATerminal(t *testing.T) {
 	locked := laptop.NewKey("locked", "ed25519", "open sesame")
 	s.Hosts[0].SSH(SSHD{Users: []User{{Keys: []string{locked}}}})
 	s.Hosts[1].SSH(SSHD{Users: []User{{Keys: []string{}, Password: "secret"}}})
-	term := laptop.OnTerminal(laptop.Program("ssh", "-i", laptop.UserHome(DefaultUser)+"/.ssh/locked", "host1",
-		"echo well"))
+	term := laptop.OnTerminal(laptop.Program("ssh", "-i", laptop.UserHome(DefaultUser)+"/.ssh/locked",
+		"host1", "echo well"))
 	term.Expect(s.Hosts[0].HostKeyPrint("ed25519"))
 	term.Expect("(yes/no")
 	term.Type("yes")

@@ -442,8 +442,8 @@ func TestFillDisk(t *testing.T) {
 	s := New(t, 2, Options{Disk: "1m"})
 	h := s.Hosts[0]
 	write := func() int {
-		return h.Run(h.Program("/bin/sh", "-c", "echo text > "+h.StateDir()+"/file && grep -q text "+h.StateDir()+
-			"/file")).Code
+		return h.Run(h.Program("/bin/sh", "-c", "echo text > "+h.StateDir()+"/file && grep -q text "+
+			h.StateDir()+"/file")).Code
 	}
 	h.FillDisk()
 	if write() == 0 {

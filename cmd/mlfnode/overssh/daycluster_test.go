@@ -123,8 +123,8 @@ func (d *day) upgradeAndReboot(t *testing.T) {
 	for _, tr := range ada.awaits("mine", "succeeded", 8) {
 		for _, r := range running {
 			if r.Index == tr.Index && (r.Node == "host2") != (tr.Attempts > 1) {
-				t.Errorf("trial %d, which ran on %s when host2 lost its power, took %d attempts", tr.Index, r.Node,
-					tr.Attempts)
+				t.Errorf("trial %d, which ran on %s when host2 lost its power, took %d attempts", tr.Index,
+					r.Node, tr.Attempts)
 			}
 		}
 	}

@@ -43,8 +43,8 @@ func (d *day) takenDown(t *testing.T) {
 	file := filepath.Join(home(d.laptop), "cluster.yaml")
 	for _, args := range [][]string{{"results", "chainer-1"}, {"sweeps"}, {"members"}, {"token"},
 		{"sweep", "--", "true"}, {"sweep", "-d", "chainer", "echo"}} {
-		wantAll(t, ada.exits(1, args...), "the cluster of host1 was taken down on ", "start it with: mlfnode up -f "+
-			file+"; --local runs on this machine alone")
+		wantAll(t, ada.exits(1, args...), "the cluster of host1 was taken down on ",
+			"start it with: mlfnode up -f "+file+"; --local runs on this machine alone")
 	}
 	state := filepath.Join(home(d.laptop), ".local/state/mlfnode")
 	entries, err := os.ReadDir(state)

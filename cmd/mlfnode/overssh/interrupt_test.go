@@ -16,8 +16,8 @@ func TestInterruptedQuestion(t *testing.T) {
 		"mlfnode up -a host1 -r ML -m 1": "password of ada on host1: ",
 		"mlfnode join --seed host1":      "token: ",
 	} {
-		cmd := l.laptop.Program("/bin/sh", "-c", "trap : INT; "+command+
-			"; echo \"ended with $?\"; read line; echo \"read $line\"")
+		cmd := l.laptop.Program("/bin/sh", "-c",
+			"trap : INT; "+command+"; echo \"ended with $?\"; read line; echo \"read $line\"")
 		term := l.laptop.OnTerminal(cmd)
 		term.Expect(question)
 		began := time.Now()

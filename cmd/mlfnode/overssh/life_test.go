@@ -120,8 +120,8 @@ func TestPush(t *testing.T) {
 	l.laptop.WriteFile("mine/project.yaml",
 		"name: mine\ntasks:\n  run: {command: [sh, run.sh], parameters: parameters.yml}\n")
 	l.laptop.WriteFile("mine/parameters.yml", "i: 1\n")
-	wantLine(t, l.laptop.Must("up", "-a", "host1", "-r", "ML", "-d", "mine", "-m", "1", "-w", "1"), "host1",
-		"pushed 4 files")
+	wantLine(t, l.laptop.Must("up", "-a", "host1", "-r", "ML", "-d", "mine", "-m", "1", "-w", "1"),
+		"host1", "pushed 4 files")
 	wantLine(t, l.laptop.Must("push"), "host1", "unchanged")
 	l.laptop.WriteFile("mine/data.txt", "2\n")
 	wantLine(t, l.laptop.Must("push"), "host1", "pushed 1 file")

@@ -172,12 +172,12 @@ func TestSituations(t *testing.T) {
 	}
 	for i, s := range situations {
 		o, h := all.Hosts[i], l.Hosts[i]
-		place := strings.NewReplacer("HOST", h.Name, "ADDR", h.Addr, "MASTER", l.Hosts[0].Addr, "HOME",
-			h.UserHome(hosts.DefaultUser), "LAPTOP", l.laptop.UserHome(hosts.DefaultUser))
+		place := strings.NewReplacer("HOST", h.Name, "ADDR", h.Addr, "MASTER", l.Hosts[0].Addr,
+			"HOME", h.UserHome(hosts.DefaultUser), "LAPTOP", l.laptop.UserHome(hosts.DefaultUser))
 		cause, cure := place.Replace(s.cause), place.Replace(s.cure)
 		if !fits(o.Problem.Cause, cause) || !fits(o.Problem.Cure, cure) || o.OK != (s.cause == "") {
-			t.Errorf("%s:\n got  %q\n      %q\n want %q\n      %q", s.name, o.Problem.Cause, o.Problem.Cure, cause,
-				cure)
+			t.Errorf("%s:\n got  %q\n      %q\n want %q\n      %q", s.name, o.Problem.Cause,
+				o.Problem.Cure, cause, cure)
 		}
 	}
 }

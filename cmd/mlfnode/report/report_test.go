@@ -38,11 +38,12 @@ func hand(t *testing.T) *chart.Data {
 		t.Fatal(err)
 	}
 	d := &chart.Data{
-		Space: points, Blocks: []int64{0}, Done: points.Count(), Name: "loss", Base: 1e15, Now: 100, Nodes: []grid.NodeID{"n"}, Classes: []grid.Class{grid.ClassExit},
-		State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials), Cause: make([]uint8,
-			chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
-		Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials), Wall: make([]float32,
-			chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
+		Space: points, Blocks: []int64{0}, Done: points.Count(), Name: "loss", Base: 1e15, Now: 100,
+		Nodes: []grid.NodeID{"n"}, Classes: []grid.Class{grid.ClassExit},
+		State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials),
+		Cause: make([]uint8, chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
+		Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials),
+		Wall: make([]float32, chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
 	}
 	for i := range points.Count() {
 		d.State[i], d.Node[i], d.Started[i], d.Ended[i], d.Wall[i] = 3, 1, float32(i), float32(i+2), 2 // succeeded
@@ -160,8 +161,8 @@ func TestReportParts(t *testing.T) {
 			t.Errorf("a chart begins without its sentence: %.80s", s[1])
 		}
 	}
-	for _, want := range []string{`class="band r`, `class="trial r9"`, `class="cell r`, `class="range"`,
-		`class="curve k0 d0"`, "a=2, b=3: 2.3 over 2", "<details><summary>As a table", "x&amp;y"} {
+	for _, want := range []string{`class="band r`, `class="trial r9"`, `class="cell r`,
+		`class="range"`, `class="curve k0 d0"`, "a=2, b=3: 2.3 over 2", "<details><summary>As a table", "x&amp;y"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)
 		}

@@ -261,8 +261,8 @@ func timeline(p *page, body json.RawMessage) error {
 				strconv.FormatInt(b.Trial[i], 10)+" "+b.State[i]+" on "+b.Node[i]+", "+
 					printable.Seconds(*b.End[i]-*b.Start[i]))
 		}
-		p.text(10, float64(rows*row+under), "start",
-			time.UnixMicro(c.Base).UTC().Add(time.Duration(*c.From*1e9)).Format("2006-01-02 15:04:05 MST"))
+		p.text(10, float64(rows*row+under),
+			"start", time.UnixMicro(c.Base).UTC().Add(time.Duration(*c.From*1e9)).Format("2006-01-02 15:04:05 MST"))
 		p.text(wide-10, float64(rows*row+under), "end", "+"+printable.Seconds(*c.To-*c.From))
 		p.printf("</svg>")
 		return nil
@@ -279,7 +279,8 @@ func timeline(p *page, body json.RawMessage) error {
 	p.begin(wide, high, "Trials that ended, over time")
 	width := float64(wide-left-10) / float64(n)
 	for i := range n {
-		good, bad := float64(rate.Succeeded[i])/float64(most)*(high-under-12), float64(rate.Failed[i])/float64(most)*(high-under-12)
+		good, bad := float64(rate.Succeeded[i])/float64(most)*(high-under-12),
+			float64(rate.Failed[i])/float64(most)*(high-under-12)
 		at := left + float64(i)*width
 		p.bar("good", at, high-under-good, width-1, good, strconv.FormatInt(rate.Succeeded[i], 10)+" succeeded")
 		p.bar("bad", at, high-under-good-bad, width-1, bad, strconv.FormatInt(rate.Failed[i], 10)+" failed")

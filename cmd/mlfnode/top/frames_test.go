@@ -81,8 +81,8 @@ func sweepOf(id string, state grid.SweepState, succeeded, failed, running, pendi
 	return api.Sweep{
 		SweepCounts: api.SweepCounts{Sweep: grid.SweepID(id), State: state, Count: succeeded + failed + running +
 			pending, Succeeded: succeeded, Failed: failed, Running: running, Pending: pending},
-		Project: "chainer", Task: "train", Keys: []string{"epoch", "lr", "opt"}, Metrics: []string{"loss",
-			"accuracy"}, ETA: &eta,
+		Project: "chainer", Task: "train", Keys: []string{"epoch", "lr", "opt"},
+		Metrics: []string{"loss", "accuracy"}, ETA: &eta,
 		Objective: &grid.Objective{Metric: "accuracy", Goal: "maximize"},
 	}
 }
@@ -94,8 +94,8 @@ func busy(width, height int) *Model {
 	send(m, streamState{live: true})
 	o := m.screens[0].(*overview)
 	o.list = answered(api.SweepList{Total: 3, Sweeps: []api.Sweep{
-		sweepOf("bow-4", grid.SweepFinished, 5, 0, 0, 0), sweepOf("chainer-3", grid.SweepRunning, 600, 30, 12,
-			358), sweepOf("bow-2", grid.SweepPaused, 1, 0, 0, 9),
+		sweepOf("bow-4", grid.SweepFinished, 5, 0, 0, 0), sweepOf("chainer-3", grid.SweepRunning, 600, 30, 12, 358),
+		sweepOf("bow-2", grid.SweepPaused, 1, 0, 0, 9),
 	}})
 	running := o.list.value.Sweeps[1]
 	running.Succeeded, running.Pending = 610, 348
@@ -108,8 +108,8 @@ func busy(width, height int) *Model {
 		{Sweep: &api.SweepState{SweepCounts: running.SweepCounts, Rate: 1.25, ETA: running.ETA}},
 		{Members: []grid.NodeID{"gpu-1", "gpu-2", "gpu-3"}},
 		{Node: &api.Member{Node: "gpu-1", State: "alive", Since: noon.Add(-time.Hour),
-			Roles: []string{"master",
-				"worker"}, CPUs: 16, Memory: 64 << 30, GPUs: 3, Load: 15.25, Running: 8, Driver: "570.1",
+			Roles: []string{"master", "worker"}, CPUs: 16, Memory: 64 << 30, GPUs: 3, Load: 15.25,
+			Running: 8, Driver: "570.1",
 			Devices: []api.GPU{gpu(0, 97, "ready"), gpu(1, 2, ""), gpu(2, 0, "sick")}}},
 		{Node: &api.Member{Node: "gpu-2", State: "alive", Roles: []string{"worker"}, CPUs: 16, Memory: 64 << 30,
 			Load: 3, Running: 4, Drained: true, Reason: "new disk"}},
@@ -134,13 +134,13 @@ func onSweep(width, height int) *Model {
 	n := func(text string) json.Number { return json.Number(text) }
 	total := int64(1000)
 	s.trials.page = answered(api.TrialTable{Sweep: "chainer-3", Total: &total, Count: 4, Columns: []api.Column{
-		columnOf("index", n("0"), n("1"), n("2"), n("3")), columnOf("state", "succeeded", "failed", "running",
-			"pending"),
+		columnOf("index", n("0"), n("1"), n("2"), n("3")),
+		columnOf("state", "succeeded", "failed", "running", "pending"),
 		columnOf("m[accuracy]", n("0.98712345"), nil, nil, nil), columnOf("p[epoch]", n("5"), n("5"), n("10"), n("10")),
-		columnOf("p[lr]", n("1e-3"), n("0.010"), n("1e-3"), n("0.010")), columnOf("p[opt]", "adam", "sgd", true,
-			"adam"), columnOf("m[loss]", n("1.23456789"), nil, n("3"), nil),
-		columnOf("class", "", "cuda_oom", "", ""), columnOf("wall_seconds", n("61.5"), n("0.5"), n("12.25"),
-			n("0")), columnOf("node", "gpu-1", "gpu-1", "gpu-2", ""),
+		columnOf("p[lr]", n("1e-3"), n("0.010"), n("1e-3"), n("0.010")),
+		columnOf("p[opt]", "adam", "sgd", true, "adam"), columnOf("m[loss]", n("1.23456789"), nil, n("3"), nil),
+		columnOf("class", "", "cuda_oom", "", ""), columnOf("wall_seconds", n("61.5"), n("0.5"), n("12.25"), n("0")),
+		columnOf("node", "gpu-1", "gpu-1", "gpu-2", ""),
 		columnOf("started", "2026-11-30T11:00:00Z", "2026-11-29T11:00:00Z", "2026-11-30T11:59:00Z", nil),
 	}})
 	m.open(s)
@@ -157,10 +157,11 @@ func onTrial(width, height, lines int) *Model {
 	m.open(t)
 	code, started := 1, noon.Add(-time.Minute)
 	send(m, states{{Trial: &api.Trial{
-		Trial: "chainer-3/1", Index: 1, State: grid.Failed, Attempt: 2, Attempts: 2, Node: "gpu-1", ExitCode: &code, Class: "cuda_oom", Reason: "exit code 1: a GPU ran out of memory\nCUDA error: out of memory",
+		Trial: "chainer-3/1", Index: 1, State: grid.Failed, Attempt: 2, Attempts: 2, Node: "gpu-1", ExitCode: &code,
+		Class: "cuda_oom", Reason: "exit code 1: a GPU ran out of memory\nCUDA error: out of memory",
 		Params: space.Params{{Key: "epoch", Value: space.Value{Text: "5", Kind: space.Number}},
-			{Key: "lr", Value: space.Value{Text: "0.010", Kind: space.Number}}, {Key: "opt",
-				Value: space.Value{Text: "sgd"}}},
+			{Key: "lr", Value: space.Value{Text: "0.010", Kind: space.Number}},
+			{Key: "opt", Value: space.Value{Text: "sgd"}}},
 		Metrics: grid.Metric{"loss": json.RawMessage("1.23456789"), "accuracy": json.RawMessage("0.5"),
 			"note": json.RawMessage(`"x"`)}, Started: &started, Usage: api.Usage{Wall: 61.5, Memory: 3 << 30},
 	}}})
@@ -203,8 +204,8 @@ var scenes = map[string]func(width, height int) *Model{
 	"trial-search": func(w, h int) *Model {
 		m := onTrial(w, h, 40)
 		log := m.shown().(*trialScreen).log
-		log.search.text, log.search.hits = "EPOCH 2", []api.LogHit{{Stream: "stdout", Offset: 140},
-			{Stream: "stdout", Offset: 1400}}
+		log.search.text, log.search.hits = "EPOCH 2",
+			[]api.LogHit{{Stream: "stdout", Offset: 140}, {Stream: "stdout", Offset: 1400}}
 		return press(m, "n", "o")
 	},
 	"help":   func(w, h int) *Model { return press(onSweep(w, h), "?") },
@@ -293,8 +294,10 @@ func TestHostileText(t *testing.T) {
 		m.cluster.overview.Problem = evil
 		m.screens[0].(*overview).list.value.Sweeps = append(m.screens[0].(*overview).list.value.Sweeps, s)
 		node := m.cluster.nodes["gpu-1"]
-		node.Reason, node.Problem, node.Version, node.Address, node.Driver, node.CUDA = evil, evil, evil, evil, evil, evil
-		node.Devices[0].Name, node.Devices[0].Why, node.Devices[0].State, node.Devices[0].Trials = evil, evil, evil, []string{evil}
+		node.Reason, node.Problem, node.Version, node.Address, node.Driver, node.CUDA = evil, evil,
+			evil, evil, evil, evil
+		node.Devices[0].Name, node.Devices[0].Why, node.Devices[0].State, node.Devices[0].Trials = evil, evil,
+			evil, []string{evil}
 		m.cluster.stream = streamState{why: evil}
 		m.notice = clean(reason(errors.New(evil)))
 		if len(m.screens) > 1 {

@@ -138,8 +138,8 @@ func TestOutputHasABound(t *testing.T) {
 
 func TestFound(t *testing.T) {
 	for _, tt := range []struct{ line, text, want string }{
-		{"an Error, and ERRORS", "error", `["an " "Error" ", and " "ERROR" "S"]`}, {"nothing", "x",
-			`["nothing"]`}, {"all", "", `["all"]`}, {"İerror", "ERROR", `["İ" "error" ""]`},
+		{"an Error, and ERRORS", "error", `["an " "Error" ", and " "ERROR" "S"]`}, {"nothing", "x", `["nothing"]`},
+		{"all", "", `["all"]`}, {"İerror", "ERROR", `["İ" "error" ""]`},
 	} {
 		if got := fmt.Sprintf("%q", found(tt.line, tt.text)); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.line, got, tt.want)

@@ -27,8 +27,8 @@ func TestFilter(t *testing.T) {
 		{"lr=0.001..0.01 epoch>=5 epoch<=9", "[]  map[p[epoch]:[5.. ..9] p[lr]:[0.001..0.01]]"},
 		{"accuracy>=0.9 loss=1", "[]  map[m[accuracy]:[0.9..] m[loss]:[1..1]]"},
 		{"node=gpu-1", "[]  map[node:[gpu-1]]"},
-		{"epoch>5", "a range includes its ends; write epoch>=5"}, {"loss<0.1",
-			"a range includes its ends; write loss<=0.1"},
+		{"epoch>5", "a range includes its ends; write epoch>=5"},
+		{"loss<0.1", "a range includes its ends; write loss<=0.1"},
 		{"best", "best is neither a state nor a condition"},
 		{"x=1", "chainer-3 has no parameter and no metric x"},
 		{"lr=", "lr= is neither"}, {"=1", "=1 is neither"},
@@ -140,13 +140,12 @@ func TestKeys(t *testing.T) {
 		keys []string
 		want string
 	}{
-		{[]string{"enter"}, "2 chainer-3"}, {[]string{"esc"}, "1 overview"}, {[]string{"j", "enter"},
-			"2 bow-2"}, {[]string{":17", "enter"}, "3 bow-2/17"},
-		{[]string{"]"}, "3 bow-2/18"}, {[]string{"[[["}, "3 bow-2/15"}, {[]string{":chainer-3/4", "enter"},
-			"4 chainer-3/4"}, {[]string{":gpu-1", "enter"}, "5 gpu-1"},
-		{[]string{":gpu-9", "backspace", "enter"}, "6 gpu-"}, {[]string{":x/y", "enter"},
-			"6 gpu-"}, {[]string{":", "esc"}, "6 gpu-"}, {[]string{"esc", "esc", "esc", "esc", "esc",
-			"esc"}, "1 overview"},
+		{[]string{"enter"}, "2 chainer-3"}, {[]string{"esc"}, "1 overview"}, {[]string{"j", "enter"}, "2 bow-2"},
+		{[]string{":17", "enter"}, "3 bow-2/17"},
+		{[]string{"]"}, "3 bow-2/18"}, {[]string{"[[["}, "3 bow-2/15"},
+		{[]string{":chainer-3/4", "enter"}, "4 chainer-3/4"}, {[]string{":gpu-1", "enter"}, "5 gpu-1"},
+		{[]string{":gpu-9", "backspace", "enter"}, "6 gpu-"}, {[]string{":x/y", "enter"}, "6 gpu-"},
+		{[]string{":", "esc"}, "6 gpu-"}, {[]string{"esc", "esc", "esc", "esc", "esc", "esc"}, "1 overview"},
 		{[]string{"?", "enter"}, "1 overview"},
 	} {
 		if press(m, tt.keys...); name() != tt.want {
@@ -218,8 +217,10 @@ func TestKeysAreDocumented(t *testing.T) {
 	}
 	_, manual, _ = bytes.Cut(manual, []byte("\n## In a terminal\n"))
 	names := map[string]string{
-		"enter": "Enter", "tab": "Tab", "esc": "Esc", "space": "Space", "left": "←", "right": "→", "up": "arrows", "down": "arrows", "backspace": "Backspace",
-		"pgup": "PgUp", "pgdown": "PgDn", "home": "Home", "end": "End", "ctrl+b": "Ctrl-B", "ctrl+c": "Ctrl-C", "ctrl+f": "Ctrl-F", "ctrl+k": "Ctrl-K", "ctrl+l": "Ctrl-L",
+		"enter": "Enter", "tab": "Tab", "esc": "Esc", "space": "Space", "left": "←", "right": "→", "up": "arrows",
+		"down": "arrows", "backspace": "Backspace",
+		"pgup": "PgUp", "pgdown": "PgDn", "home": "Home", "end": "End", "ctrl+b": "Ctrl-B", "ctrl+c": "Ctrl-C",
+		"ctrl+f": "Ctrl-F", "ctrl+k": "Ctrl-K", "ctrl+l": "Ctrl-L",
 		"ctrl+z": "Ctrl-Z",
 	}
 	for name, scene := range scenes {

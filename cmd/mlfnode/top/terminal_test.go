@@ -55,8 +55,8 @@ func (m *machine) command(args ...string) *exec.Cmd {
 		append([]string{"--config", filepath.Join(m.dir, "node.yaml"), "--state-dir", filepath.Join(m.dir, "state")},
 			args...)...)
 	cmd.Dir = m.dir
-	cmd.Env = append(os.Environ(), "HOME="+m.dir, "XDG_CONFIG_HOME="+m.dir, "TERM=xterm-256color", "NO_COLOR=",
-		"MLF_MASTER=")
+	cmd.Env = append(os.Environ(), "HOME="+m.dir, "XDG_CONFIG_HOME="+m.dir, "TERM=xterm-256color",
+		"NO_COLOR=", "MLF_MASTER=")
 	return cmd
 }
 

@@ -86,9 +86,9 @@ func (r *run) containerConfig() (*container.Config, *container.HostConfig, error
 		NetworkMode: container.NetworkMode(cmp.Or(c.Network, r.x.o.Network, "host")), IpcMode: container.IPCModePrivate,
 		// The default size of /dev/shm is half of the machine's memory, like that of the machine
 		// itself.
-		ShmSize: cmp.Or(c.Shm, a.Memory,
-			info.MemTotal/2), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
-		Init: &init, SecurityOpt: []string{"no-new-privileges"}, LogConfig: container.LogConfig{Type: "none"},
+		ShmSize: cmp.Or(c.Shm, a.Memory, info.MemTotal/2), Mounts: mounts, GroupAdd: user.Groups,
+		UsernsMode: user.Userns,
+		Init:       &init, SecurityOpt: []string{"no-new-privileges"}, LogConfig: container.LogConfig{Type: "none"},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 	}
 	if hasSecurity(info, "selinux") { // it would deny access to the mounts, which have labels of their own

@@ -62,8 +62,8 @@ func TestSELinuxLabelsAreDisabled(t *testing.T) {
 		a := &executor.Attempt{Spec: executor.Spec{Container: &executor.Container{}}, Argv: []string{"true"}}
 		r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(e, a, "x", runRecord{})
 		_, host, err := r.containerConfig()
-		if got, want := slices.Contains(host.SecurityOpt, "label=disable"), option == "name=selinux"; err != nil ||
-			got != want {
+		if got, want := slices.Contains(host.SecurityOpt, "label=disable"),
+			option == "name=selinux"; err != nil || got != want {
 			t.Errorf("%s: got %v, %v", option, host.SecurityOpt, err)
 		}
 	}
@@ -72,8 +72,8 @@ func TestSELinuxLabelsAreDisabled(t *testing.T) {
 // TestPIDsOfAnotherMachineAreIgnored checks that a PID of another machine's engine is not taken for
 // one of this machine.
 func TestPIDsOfAnotherMachineAreIgnored(t *testing.T) {
-	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{}, "x",
-		runRecord{ID: strings.Repeat("a", 64)})
+	r := New(Options{}, slog.New(slog.DiscardHandler)).openRun(&Engine{}, &executor.Attempt{},
+		"x", runRecord{ID: strings.Repeat("a", 64)})
 	r.processes.learn(&container.State{Pid: os.Getpid()})
 	if got := r.processes.first(); got.PID != 0 {
 		t.Errorf("got %+v, want no process of this machine", got)

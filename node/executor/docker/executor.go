@@ -57,8 +57,8 @@ func New(o Options, log *slog.Logger) *Executor {
 	log = log.With("component", "containers")
 	ctx, stop := context.WithCancel(context.Background()) // ends in Close
 	return &Executor{
-		o: o, log: log, owner: processid.Self(), birth: strconv.FormatInt(time.Now().UnixNano(),
-			36), ctx: ctx, stop: stop,
+		o: o, log: log, owner: processid.Self(), birth: strconv.FormatInt(time.Now().UnixNano(), 36),
+		ctx: ctx, stop: stop,
 		events: eventWatcher{token: o.Token, log: log, containers: map[string]*containerEvents{}},
 	}
 }

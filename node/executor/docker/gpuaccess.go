@@ -99,8 +99,8 @@ func (g gpuAccess) attach(mode string, uuids []string, c *container.Config, h *c
 			"NVIDIA_VISIBLE_DEVICES=" + strings.Join(uuids, ","), "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
 		})
 	default:
-		return &EngineError{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine can't give GPUs (%v); %s", cdiErr,
-			gpuRemedy)}
+		return &EngineError{Class: grid.ClassEngine,
+			Reason: fmt.Sprintf("the engine can't give GPUs (%v); %s", cdiErr, gpuRemedy)}
 	}
 	return nil
 }

@@ -146,8 +146,8 @@ func TestGPURequestFitsTheEngine(t *testing.T) {
 		"Podman 4.3":           {info: with("runc"), podman: "4.3.1", uuids: []string{gpuA}, refused: true},
 		"Podman 4.3 with ours": {info: with("runc", "nvidia"), podman: "4.3.1", uuids: []string{gpuA},
 			runtime: "nvidia", shown: gpuA},
-		"Podman 5.4, none here": {info: with("runc"), podman: "5.4.0", uuids: []string{"GPU-not-in-any-file"},
-			refused: true},
+		"Podman 5.4, none here": {info: with("runc"), podman: "5.4.0",
+			uuids: []string{"GPU-not-in-any-file"}, refused: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -275,8 +275,8 @@ func (m *Images) ensure(ctx context.Context, w ImageRequest, e *trackedImage) (*
 }
 
 func imageError(w ImageRequest, err error) *ImageError {
-	return &ImageError{Class: imageErrorClass(err), Reason: fmt.Sprintf("the image %s can't be had: %s", w.target(),
-		err)}
+	return &ImageError{Class: imageErrorClass(err),
+		Reason: fmt.Sprintf("the image %s can't be had: %s", w.target(), err)}
 }
 
 // inspect returns the image if the engine has it.
@@ -315,8 +315,8 @@ func pinFor(ref, id string, digests []string) string {
 func (m *Images) pull(ctx context.Context, api imageAPI, w ImageRequest, e *trackedImage) error {
 	named, err := reference.ParseNormalizedNamed(w.target())
 	if err != nil {
-		return &ImageError{Class: grid.ClassImage, Reason: fmt.Sprintf("%q does not name an image: %s", w.target(),
-			err)}
+		return &ImageError{Class: grid.ClassImage,
+			Reason: fmt.Sprintf("%q does not name an image: %s", w.target(), err)}
 	}
 	auth, authErr := credentialsFor(ctx, named)
 	explain := func(err error) error {

@@ -31,8 +31,8 @@ func (r *run) outcome(e containerEnd, t termination) executor.Outcome {
 	r.sampleUsage()
 	o := executor.Outcome{Start: r.record.began(), End: time.Now(), ExitCode: grid.NoExit}
 	if e.state != nil {
-		if end, err := time.Parse(time.RFC3339Nano, e.state.FinishedAt); err == nil && end.After(o.Start) &&
-			end.Before(o.End) {
+		if end, err := time.Parse(time.RFC3339Nano, e.state.FinishedAt); err == nil &&
+			end.After(o.Start) && end.Before(o.End) {
 			o.End = end
 		}
 		o.ExitCode = e.state.ExitCode

@@ -29,8 +29,8 @@ func TestPullErrorsOfPodmanAreFound(t *testing.T) {
 		Sweep: "a-2"}); s.Err != nil || s.Image.Pin == r.Host()+"/lab/train@"+digest {
 		t.Errorf("got %+v %v, want the new image", s.Image, s.Err)
 	}
-	if s := await(t, m, ImageRequest{Reference: r.Host() + "/lab/train:1", Pinned: r.Host() + "/lab/train@" +
-		digest}); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=first" {
+	if s := await(t, m, ImageRequest{Reference: r.Host() + "/lab/train:1",
+		Pinned: r.Host() + "/lab/train@" + digest}); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=first" {
 		t.Errorf("got %+v %v, want the pinned image", s.Image, s.Err)
 	}
 	if s := await(t, m, ImageRequest{Reference: r.Host() + "/lab/none:1"}); s.Err == nil ||

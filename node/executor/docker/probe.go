@@ -50,7 +50,8 @@ func Probe(ctx context.Context, s Settings, gpus []string) EngineReport {
 	info := e.info()
 	g := newGPUAccess(info, e.podman())
 	f := EngineReport{
-		Engine: e.String(), Version: info.ServerVersion, Podman: e.podman() != "", Rootless: isRootless(info), Limits: e.Limits(),
+		Engine: e.String(), Version: info.ServerVersion,
+		Podman: e.podman() != "", Rootless: isRootless(info), Limits: e.Limits(),
 		Seccomp: hasSecurity(info, "seccomp"), CgroupDriver: info.CgroupDriver, Root: info.DockerRootDir,
 		Toolkit: g.runtime, SpecDirs: g.specDirs, SpecDriver: specDriver(g.specDirs),
 	}

@@ -72,8 +72,8 @@ func TestCredentials(t *testing.T) {
 		"identity token":       {docker: plain + `}}`, image: "tok.lab/x", want: "token:xyz"},
 		"store": {docker: plain + `},"credsStore":"store"}`, image: "reg.lab/x",
 			want: "store/reg.lab"},
-		"store for the hub": {docker: plain + `},"credsStore":"store"}`, image: "ubuntu",
-			want: "store/" + hubKey},
+		"store for the hub": {docker: plain + `},"credsStore":"store"}`,
+			image: "ubuntu", want: "store/" + hubKey},
 		"helper before store": {docker: plain + `},"credsStore":"store","credHelpers":{"reg.lab":"token"}}`,
 			image: "reg.lab/x", want: "token:abc"},
 		"store that has nothing": {docker: plain + `},"credsStore":"empty"}`, image: "reg.lab/x", want: "lab/2"},
@@ -91,8 +91,9 @@ func TestCredentials(t *testing.T) {
 			basic("a", "1"), basic("all", "2")), image: "reg.lab/a/b", want: "a/1"},
 		"podman's other namespace": {podman: fmt.Sprintf(`{"auths":{"reg.lab/a":{"auth":%q},"reg.lab":{"auth":%q}}}`,
 			basic("a", "1"), basic("all", "2")), image: "reg.lab/ab/c", want: "all/2"},
-		"docker first": {docker: plain + `}}`, podman: fmt.Sprintf(`{"auths":{"reg.lab":{"auth":%q}}}`,
-			basic("pod", "1")), image: "reg.lab/x", want: "lab/2"},
+		"docker first": {docker: plain +
+			`}}`, podman: fmt.Sprintf(`{"auths":{"reg.lab":{"auth":%q}}}`, basic("pod", "1")),
+			image: "reg.lab/x", want: "lab/2"},
 		"second file when broken": {docker: `nonsense`, podman: plain + `}}`, image: "reg.lab/x", want: "lab/2"},
 	}
 	for name, tt := range tests {

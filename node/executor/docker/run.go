@@ -46,7 +46,8 @@ func (x *Executor) newRun(e *Engine, a *executor.Attempt) (r *run, err error) {
 		name = "unnamed-" + x.birth + "-" + strconv.FormatInt(x.count.Add(1), 36)
 	}
 	r = x.openRun(e, a, x.o.containerName(name), runRecord{
-		V: recordVersion, Owner: x.owner, Spec: a.Spec, Program: a.Argv[0], Shared: a.Stderr == a.Stdout, Began: time.Now().UnixNano(),
+		V: recordVersion, Owner: x.owner, Spec: a.Spec, Program: a.Argv[0], Shared: a.Stderr == a.Stdout,
+		Began: time.Now().UnixNano(),
 	})
 	if err := errors.Join(os.MkdirAll(x.o.Dir, 0o700), os.Mkdir(r.dir, 0o700),
 		os.Mkdir(string(r.io), 0o700)); err != nil {

@@ -75,8 +75,8 @@ func touch(t *testing.T, a *executor.Attempt, name string) {
 func expect(t *testing.T, o executor.Outcome, class grid.Class, code int, words string) {
 	t.Helper()
 	if o.Class != class || o.ExitCode != code || !strings.Contains(o.Reason, words) {
-		t.Errorf("got class %q, exit code %d, reason %q; want %q, %d, …%s…", o.Class, o.ExitCode, o.Reason, class, code,
-			words)
+		t.Errorf("got class %q, exit code %d, reason %q; want %q, %d, …%s…", o.Class, o.ExitCode,
+			o.Reason, class, code, words)
 	}
 }
 
@@ -189,12 +189,12 @@ func byHand(t *testing.T, e *dockertest.Engine) {
 		code                 int
 	}{
 		"stop": {"sleep 1000", "/stop?t=1", "POST", grid.ClassEngine, 143},
-		"stop of a polite one": {"trap 'exit 0' TERM; while :; do sleep 0.01; done", "/stop?t=5", "POST",
-			grid.ClassEngine, 0},
+		"stop of a polite one": {"trap 'exit 0' TERM; while :; do sleep 0.01; done", "/stop?t=5",
+			"POST", grid.ClassEngine, 0},
 		"kill": {"sleep 1000", "/kill", "POST", grid.ClassEngine, 137},
 		"rm":   {"sleep 1000", "?force=1", "DELETE", grid.ClassEngine, grid.NoExit},
-		"a signal that ends none": {"trap 'exit 9' USR1; while :; do sleep 0.01; done", "/kill?signal=USR1", "POST",
-			grid.ClassExit, 9},
+		"a signal that ends none": {"trap 'exit 9' USR1; while :; do sleep 0.01; done", "/kill?signal=USR1",
+			"POST", grid.ClassExit, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if why := podmanDiffers[name]; e.Kind == dockertest.Podman && why != "" {
@@ -306,8 +306,8 @@ func outputIsWhole(t *testing.T, e *dockertest.Engine) {
 		want, werr := os.ReadFile(filepath.Join(a.Dir, fmt.Sprint("noise", i+1)))
 		if err != nil || werr != nil || len(got) != 100<<20 || sha256.Sum256(got) != sha256.Sum256(want) ||
 			!bytes.Equal(got[:64], want[:64]) {
-			t.Errorf("stream %d: got %d bytes, %v; want the %d that were printed, %v", i+1, len(got), err, len(want),
-				werr)
+			t.Errorf("stream %d: got %d bytes, %v; want the %d that were printed, %v", i+1, len(got),
+				err, len(want), werr)
 		}
 	}
 }
@@ -392,8 +392,8 @@ func crashedCreation(t *testing.T, e *dockertest.Engine) {
 				t.Fatal(err)
 			}
 		}
-		body := fmt.Sprintf(`{"Image":%q,"Cmd":["sleep","1000"],"Labels":{"mlfnode.token":%q}}`, dockertest.Image,
-			o.Token)
+		body := fmt.Sprintf(`{"Image":%q,"Cmd":["sleep","1000"],"Labels":{"mlfnode.token":%q}}`,
+			dockertest.Image, o.Token)
 		if err := e.Do("POST", "/containers/create?name="+name, strings.NewReader(body), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -449,8 +449,8 @@ func TestOrphansOnAnotherEngine(t *testing.T) {
 // TestMissingEngineIsReported checks that no engine is looked for without need, and what is
 // reported about a missing one.
 func TestMissingEngineIsReported(t *testing.T) {
-	o := docker.Options{Settings: docker.Settings{Socket: "unix:///nowhere/docker.sock"}, Token: "t",
-		Dir: filepath.Join(t.TempDir(), "runs")}
+	o := docker.Options{Settings: docker.Settings{Socket: "unix:///nowhere/docker.sock"},
+		Token: "t", Dir: filepath.Join(t.TempDir(), "runs")}
 	x := docker.New(o, logTo(t))
 	defer x.Close()
 	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126,

@@ -30,8 +30,10 @@ func exitCodes(t *testing.T, e executor.Executor) {
 func signals(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	for _, sig := range []syscall.Signal{
-		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGABRT, syscall.SIGBUS, syscall.SIGFPE,
-		syscall.SIGKILL, syscall.SIGUSR1, syscall.SIGSEGV, syscall.SIGPIPE, syscall.SIGALRM, syscall.SIGTERM, syscall.SIGXCPU,
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGABRT,
+		syscall.SIGBUS, syscall.SIGFPE,
+		syscall.SIGKILL, syscall.SIGUSR1, syscall.SIGSEGV, syscall.SIGPIPE, syscall.SIGALRM,
+		syscall.SIGTERM, syscall.SIGXCPU,
 	} {
 		o := s.run(t.Context(), s.script(fmt.Sprintf("ulimit -c 0; kill -%d $$", int(sig))))
 		s.expect(o, grid.ClassSignal, 128+int(sig), "killed by "+unix.SignalName(sig))

@@ -79,10 +79,10 @@ func environmentTwice(t *testing.T, e executor.Executor) {
 	s.write("own/raw", "#!/bin/sh\nexec cat /proc/self/environ\n", 0o755)
 	a := s.attempt("raw")
 	a.Env = []string{
-		"PATH=" + s.path("system") +
-			":/usr/bin:/bin", "THREADS=8", "ONCE=1", "EMPTY=x", "THREADS=4", "MULTI=a\nTHREADS=9", "MLF_RUN=outer", "A==",
-		"PATH=" + s.path("own") +
-			":/usr/bin:/bin", "EMPTY=", "THREADS=1", "MLF_TOKEN=outer", "MLF_TOKEN=outer", "A=b=c",
+		"PATH=" + s.path("system") + ":/usr/bin:/bin",
+		"THREADS=8", "ONCE=1", "EMPTY=x", "THREADS=4", "MULTI=a\nTHREADS=9", "MLF_RUN=outer", "A==",
+		"PATH=" + s.path("own") + ":/usr/bin:/bin",
+		"EMPTY=", "THREADS=1", "MLF_TOKEN=outer", "MLF_TOKEN=outer", "A=b=c",
 	}
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
 	entries := strings.Split(strings.TrimSuffix(s.read("stdout"), "\x00"), "\x00")
@@ -96,8 +96,8 @@ func environmentTwice(t *testing.T, e executor.Executor) {
 			t.Errorf("variable %s: got %d entries, want one", name, n)
 		}
 	}
-	for _, want := range []string{"PATH=" + s.path("own") + ":/usr/bin:/bin", "THREADS=1", "ONCE=1", "EMPTY=",
-		"MULTI=a\nTHREADS=9", "A=b=c"} {
+	for _, want := range []string{"PATH=" + s.path("own") + ":/usr/bin:/bin",
+		"THREADS=1", "ONCE=1", "EMPTY=", "MULTI=a\nTHREADS=9", "A=b=c"} {
 		if !slices.Contains(entries, want) {
 			t.Errorf("environment: got %q, want %q in it", entries, want)
 		}
@@ -125,8 +125,8 @@ func openFiles(t *testing.T, e executor.Executor) {
 
 func dispositions(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
-	s.expect(s.run(t.Context(), s.attempt("grep", "-E", "^Sig(Blk|Ign)|^ShdPnd", "/proc/self/status")), grid.ClassNone,
-		0, "")
+	s.expect(s.run(t.Context(), s.attempt("grep", "-E", "^Sig(Blk|Ign)|^ShdPnd", "/proc/self/status")),
+		grid.ClassNone, 0, "")
 	for line := range strings.Lines(s.read("stdout")) {
 		_, mask, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		bits, err := strconv.ParseUint(mask, 16, 64)

@@ -64,8 +64,8 @@ func agent(choice process.Cgroups) int {
 		}
 		dir, _ := os.Getwd()
 		go s.Run(context.Background(), &executor.Attempt{
-			Argv: []string{"/bin/sh", "-c",
-				tangle}, Spec: executor.Spec{Dir: dir}, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
+			Argv: []string{"/bin/sh", "-c", tangle}, Spec: executor.Spec{Dir: dir}, Env: os.Environ(),
+			Stdout: os.Stdout, Stderr: os.Stderr,
 		})
 	}
 	select {}

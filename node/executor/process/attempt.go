@@ -110,7 +110,8 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 		o.Class, o.Reason = grid.ClassMemory, executor.OutOfMemory(a.Memory, o.Usage.Memory)
 	case !s.memory.countsOOMKills() && status.Signaled() && status.Signal() == unix.SIGKILL &&
 		sampler.recentOOMKill(machineKills()):
-		o.Class, o.Reason = grid.ClassMemory, "probably ran out of memory: it was killed by SIGKILL while the kernel was killing processes for lack of memory on this machine"
+		o.Class, o.Reason = grid.ClassMemory,
+			"probably ran out of memory: it was killed by SIGKILL while the kernel was killing processes for lack of memory on this machine"
 	}
 	t.out.Conclude(&o)
 	return o

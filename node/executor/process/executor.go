@@ -84,9 +84,9 @@ func New(o Options, log *slog.Logger) (*Executor, error) {
 		return nil, fmt.Errorf("open input of programs: %w", err)
 	}
 	p := &Executor{
-		options: o, log: log.With("component",
-			"executor"), null: null, slotThreads: map[int]struct{}{}, stallTimeout: executor.StallTimeout,
-		startID: strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
+		options: o, log: log.With("component", "executor"), null: null, slotThreads: map[int]struct{}{},
+		stallTimeout: executor.StallTimeout,
+		startID:      strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
 	}
 	if o.Cgroups != CgroupsOff {
 		p.cgroup = openAgentCgroup(o.Cgroups, o.Token)

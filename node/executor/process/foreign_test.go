@@ -171,8 +171,8 @@ func foreignReap(dead process.DeadAgent) error {
 	}
 	for _, id := range all {
 		if name := fmt.Sprintf("%d (sleep, user root)", id.PID); strings.Count(said.String(), name) != 1 {
-			return fmt.Errorf("reap warns of %s %d times, want once:\n%s", name, strings.Count(said.String(), name),
-				said.String())
+			return fmt.Errorf("reap warns of %s %d times, want once:\n%s", name,
+				strings.Count(said.String(), name), said.String())
 		}
 	}
 	return nil

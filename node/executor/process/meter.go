@@ -36,8 +36,8 @@ func OpenMeter(pid int) *Meter {
 		return openCounter(of[controller].Dir, name, unix.O_RDONLY)
 	}
 	if _, v1 := of["memory"]; v1 {
-		m.cpu, m.peak, m.kills = open("cpuacct", "cpuacct.usage"), open("memory",
-			"memory.max_usage_in_bytes"), open("memory", "memory.oom_control")
+		m.cpu, m.peak, m.kills = open("cpuacct", "cpuacct.usage"), open("memory", "memory.max_usage_in_bytes"),
+			open("memory", "memory.oom_control")
 		return m
 	}
 	m.unified = true

@@ -58,8 +58,8 @@ func TestOutputToAFullDisk(t *testing.T) {
 		{"head -c 1000000 /dev/zero", 1000000, "its output could not be stored: no space left on device"},
 	} {
 		o, took := runOnce(t, c.script, full, func(p *Executor) { p.stallTimeout = patience })
-		if o.Class != grid.ClassNode || o.Reason != c.reason || o.Cut != c.cut || o.Kept != [2]int64{} ||
-			took < patience {
+		if o.Class != grid.ClassNode || o.Reason != c.reason || o.Cut != c.cut ||
+			o.Kept != [2]int64{} || took < patience {
 			t.Errorf("%s: got class %q, %q, %d cut, %v kept after %v; want class node, %q, %d cut after %v", c.script,
 				o.Class, o.Reason, o.Cut, o.Kept, took, c.reason, c.cut, patience)
 		}

@@ -53,8 +53,8 @@ func newProcessTree(p *Executor) (*processTree, error) {
 		return nil, os.NewSyscallError("read own session", err)
 	}
 	return &processTree{
-		self: os.Getpid(), foreign: &p.foreign, session: session, log: p.log, loadavg: openCounter("/proc", "loadavg",
-			unix.O_RDONLY),
+		self: os.Getpid(), foreign: &p.foreign, session: session, log: p.log,
+		loadavg:  openCounter("/proc", "loadavg", unix.O_RDONLY),
 		programs: map[int]struct{}{}, strays: strays{file: p.options.Strays, token: tokenVar + p.options.Token},
 	}, nil
 }

@@ -49,8 +49,8 @@ func Reap(ctx context.Context, dead DeadAgent, log *slog.Logger) (n int, err err
 		killed := killUnified(all, dead.Token, spared)
 		for _, pid := range pids {
 			if unix.Kill(pid, unix.SIGKILL) == unix.EPERM && !killed[pid] {
-				log.Warn("a process of another user, left behind by an earlier agent, keeps running", "process",
-					describe(pid))
+				log.Warn("a process of another user, left behind by an earlier agent, keeps running",
+					"process", describe(pid))
 				foreign, spared[pid] = true, true
 				continue
 			}

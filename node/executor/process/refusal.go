@@ -54,7 +54,8 @@ func refusal(a *executor.Attempt, file string, err error) executor.Outcome {
 // error is about the program.
 func shortage(errno unix.Errno) string {
 	switch errno {
-	case 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.E2BIG, unix.ETXTBSY, unix.EINVAL, unix.ELOOP,
+	case 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.E2BIG, unix.ETXTBSY,
+		unix.EINVAL, unix.ELOOP,
 		unix.ENAMETOOLONG, unix.EISDIR, unix.ELIBBAD:
 		return ""
 	case unix.EAGAIN:
@@ -76,8 +77,8 @@ func missing(name, file string) (string, int) {
 	}
 	interpreter := shebang(file)
 	if interpreter == "" {
-		return fmt.Sprintf("%q needs a loader that this machine does not have; it was built for another system",
-			name), executor.ExitNotRunnable
+		return fmt.Sprintf("%q needs a loader that this machine does not have; it was built for another system", name),
+			executor.ExitNotRunnable
 	}
 	hint := ""
 	if strings.HasSuffix(interpreter, "\r") {

@@ -14,7 +14,8 @@ import (
 // caused by the program or its arguments are the trial's.
 func TestRefusalClasses(t *testing.T) {
 	trial := map[unix.Errno]bool{
-		unix.ENOENT: true, unix.ENOTDIR: true, unix.EACCES: true, unix.EPERM: true, unix.ENOEXEC: true, unix.E2BIG: true, unix.ETXTBSY: true,
+		unix.ENOENT: true, unix.ENOTDIR: true, unix.EACCES: true, unix.EPERM: true, unix.ENOEXEC: true,
+		unix.E2BIG: true, unix.ETXTBSY: true,
 		unix.EINVAL: true, unix.ELOOP: true, unix.ENAMETOOLONG: true, unix.EISDIR: true, unix.ELIBBAD: true,
 	}
 	a := &executor.Attempt{Argv: []string{"/bin/true"}, Spec: executor.Spec{Dir: t.TempDir()}}
@@ -25,8 +26,8 @@ func TestRefusalClasses(t *testing.T) {
 		}
 		for _, err := range []error{errno, os.NewSyscallError("fork/exec", errno),
 			&os.PathError{Op: "open", Path: "x", Err: errno}} {
-			if o := refusal(a, "/bin/true", err); o.Class != want || o.Reason == "" || o.ExitCode == 0 ||
-				o.Usage.Wall != 0 {
+			if o := refusal(a, "/bin/true", err); o.Class != want || o.Reason == "" ||
+				o.ExitCode == 0 || o.Usage.Wall != 0 {
 				t.Errorf("%v: got %+v, want class %s, a reason and no run", err, o, want)
 			}
 		}

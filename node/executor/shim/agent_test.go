@@ -71,8 +71,8 @@ func runScript(c *Client, dir string, begun func()) {
 	a := &executor.Attempt{
 		Argv: []string{"/bin/sh", "-c", string(text)}, Env: os.Environ(), Started: func(executor.Program) { begun() },
 		Spec: executor.Spec{
-			Name: filepath.Base(dir), Record: filepath.Join(dir,
-				"outcome.json"), Dir: dir, Grace: time.Second, Memory: 64 << 20,
+			Name: filepath.Base(dir), Record: filepath.Join(dir, "outcome.json"), Dir: dir,
+			Grace: time.Second, Memory: 64 << 20,
 		},
 	}
 	if strings.HasPrefix(a.Name, "unnamed") {
@@ -201,8 +201,8 @@ const (
 // the next agent takes them over.
 func TestRunsOutliveAKilledAgent(t *testing.T) {
 	l := killedAgent(t, 0, map[string]string{
-		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait +
-			"exec tail /dev/zero",
+		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$",
+		"memory":   wait + "exec tail /dev/zero",
 		"leftover": wait + tree + "exit 3", "early": wait + "exit 5", "stopped": wait, "unnamed": wait,
 	})
 	l.goOn("early")
@@ -254,8 +254,8 @@ func (l *agents) stopped(c *Client) {
 
 // TestOrphanedShimEnds kills an agent that has no successor.
 func TestOrphanedShimEnds(t *testing.T) {
-	l := killedAgent(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait,
-		"unnamed": tree + "wait"})
+	l := killedAgent(t, 300*time.Millisecond,
+		map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
 	eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(l.o.Dir); return len(dirs) == 0 })
 	nothingLeft(t, l.o)
 	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")

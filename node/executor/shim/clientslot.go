@@ -309,8 +309,8 @@ func (s *clientSlot) Close() error {
 
 // refused is the outcome of an attempt that no shim has accepted.
 func refused(class grid.Class, reason string, began time.Time) executor.Outcome {
-	return executor.Outcome{Class: class, ExitCode: executor.ExitNotRunnable, Reason: reason, Start: began,
-		End: time.Now()}
+	return executor.Outcome{Class: class, ExitCode: executor.ExitNotRunnable, Reason: reason,
+		Start: began, End: time.Now()}
 }
 
 // lostOutcome is the outcome of a run whose end was not observed.

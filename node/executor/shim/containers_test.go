@@ -40,8 +40,8 @@ func (l *agents) noContainers(e *dockertest.Engine) {
 func TestContainersOutliveAgents(t *testing.T) {
 	e := dockertest.New(t)
 	l := killedAgentWith(t, 0, e.Host(), map[string]string{
-		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "early": wait +
-			"exit 5", "stopped": wait + "sleep 1000", "unnamed": wait,
+		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "early": wait + "exit 5",
+		"stopped": wait + "sleep 1000", "unnamed": wait,
 	})
 	l.goOn("early")
 	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
@@ -80,8 +80,8 @@ func (l *agents) ends(c *Client) {
 func TestContainersOutliveAgentsAndShims(t *testing.T) {
 	e := dockertest.New(t)
 	l := killedAgentWith(t, 0, e.Host(), map[string]string{
-		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "early": wait +
-			"exit 5", "stopped": wait + "sleep 1000",
+		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "early": wait + "exit 5",
+		"stopped": wait + "sleep 1000",
 		"unknown": wait, "unnamed": wait,
 	})
 	l.killShim()
@@ -111,7 +111,8 @@ func TestContainersOutliveShims(t *testing.T) {
 			fmt.Sprintf("echo one; touch ready; while ! test -e go; do sleep 0.01; done; echo two; exit %d", i+1))
 		a.Env = []string{"PATH=/bin"}
 		a.Container = &executor.Container{
-			Image: dockertest.Image, Mounts: []executor.Mount{{Source: a.Dir}}, Network: "none", Output: [2]string{a.Stdout.Name(), a.Stderr.Name()},
+			Image: dockertest.Image, Mounts: []executor.Mount{{Source: a.Dir}},
+			Network: "none", Output: [2]string{a.Stdout.Name(), a.Stderr.Name()},
 		}
 		s, err := c.Slot()
 		if err != nil {

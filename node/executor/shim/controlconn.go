@@ -61,7 +61,8 @@ func connect(ctx context.Context, client *Client, p shimDir, own bool) (*control
 	}
 	l := &controlConn{
 		dir: p, token: token, log: log.With("shim", p.id), conn: conn, lossReason: shimDied,
-		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[uint64]*slotConn{}, adopted: map[uint64]*adoptedRun{},
+		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[uint64]*slotConn{},
+		adopted: map[uint64]*adoptedRun{},
 	}
 	r := bufio.NewReader(conn)
 	if err := l.handshake(ctx, r, own); err != nil {

@@ -44,8 +44,8 @@ func TestKilledShimWithManySlots(t *testing.T) {
 	var running sync.WaitGroup
 	for i := range 20 {
 		s, dir := slotOf(t, c), t.TempDir()
-		a, b := script(t, dir, fmt.Sprint("a", i), "echo x >ready; sleep 1000"), script(t, dir, fmt.Sprint("b", i),
-			"exit 4")
+		a, b := script(t, dir, fmt.Sprint("a", i), "echo x >ready; sleep 1000"),
+			script(t, dir, fmt.Sprint("b", i), "exit 4")
 		running.Go(func() {
 			expect(t, s.Run(t.Context(), a), grid.ClassNode, grid.NoExit, "its shim died")
 			expect(t, s.Run(t.Context(), b), grid.ClassExit, 4, "")
@@ -270,12 +270,12 @@ func TestInvalidMessagesAreIgnored(t *testing.T) {
 	s, dir := slotOf(t, c), t.TempDir()
 	huge := binary.BigEndian.AppendUint32(nil, 1<<31)
 	for _, text := range []string{
-		"", "x", "GET / HTTP/1.1\r\n\r\n", string(huge) +
-			"\x00\x00\x00\x00", "\x00\x00\x00\x02\xff\xff\xff\xff{}", "\x00\x00\x00\x02\x00\x00\x00\x00{}",
-		"\x00\x00\x00\x02\x00\x00\x00\x00[]", frame(t, &message{Kind: "nothing"}), frame(t,
-			&message{Kind: kindRun, ID: 1}),
-		frame(t, &message{Kind: kindHello, V: version, Oldest: oldest, Token: "another"}), frame(t,
-			&message{Kind: kindSlot, Slot: 1}),
+		"", "x", "GET / HTTP/1.1\r\n\r\n", string(huge) + "\x00\x00\x00\x00", "\x00\x00\x00\x02\xff\xff\xff\xff{}",
+		"\x00\x00\x00\x02\x00\x00\x00\x00{}",
+		"\x00\x00\x00\x02\x00\x00\x00\x00[]", frame(t, &message{Kind: "nothing"}),
+		frame(t, &message{Kind: kindRun, ID: 1}),
+		frame(t, &message{Kind: kindHello, V: version, Oldest: oldest, Token: "another"}),
+		frame(t, &message{Kind: kindSlot, Slot: 1}),
 		frame(t, &message{Kind: kindSlot, Slot: 77}) + "garbage garbage garbage",
 		frame(t, &message{Kind: kindSlot, Slot: 78}) +
 			frame(t, &message{Kind: kindRun, ID: 1, Run: &runRequest{Argc: 5}}, []string{"a"}),
@@ -365,8 +365,8 @@ func TestShimThatCannotStart(t *testing.T) {
 
 func FuzzFrame(f *testing.F) {
 	good, _ := appendFrame(nil,
-		&message{Kind: kindRun, ID: 3, Run: &runRequest{Spec: executor.Spec{Name: "n"}, Argc: 1}}, []string{"a",
-			""}, []string{"B=c"})
+		&message{Kind: kindRun, ID: 3,
+			Run: &runRequest{Spec: executor.Spec{Name: "n"}, Argc: 1}}, []string{"a", ""}, []string{"B=c"})
 	f.Add(good)
 	f.Add([]byte("\x00\x00\x00\x02\x00\x00\x00\x01{}\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -39,7 +39,8 @@ type server struct {
 
 func newServer(set settings, exec executor.Executor, trees shimInfo, log *slog.Logger) *server {
 	k := &server{
-		settings: set, exec: exec, info: trees, log: log, done: make(chan struct{}), slots: map[uint64]*serverSlot{}, runs: map[uint64]*run{},
+		settings: set, exec: exec, info: trees, log: log, done: make(chan struct{}), slots: map[uint64]*serverSlot{},
+		runs: map[uint64]*run{},
 	}
 	k.orphanTimer = &countdown{over: func() {
 		k.mu.Lock()

@@ -119,8 +119,8 @@ func (s *serverSlot) performRun(m *message, body []byte, files []*os.File) {
 	r, ctx := s.beginRun(m)
 	defer r.stop(nil)
 	a := &executor.Attempt{
-		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout), Stderr: file(files,
-			o.Stderr), Kill: r.kill,
+		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout),
+		Stderr: file(files, o.Stderr), Kill: r.kill,
 		Started: func(b executor.Program) {
 			srv.mu.Lock()
 			r.pid = b.PID
@@ -143,7 +143,8 @@ func (s *serverSlot) beginRun(m *message) (*run, context.Context) {
 	srv := s.server
 	ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
 	r := &run{
-		id: m.ID, name: m.Run.Name, record: m.Run.Record, agent: s.agent, stop: stop, kill: make(chan struct{}), container: m.Run.Container != nil,
+		id: m.ID, name: m.Run.Name, record: m.Run.Record, agent: s.agent, stop: stop, kill: make(chan struct{}),
+		container: m.Run.Container != nil,
 	}
 	srv.mu.Lock()
 	defer srv.mu.Unlock()

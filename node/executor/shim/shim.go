@@ -111,8 +111,8 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	}
 	defer processes.Close()
 	mux := &executor.Mux{Process: processes}
-	k := newServer(set, mux, shimInfo{Trees: processes.TreeTracking(), Limits: processes.Limits(),
-		Containers: set.Containers != nil}, log)
+	k := newServer(set, mux,
+		shimInfo{Trees: processes.TreeTracking(), Limits: processes.Limits(), Containers: set.Containers != nil}, log)
 	if set.Containers != nil {
 		containers := docker.New(*set.Containers, log)
 		defer containers.Close()

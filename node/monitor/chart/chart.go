@@ -280,7 +280,8 @@ func (v *View) Select(w Where) (*View, error) {
 
 func (v *selection) head(sentence string) Head {
 	h := Head{
-		Value: v.d.Name, Goal: "minimize", Matched: int64(len(v.rows)), Known: v.known, Count: v.d.Space.Count(), Parts: v.parts, Sentence: sentence,
+		Value: v.d.Name, Goal: "minimize", Matched: int64(len(v.rows)), Known: v.known, Count: v.d.Space.Count(),
+		Parts: v.parts, Sentence: sentence,
 	}
 	if v.d.Maximize {
 		h.Goal = "maximize"

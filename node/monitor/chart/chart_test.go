@@ -62,10 +62,10 @@ func dataOf(t tester, s space.Space, fn func(index int64, p map[string]string) t
 		d.Blocks = append(d.Blocks, int64(b)*BlockTrials)
 	}
 	rows := n * BlockTrials
-	d.State, d.Class, d.Cause, d.Node = make([]uint8, rows), make([]uint8, rows), make([]uint8, rows), make([]uint16,
-		rows)
-	d.Started, d.Ended, d.Wall, d.Value = make([]float32, rows), make([]float32, rows), make([]float32,
-		rows), make([]float32, rows)
+	d.State, d.Class, d.Cause, d.Node = make([]uint8, rows), make([]uint8, rows), make([]uint8, rows),
+		make([]uint16, rows)
+	d.Started, d.Ended, d.Wall, d.Value = make([]float32, rows), make([]float32, rows), make([]float32, rows),
+		make([]float32, rows)
 	for i := range s.Count() {
 		p, err := s.At(i)
 		if err != nil {
@@ -76,7 +76,8 @@ func dataOf(t tester, s space.Space, fn func(index int64, p map[string]string) t
 			values[q.Key] = label(q.Value)
 		}
 		x := fn(i, values)
-		d.Started[i], d.Ended[i], d.Wall[i], d.Value[i] = float32(math.NaN()), float32(math.NaN()), float32(math.NaN()), float32(math.NaN())
+		d.Started[i], d.Ended[i], d.Wall[i], d.Value[i] = float32(math.NaN()), float32(math.NaN()),
+			float32(math.NaN()), float32(math.NaN())
 		if x.state == "" {
 			continue
 		}
@@ -302,8 +303,8 @@ func TestImportanceOfAKnownFunction(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "-1 0 1"), numbers("b", "-1 0 1"), numbers("none", "1 2"),
 		numbers("rep", "1 2 3 4 5 6"))
 	d := dataOf(t, s, func(_ int64, p map[string]string) trial {
-		a, b := float64(number(space.Value{Text: p["a"], Kind: space.Number})), float64(number(space.Value{Text: p["b"],
-			Kind: space.Number}))
+		a, b := float64(number(space.Value{Text: p["a"], Kind: space.Number})),
+			float64(number(space.Value{Text: p["b"], Kind: space.Number}))
 		return trial{state: grid.Succeeded, value: 2*a + b + a*b}
 	})
 	got := viewOf(t, d, "").Importance(true)
@@ -526,8 +527,8 @@ func TestETAOfSimulatedSweeps(t *testing.T) {
 		order []int64
 		wall  func(map[string]string) float64
 	}{
-		{"slow axis first, by index", index, slow}, {"slow axis first, spread", spread, slow}, {"longest first",
-			backwards, slow},
+		{"slow axis first, by index", index, slow}, {"slow axis first, spread", spread, slow},
+		{"longest first", backwards, slow},
 		{"all alike", index, func(map[string]string) float64 { return 10 }},
 	} {
 		line := ""
@@ -539,8 +540,8 @@ func TestETAOfSimulatedSweeps(t *testing.T) {
 			if e.Least {
 				line += " at least"
 			}
-			if ratio := float64(e.Seconds) / rest; share >= 0.25 && share < 0.9 && (ratio < 0.85 || ratio > 1.15) &&
-				!e.Least {
+			if ratio := float64(e.Seconds) / rest; share >= 0.25 && share < 0.9 &&
+				(ratio < 0.85 || ratio > 1.15) && !e.Least {
 				t.Errorf("%s at %.0f %%: got %.2f of the true rest", c.name, 100*share, ratio)
 			}
 		}

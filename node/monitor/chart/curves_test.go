@@ -31,9 +31,9 @@ func TestCurveBand(t *testing.T) {
 	}
 	got := v.Curves([]int64{2, 4}, band, points)
 	want := &Curves{
-		Head: got.Head, Sampled: 4, Steps: []Number{0, 5, 10, 20}, Low: []Number{0, 5, 10, 100}, Median: []Number{1, 7,
-			12, 100},
-		High: []Number{2, 100, 100, 100}, Counts: []int64{3, 4, 4, 1},
+		Head: got.Head, Sampled: 4, Steps: []Number{0, 5, 10, 20}, Low: []Number{0, 5, 10, 100},
+		Median: []Number{1, 7, 12, 100},
+		High:   []Number{2, 100, 100, 100}, Counts: []int64{3, 4, 4, 1},
 		Curves: []TrialCurve{
 			{Trial: 2, State: "succeeded", Steps: []Number{0, 10}, Values: []Number{2, 12}},
 			{Trial: 4, State: "succeeded", Steps: []Number{}, Values: []Number{}},

@@ -51,8 +51,8 @@ const (
 
 // ETA fits the model to all ended trials, whatever the view selects.
 func (t *trials) ETA() *ETA {
-	e := &ETA{Seconds: Number(math.NaN()), P90: Number(math.NaN()), Work: Number(math.NaN()), Unseen: []Unseen{},
-		Costs: []Cost{}}
+	e := &ETA{Seconds: Number(math.NaN()), P90: Number(math.NaN()), Work: Number(math.NaN()),
+		Unseen: []Unseen{}, Costs: []Cost{}}
 	var rows, all []int32
 	for r, state := range t.d.State {
 		if wall := float64(t.d.Wall[r]); ended(state) && finite(wall) && wall > 0 {

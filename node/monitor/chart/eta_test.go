@@ -109,25 +109,29 @@ func TestETAOfRecordedSweeps(t *testing.T) {
 		wall  func(get func(string) string) float64
 		most  float64 // how far nineteen of twenty looks may be off
 	}{
-		{"chainer", grid.OrderSpread, []space.Axis{numbers("epoch", "5 10 15"), numbers("batchsize", "20 100"),
-			numbers("unit", "100 1000"), numbers("seed", "0 1 2 3 4")},
+		{"chainer", grid.OrderSpread,
+			[]space.Axis{numbers("epoch", "5 10 15"), numbers("batchsize", "20 100"), numbers("unit", "100 1000"),
+				numbers("seed", "0 1 2 3 4")},
 			func(get func(string) string) float64 {
 				return 0.5 + 0.1*num(get, "epoch")*math.Pow(num(get, "batchsize")/20,
 					-0.7)*math.Pow(num(get, "unit")/100, 0.6)
 			}, 0.15},
-		{"bowcnn", grid.OrderSpread, []space.Axis{numbers("maxiter", "2 4 6"), numbers("minibatchsize", "50 100"),
-			numbers("nfolds", "2 3"), numbers("seed", "0 1 2 3")},
+		{"bowcnn", grid.OrderSpread,
+			[]space.Axis{numbers("maxiter", "2 4 6"), numbers("minibatchsize", "50 100"), numbers("nfolds", "2 3"),
+				numbers("seed", "0 1 2 3")},
 			func(get func(string) string) float64 {
 				return 0.4 + 0.3*num(get, "maxiter")*num(get, "nfolds")*math.Pow(num(get, "minibatchsize")/50, -0.3)
 			}, 0.15},
-		{"slow axis first", grid.OrderIndex, []space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"),
-			numbers("repeat", "0 1 2 3 4 5 6 7")},
+		{"slow axis first", grid.OrderIndex,
+			[]space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"),
+				numbers("repeat", "0 1 2 3 4 5 6 7")},
 			func(get func(string) string) float64 { return 0.1 + 0.5*num(get, "work")*num(get, "way") }, 0.15},
 		{"slow axis first, mostly start-up", grid.OrderIndex,
 			[]space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"), numbers("repeat", "0 1 2 3 4 5")},
 			func(get func(string) string) float64 { return 0.09 + 0.028*num(get, "work")*num(get, "way") }, 0.2},
-		{"seed first", grid.OrderIndex, []space.Axis{numbers("seed", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"),
-			numbers("repeat", "0 1 2 3 4 5 6 7")},
+		{"seed first", grid.OrderIndex,
+			[]space.Axis{numbers("seed", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"),
+				numbers("repeat", "0 1 2 3 4 5 6 7")},
 			func(get func(string) string) float64 { return 3 * num(get, "way") }, 0.15},
 	} {
 		s := spaceOf(t, nil, c.axes...)

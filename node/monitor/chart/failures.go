@@ -181,7 +181,8 @@ func newFailureGroup(v *View, id uint8, rows []int32, counts [][]int64, total in
 	if i := slices.IndexFunc(v.d.Causes, func(c Cause) bool { return c.ID == id }); i >= 0 {
 		c := &v.d.Causes[i]
 		f := grid.FailureOf(c.Class)
-		g.Class, g.Signature, g.Attempts, g.Owner, g.Text, g.Hint = c.Class, c.Signature, c.Attempts, string(f.Owner), f.Cause, f.Hint
+		g.Class, g.Signature, g.Attempts, g.Owner, g.Text, g.Hint = c.Class, c.Signature, c.Attempts,
+			string(f.Owner), f.Cause, f.Hint
 	} else {
 		g.Text = "other causes"
 	}

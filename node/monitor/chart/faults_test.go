@@ -79,16 +79,17 @@ func TestBusyOfAPart(t *testing.T) {
 	const slots = 8
 	whole, rest := simulate(t, s, index, slots, 0.55, func(map[string]string) float64 { return 10 })
 	part := &Data{
-		Space: s, Stride: 4, Name: whole.Name, Nodes: whole.Nodes, Now: whole.Now, Done: whole.Done, Metrics: whole.Metrics,
+		Space: s, Stride: 4, Name: whole.Name, Nodes: whole.Nodes, Now: whole.Now, Done: whole.Done,
+		Metrics: whole.Metrics,
 	}
 	ran := false
 	for b := 0; b < len(whole.Blocks); b += part.Stride {
 		from, to := b*BlockTrials, (b+1)*BlockTrials
 		part.Blocks = append(part.Blocks, whole.Blocks[b])
-		part.State, part.Class, part.Cause = append(part.State, whole.State[from:to]...), append(part.Class,
-			whole.Class[from:to]...), append(part.Cause, whole.Cause[from:to]...)
-		part.Node, part.Started = append(part.Node, whole.Node[from:to]...), append(part.Started,
-			whole.Started[from:to]...)
+		part.State, part.Class, part.Cause = append(part.State, whole.State[from:to]...),
+			append(part.Class, whole.Class[from:to]...), append(part.Cause, whole.Cause[from:to]...)
+		part.Node, part.Started = append(part.Node, whole.Node[from:to]...),
+			append(part.Started, whole.Started[from:to]...)
 		part.Ended = append(part.Ended, whole.Ended[from:to]...)
 		part.Wall, part.Value = append(part.Wall, whole.Wall[from:to]...), append(part.Value, whole.Value[from:to]...)
 		ran = ran || slices.Contains(whole.State[from:to], running)
@@ -180,7 +181,8 @@ func TestFiltersOfLongAxes(t *testing.T) {
 	}
 	d := dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded} })
 	for query, want := range map[string]int{
-		"p[a]=10..19": 10, "p[a]=69990..": 10, "p[a]=..2": 4, "p[a]=low": 1, "p[a]=low&p[a]=high&p[a]=7": 3, "p[a]=7.0": 1, "p[a]=none": 0,
+		"p[a]=10..19": 10, "p[a]=69990..": 10, "p[a]=..2": 4, "p[a]=low": 1, "p[a]=low&p[a]=high&p[a]=7": 3,
+		"p[a]=7.0": 1, "p[a]=none": 0,
 		"p[a]=1..3&p[a]=2..4": 4,
 	} {
 		if v := viewOf(t, d, query); len(v.rows) != want {
@@ -248,8 +250,8 @@ func TestSelectAgain(t *testing.T) {
 	})
 	whole := viewOf(t, d, "")
 	before := whole.Marginals()
-	for _, query := range []string{"p[a]=2", "p[b]=10..20&node=n2", "d[b]=290..&p[a]=1&p[a]=3", "t=5..9", "p[a]=9",
-		""} {
+	for _, query := range []string{"p[a]=2", "p[b]=10..20&node=n2", "d[b]=290..&p[a]=1&p[a]=3",
+		"t=5..9", "p[a]=9", ""} {
 		q, err := url.ParseQuery(query)
 		if err != nil {
 			t.Fatal(err)

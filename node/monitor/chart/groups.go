@@ -108,8 +108,8 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 		for k := range kept {
 			g.Levels[k] = append(g.Levels[k], int(v.levels[kept[k]][p.trial]))
 		}
-		g.N, g.Mean, g.SD, g.Half = append(g.N, p.N), append(g.Mean, Number(p.Mean())), append(g.SD,
-			Number(p.SD())), append(g.Half, Number(p.Half()))
+		g.N, g.Mean, g.SD, g.Half = append(g.N, p.N), append(g.Mean, Number(p.Mean())), append(g.SD, Number(p.SD())),
+			append(g.Half, Number(p.Half()))
 		g.Best, g.Trial = append(g.Best, Number(p.best)), append(g.Trial, v.d.index(p.trial))
 		if i > 0 && sign*p.Mean()-p.Half() <= sign*all[0].Mean() {
 			g.Equal++

@@ -210,8 +210,8 @@ func compareMarginals(t *testing.T, v *View) {
 		}
 		got := m.Axes[a]
 		if !slices.Equal(got.N, counts) || !slices.Equal(got.Done, done) || !slices.Equal(got.Failed, fails) {
-			t.Errorf("axis %d: got %v, %v and %v, want %v, %v and %v", a, got.N, got.Done, got.Failed, counts, done,
-				fails)
+			t.Errorf("axis %d: got %v, %v and %v, want %v, %v and %v", a, got.N, got.Done, got.Failed,
+				counts, done, fails)
 		}
 		for l, k := range counts {
 			if k == 0 {

@@ -162,8 +162,8 @@ func summaryOf(v *View, sums []marginSum) Summary {
 func newMarginal(v *View, a int, j *joint, sums []marginSum) Marginal {
 	n := len(v.axes[a].Levels)
 	m := Marginal{
-		Axis: v.axes[a].Axis, N: make([]int64, n), Mean: make([]Number, n), SD: make([]Number, n), Half: make([]Number,
-			n), Best: make([]Number, n),
+		Axis: v.axes[a].Axis, N: make([]int64, n), Mean: make([]Number, n), SD: make([]Number, n),
+		Half: make([]Number, n), Best: make([]Number, n),
 		Rank: make([]Number, n), Done: make([]int64, n), Running: make([]int64, n), Failed: make([]int64, n),
 	}
 	levels := make([]marginSum, n)

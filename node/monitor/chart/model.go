@@ -100,8 +100,8 @@ func (t *trials) solve(rows []int32, floor float64) *model {
 		ridge: make([]float64, len(t.axes))}
 	for a, axis := range t.axes {
 		f.ridge[a] = 0.1
-		m.effect, m.ended = append(m.effect, make([]float64, len(axis.Levels))), append(m.ended,
-			make([]float64, len(axis.Levels)))
+		m.effect, m.ended = append(m.effect, make([]float64, len(axis.Levels))),
+			append(m.ended, make([]float64, len(axis.Levels)))
 		for _, r := range rows {
 			m.ended[a][t.levels[a][r]]++
 		}

@@ -35,8 +35,8 @@ func TestAgreesWithOptuna(t *testing.T) {
 	d := dataOf(t, s, func(_ int64, p map[string]string) trial {
 		f := func(key string) float64 { return float64(number(space.Value{Text: p[key], Kind: space.Number})) }
 		lr := math.Log10(f("lr") / 1e-3)
-		value := 3*math.Exp(-f("epoch")/25) + 0.8*lr*lr + map[string]float64{"adam": 0, "rms": 0.2,
-			"sgd": 0.5}[p["opt"]] + 0.1*r.NormFloat64()
+		value := 3*math.Exp(-f("epoch")/25) + 0.8*lr*lr +
+			map[string]float64{"adam": 0, "rms": 0.2, "sgd": 0.5}[p["opt"]] + 0.1*r.NormFloat64()
 		points = append(points, point{p, value})
 		return trial{state: grid.Succeeded, value: value}
 	})

@@ -283,8 +283,8 @@ func newMini(sums *pairSums, nx, ny int) (m Mini) {
 				inter[col] = Number(value - px[col].mean() - py[row].mean() + all.mean())
 			}
 		}
-		m.N, m.Rank, m.Interaction = append(m.N, n[row*nx:row*nx+nx]), append(m.Rank, rank), append(m.Interaction,
-			inter)
+		m.N, m.Rank, m.Interaction = append(m.N, n[row*nx:row*nx+nx]), append(m.Rank, rank),
+			append(m.Interaction, inter)
 	}
 	return m
 }
@@ -431,7 +431,7 @@ func (l *Lines) fill(v *View, axes []int, rows []int32, ranks []float32) {
 		l.Levels = append(l.Levels, column)
 	}
 	for _, r := range rows {
-		l.Trial, l.Value, l.Rank = append(l.Trial, v.d.index(r)), append(l.Value, Number(v.value[r])), append(l.Rank,
-			Number(ranks[r]))
+		l.Trial, l.Value, l.Rank = append(l.Trial, v.d.index(r)), append(l.Value, Number(v.value[r])),
+			append(l.Rank, Number(ranks[r]))
 	}
 }

@@ -66,8 +66,8 @@ func (v *View) Slices(trial int64) (*Slices, error) {
 				state, f = v.lookUp(index)
 			}
 			slice.Label, slice.X = append(slice.Label, label(value)), append(slice.X, number(value))
-			slice.Index, slice.State, slice.Value = append(slice.Index, index), append(slice.State,
-				state), append(slice.Value, f)
+			slice.Index, slice.State, slice.Value = append(slice.Index, index), append(slice.State, state),
+				append(slice.Value, f)
 			if p == here-1 || p == here+1 {
 				if steps++; v.better(float32(f), float32(s.Of)) {
 					better++

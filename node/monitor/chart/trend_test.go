@@ -90,8 +90,8 @@ func TestTrendProperties(t *testing.T) {
 		values, logs, chance := make([]float64, len(whole)), make([]float64, len(whole)), make([]float64, len(whole))
 		for l := range whole {
 			values[l] = float64(whole[l]) / 8
-			logs[l], chance[l] = rapid.Float64Range(-10, 10).Draw(t,
-				"log"), math.Exp(rapid.Float64Range(-12, 3).Draw(t, "chance"))
+			logs[l], chance[l] = rapid.Float64Range(-10, 10).Draw(t, "log"),
+				math.Exp(rapid.Float64Range(-12, 3).Draw(t, "chance"))
 			if l >= n {
 				logs[l] = math.NaN()
 			}

@@ -162,8 +162,8 @@ func (v *View) History() *History {
 			continue
 		}
 		best = f
-		h.Time, h.Best, h.Trial = append(h.Time, Number(ends[r])), append(h.Best, Number(f)), append(h.Trial,
-			v.d.index(r))
+		h.Time, h.Best, h.Trial = append(h.Time, Number(ends[r])), append(h.Best, Number(f)),
+			append(h.Trial, v.d.index(r))
 	}
 	if n := len(h.Time) - maxSteps; n > 0 {
 		h.Time, h.Best, h.Trial = h.Time[n:], h.Best[n:], h.Trial[n:]

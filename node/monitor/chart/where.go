@@ -280,8 +280,8 @@ func (c *condition) parameter(v *View) (keeper, error) {
 	d := v.d
 	k := slices.Index(d.Space.Keys(), c.key)
 	if k < 0 {
-		return nil, &Error{fmt.Sprintf("the sweep has no parameter %q", c.key), "its parameters are " +
-			strings.Join(d.Space.Keys(), ", ")}
+		return nil, &Error{fmt.Sprintf("the sweep has no parameter %q", c.key),
+			"its parameters are " + strings.Join(d.Space.Keys(), ", ")}
 	}
 	values, spans := d.Space.Values()[k], c.parse()
 	has := func(position int64) bool {

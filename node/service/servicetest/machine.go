@@ -138,11 +138,11 @@ const join = "echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs 2>/dev/null; "
 func (m *Machine) Try(script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime) // a test that has ended still shuts down
 	defer cancel()
-	c := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net",
-		"--pid",
+	c := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts",
+		"--ipc", "--net", "--pid",
 		"--root", "--wd", "--", "/bin/sh", "-c", join+script)
-	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root",
-		"LANG=C.UTF-8"}
+	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+		"USER=root", "LANG=C.UTF-8"}
 	c.WaitDelay = time.Second // a process that continues in the background may hold the output open
 	out, err := c.CombinedOutput()
 	return strings.TrimSpace(string(out)), err

@@ -278,8 +278,8 @@ func (w *workload) step() {
 				fresh[i].State = w.m.devices[k].State
 			}
 		}
-		w.m.devices, w.m.cpus, w.m.memory = fresh, pick[grid.Milli](w.rng, 4000, 16000), pick[int64](w.rng, 16<<30,
-			64<<30)
+		w.m.devices, w.m.cpus, w.m.memory = fresh, pick[grid.Milli](w.rng, 4000, 16000),
+			pick[int64](w.rng, 16<<30, 64<<30)
 		w.log = append(w.log, fmt.Sprintf("update %d devices, %s processors", len(fresh), w.m.cpus))
 		w.a.SetSize(w.m.cpus, w.m.memory)
 		w.a.SetDevices(fresh)

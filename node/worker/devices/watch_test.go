@@ -68,7 +68,8 @@ func (s *watchHarness) list(m *inventory.Machine) []allocator.Device {
 		}
 		for _, in := range g.Instances {
 			part := d
-			part.UUID, part.Parent, part.Profile, part.Total, part.Memory = in.UUID, g.UUID, in.Profile, in.Memory, in.Memory
+			part.UUID, part.Parent, part.Profile, part.Total, part.Memory = in.UUID, g.UUID, in.Profile,
+				in.Memory, in.Memory
 			all = append(all, part)
 		}
 	}

@@ -54,7 +54,7 @@ func (e *Engine) podmanService() (*exec.Cmd, error) {
 		append([]string{"--root", e.path("data"), "--runroot", e.path("exec"), "--storage-driver", "vfs",
 			"system", "service", "--time", "0", e.Host()}, e.Args...)...)
 	cmd.Dir = e.Dir // conmon leaves a file there if memory runs out
-	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+e.path("containers.conf"), "CONTAINERS_REGISTRIES_CONF="+
-		e.path("registries.conf"))
+	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+e.path("containers.conf"),
+		"CONTAINERS_REGISTRIES_CONF="+e.path("registries.conf"))
 	return cmd, nil
 }

@@ -116,8 +116,8 @@ func (r *Registry) Push(name, tag string, c Content) string {
 // PushText stores an image of this size that can't be run. Its environment contains the text.
 func (r *Registry) PushText(name, tag, text string, size int) string {
 	return r.Push(name, tag, Content{
-		Files: map[string]string{"text": text}, Noise: size, Env: []string{"FROM_IMAGE=" +
-			text}, Entrypoint: []string{"/entry"}, Cmd: []string{"/cmd"},
+		Files: map[string]string{"text": text}, Noise: size, Env: []string{"FROM_IMAGE=" + text},
+		Entrypoint: []string{"/entry"}, Cmd: []string{"/cmd"},
 	})
 }
 
@@ -129,12 +129,13 @@ func (r *Registry) PushBusybox(name, tag, text string) string {
 		r.t.Fatal(err)
 	}
 	links := map[string]string{}
-	for _, tool := range []string{"sh", "cat", "echo", "id", "env", "ls", "sleep", "touch", "mkdir", "true", "printf",
-		"test", "stat"} {
+	for _, tool := range []string{"sh", "cat", "echo", "id", "env", "ls", "sleep", "touch", "mkdir", "true",
+		"printf", "test", "stat"} {
 		links["bin/"+tool] = "busybox"
 	}
-	return r.Push(name, tag, Content{Files: map[string]string{"bin/busybox": string(program), "etc/text": text},
-		Links: links, Env: []string{"FROM_IMAGE=" + text, "PATH=/bin"}})
+	return r.Push(name, tag,
+		Content{Files: map[string]string{"bin/busybox": string(program), "etc/text": text}, Links: links,
+			Env: []string{"FROM_IMAGE=" + text, "PATH=/bin"}})
 }
 
 // layer makes a layer, and returns it raw and packed.
