@@ -17,6 +17,7 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 )
 
 // Events is the stream of everything that happened, the truth about every trial. It is synced, and
@@ -29,7 +30,7 @@ type Events struct {
 	decoded       map[string]*grid.Batch // by message ID: stored batches that the reader has not reached
 	order         []string               // their IDs, the oldest first; may include some that have gone
 	decodedEvents int
-	taken         chan struct{} // gets a value when the reader has taken a batch
+	taken         poll.Signal // set when the reader has taken a batch
 }
 
 // The batches that stay decoded for the reader, which is usually a few messages behind the writers,
@@ -156,10 +157,7 @@ func (e *Events) cacheDecoded(id string, b *grid.Batch) {
 func (e *Events) takeDecoded(id string) *grid.Batch {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	select {
-	case e.taken <- struct{}{}:
-	default:
-	}
+	e.taken.Set()
 	return e.forgetDecoded(id)
 }
 

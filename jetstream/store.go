@@ -15,6 +15,7 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
+	"mlfnode/node/poll"
 )
 
 const (
@@ -116,7 +117,7 @@ func (s *Server) OpenStore(ctx context.Context) (*Store, error) {
 		store: st, prefix: strings.ToLower(rand.Text()[:prefixLength]),
 		leases: map[grid.LeaseID]*queueEntry{}, lanes: laneTable{},
 	}
-	st.Events = &Events{store: st, taken: make(chan struct{}, 1), epoch: epochOf(st.streams[eventStream].CachedInfo())}
+	st.Events = &Events{store: st, taken: poll.NewSignal(), epoch: epochOf(st.streams[eventStream].CachedInfo())}
 	st.Logs = &Logs{store: st}
 	st.Bundles = &Objects{store: st, bucket: bundleBucket, setting: bundleBucket}
 	st.Artifacts = &Objects{store: st, bucket: artifactBucket, setting: artifactBucket}

@@ -35,6 +35,9 @@ type Attempt struct {
 	Result  grid.Result
 }
 
+// isNone reports whether it is of a trial of which nothing has run.
+func (a Attempt) isNone() bool { return a.Number == 0 && a.Run == "" }
+
 // The earlier columns of a trial's row hold what the row said before its second attempt, where that
 // followed a retry of many trials: most trials that run again have two attempts, and a row for each
 // first one in the table attempt would take as long as the rest of the fold.
@@ -64,7 +67,7 @@ var firstAttempt = fmt.Sprintf("SELECT id, %d, 1, earlier_started, earlier_ended
 func (f *fold) readFirst(g *sweepFold, r *trialInFold) error {
 	return f.d.w.each(firstAttempt, func(v []driver.Value) error {
 		t, err := f.d.decodeTrial(v, &overlay{})
-		if a := currentAttempt(&t); a.Number != 0 || a.Run != "" {
+		if a := currentAttempt(&t); !a.isNone() {
 			r.first = &a
 		}
 		return err
@@ -194,7 +197,7 @@ func (d *reader) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, erro
 	}
 	current := currentAttempt(&t)
 	all = slices.DeleteFunc(all, func(a Attempt) bool { return a.Run == current.Run })
-	if current.Number > 0 || current.Run != "" {
+	if !current.isNone() {
 		all = append(all, current)
 	}
 	slices.SortFunc(all, func(a, b Attempt) int {
@@ -219,7 +222,7 @@ func (d *reader) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(a Attempt) bool { return a.Number == 0 && a.Run == "" })
+	all = slices.DeleteFunc(all, Attempt.isNone)
 	rows, err := d.read.QueryContext(ctx,
 		"SELECT run, number, node, outcome, ended, result FROM attempt WHERE trial = ?",
 		rowID(s.Number, id.Index))

@@ -341,10 +341,7 @@ func (k *blockCache) copyTo(c *Columns, s *sweepSummary, wanted []Column) map[in
 
 // rebuildBlocks builds the blocks whose chunks are out of date from the rows of their trials.
 func (x *index) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
-	byNumber := make(map[int64]*sweepSummary, len(sweeps))
-	for _, s := range sweeps {
-		byNumber[s.Number] = s
-	}
+	numbered := byNumber(sweeps)
 	var ids []int64
 	err := x.w.each("SELECT block FROM stale", func(v []driver.Value) error {
 		id, ok := v[0].(int64)
@@ -359,7 +356,7 @@ func (x *index) rebuildBlocks(sweeps map[grid.SweepID]*sweepSummary) error {
 	}
 	hot, size := make(map[int64]*trialBlock, len(ids)), 0
 	for _, id := range ids {
-		s := byNumber[id>>(indexBits-blockBits)]
+		s := numbered[id>>(indexBits-blockBits)]
 		if s == nil {
 			continue // it is being removed
 		}

@@ -116,11 +116,10 @@ func (c *causeTable) store(w *writer, sweep int64) error {
 
 // loadCauses loads the causes of sweeps.
 func loadCauses(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
-	byNumber := make(map[int64]*sweepSummary, len(sweeps))
 	for _, s := range sweeps {
 		s.causes = newCauseTable()
-		byNumber[s.Number] = s
 	}
+	numbered := byNumber(sweeps)
 	return w.each("SELECT id, class, signature, count, first, last, trial FROM cause ORDER BY id", func(v []driver.Value) error {
 		var n [5]int64
 		for i, at := range []int{0, 3, 4, 5, 6} {
@@ -131,7 +130,7 @@ func loadCauses(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
 		}
 		class, ok1 := v[1].(string)
 		signature, ok2 := v[2].(string)
-		s := byNumber[n[0]>>8]
+		s := numbered[n[0]>>8]
 		if s == nil {
 			return nil // it is being removed
 		}

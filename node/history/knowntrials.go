@@ -78,10 +78,7 @@ func addBitmap(set *ranges.Set, id int64, bits []byte) error {
 
 // loadKnown loads which trials have rows.
 func loadKnown(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
-	numbered := make(map[int64]*sweepSummary, len(sweeps))
-	for _, s := range sweeps {
-		numbered[s.Number] = s
-	}
+	numbered := byNumber(sweeps)
 	return w.each("SELECT id, bits FROM known ORDER BY id", func(v []driver.Value) error {
 		id, ok1 := v[0].(int64)
 		bits, ok2 := v[1].([]byte)

@@ -48,8 +48,8 @@ func (l *listing) orderedIDs(ctx context.Context) ([]int64, error) {
 	return l.sortedIDs(ctx)
 }
 
-// selectsFew reports whether the index of states leads to so few rows that sorting them all is
-// cheap.
+// selectsFew reports whether so few rows are selected that most blocks have none of them, and that
+// sorting them all is cheap.
 func (sel *selection) selectsFew() bool {
 	if len(sel.q.States) == 0 || slices.Contains(sel.q.States, grid.Succeeded) {
 		return false

@@ -201,10 +201,7 @@ func eachCovered(
 
 // loadOverlays loads the overlays of sweeps.
 func loadOverlays(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
-	numbered := make(map[int64]*sweepSummary, len(sweeps))
-	for _, s := range sweeps {
-		numbered[s.Number] = s
-	}
+	numbered := byNumber(sweeps)
 	return eachCovered(w.each, 0, math.MaxInt64, func(sweep int64, r overlayRange, covered []ranges.Range) {
 		s := numbered[sweep]
 		if s == nil {

@@ -92,18 +92,9 @@ func (l *Remaining) readKnown(ctx context.Context, tx *sql.Tx, number int64) err
 
 // readState adds the trials in a state that is not terminal.
 func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *catalog, number int64, state grid.State) error {
-	rows, err := tx.QueryContext(ctx,
-		fmt.Sprintf("SELECT %s FROM trial WHERE state = %d%s AND id BETWEEN %d AND %d ORDER BY id",
-			readColumns, stateCode(state), openSQL, rowID(number, 0), rowID(number, maxIndex)))
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		v, err := scanValues(rows)
-		if err != nil {
-			return err
-		}
+	text := fmt.Sprintf("SELECT %s FROM trial WHERE state = %d%s AND id BETWEEN %d AND %d ORDER BY id",
+		readColumns, stateCode(state), openSQL, rowID(number, 0), rowID(number, maxIndex))
+	return eachSelected(ctx, tx, func(v []driver.Value) error {
 		id, ok := v[0].(int64)
 		if !ok {
 			return errDamaged
@@ -112,15 +103,15 @@ func (l *Remaining) readState(ctx context.Context, tx *sql.Tx, d *catalog, numbe
 		l.Terminal.Remove(i, i+1)
 		if attempts, ok := reopenedAttempts(v); ok {
 			l.addReopened(ranges.Range{Lo: i, Hi: i + 1}, attempts)
-			continue
+			return nil
 		}
 		t, err := d.decodeTrial(v, &overlay{}) // which covers only rows with other states
 		if err != nil {
 			return err
 		}
 		l.Open = append(l.Open, t)
-	}
-	return rows.Err()
+		return nil
+	}, text)
 }
 
 // reopenedAttempts reports whether a row is of a trial of which nothing has run since it was
@@ -147,21 +138,7 @@ func (l *Remaining) readOverlay(ctx context.Context, tx *sql.Tx, number int64) e
 		for i, v := range args {
 			values[i] = v
 		}
-		rows, err := tx.QueryContext(ctx, text, values...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			v, err := scanValues(rows)
-			if err != nil {
-				return err
-			}
-			if err := fn(v); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
+		return eachSelected(ctx, tx, fn, text, values...)
 	}
 	return eachCovered(query, rowID(number, 0), rowID(number, maxIndex), func(_ int64, r overlayRange, covered []ranges.Range) {
 		for _, c := range covered {

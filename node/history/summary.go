@@ -82,6 +82,15 @@ type sweepSummary struct {
 	overlay    overlay
 }
 
+// byNumber returns sweeps by their numbers in the file.
+func byNumber(sweeps map[grid.SweepID]*sweepSummary) map[int64]*sweepSummary {
+	numbered := make(map[int64]*sweepSummary, len(sweeps))
+	for _, s := range sweeps {
+		numbered[s.Number] = s
+	}
+	return numbered
+}
+
 func (s *sweepSummary) clone() *sweepSummary {
 	c := *s
 	c.known, c.overlay = s.known.Clone(), s.overlay.clone()

@@ -326,6 +326,25 @@ func scanValues(rows *sql.Rows) ([]driver.Value, error) {
 	return values, nil
 }
 
+// eachSelected calls fn with up to readColumnCount columns of each row of a query.
+func eachSelected(ctx context.Context, q querier, fn func([]driver.Value) error, text string, args ...any) error {
+	rows, err := q.QueryContext(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		v, err := scanValues(rows)
+		if err == nil {
+			err = fn(v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
 // querier is a connection or a transaction.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
