@@ -28,7 +28,7 @@ const (
 // lock of memberlist held.
 type table struct {
 	self grid.NodeID
-	wake poll.Signal // holds a token while there may be news for the watchers
+	wake poll.Signal // set when there may be news for the watchers
 
 	mu       sync.Mutex
 	records  map[grid.NodeID]*record

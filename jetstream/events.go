@@ -145,20 +145,20 @@ func (e *Events) cacheDecoded(id string, b *grid.Batch) {
 	if e.decoded == nil {
 		e.decoded = map[string]*grid.Batch{}
 	}
-	e.forgetDecoded(id)
+	e.forgetDecodedLocked(id)
 	e.decoded[id], e.order, e.decodedEvents = b, append(e.order, id), e.decodedEvents+len(b.Events)
 	for len(e.order) > maxDecoded || len(e.order) > 1 && e.decodedEvents > maxDecodedEvents {
-		e.forgetDecoded(e.order[0])
+		e.forgetDecodedLocked(e.order[0])
 		e.order = e.order[1:]
 	}
 }
 
-// takeDecoded removes and returns a decoded batch, nil if there is none.
+// takeDecoded is forgetDecodedLocked for the reader: a writer that waits for it goes on.
 func (e *Events) takeDecoded(id string) *grid.Batch {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.taken.Set()
-	return e.forgetDecoded(id)
+	return e.forgetDecodedLocked(id)
 }
 
 // awaitReader waits while the reader is far behind, for maxReaderWait at most.
@@ -184,8 +184,8 @@ func (e *Events) awaitReader(ctx context.Context) {
 	}
 }
 
-// forgetDecoded is takeDecoded with the lock held.
-func (e *Events) forgetDecoded(id string) *grid.Batch {
+// forgetDecodedLocked removes and returns a decoded batch, nil if there is none.
+func (e *Events) forgetDecodedLocked(id string) *grid.Batch {
 	b := e.decoded[id]
 	if b != nil {
 		e.decodedEvents -= len(b.Events)

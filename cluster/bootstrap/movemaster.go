@@ -168,10 +168,9 @@ func copyMaster(ctx context.Context, old, to *machine) error {
 	err := to.shell.Run(ctx, to.commandLine("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
 	read.CloseWithError(errors.New("the other machine stopped reading"))
 	sending.Wait()
-	if err == nil {
+	exit, failed := errors.AsType[*shell.ExitError](sent)
+	if err == nil || failed && exit.Stderr != "" { // then the other error only follows from sent
 		err = sent
-	} else if exit := (*shell.ExitError)(nil); sent != nil && errors.As(sent, &exit) && exit.Stderr != "" {
-		err = sent // the other error only follows from this one
 	}
 	if err != nil {
 		again := strings.ReplaceAll(unretireScript, "STATE", shell.Quote(old.facts.Layout.State()))

@@ -68,7 +68,7 @@ func (a *Admission) Connected(up bool) {
 	a.refused = 0
 	a.mu.Unlock()
 	a.log.Info("connected to the master")
-	nudge(a.membership.masterBack) // a master that was restarted may not have heard of this node
+	a.membership.masterBack.Set() // a master that was restarted may not have heard of this node
 	a.recordRefused(false)
 }
 

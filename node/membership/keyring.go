@@ -12,6 +12,7 @@ import (
 	"mlfnode/cluster"
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
+	"mlfnode/node/poll"
 )
 
 // KeysID identifies a gossip keyring without revealing a key.
@@ -25,7 +26,7 @@ type gossipKeys struct {
 	log     *slog.Logger
 	gossip  *cluster.Cluster
 	keyring *trust.Keyring
-	stale   chan struct{} // holds a token when the master has another keyring
+	stale   poll.Signal // set when the master has another keyring
 }
 
 // KeysID identifies the gossip keyring of this node without revealing a key.

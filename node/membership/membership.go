@@ -22,6 +22,7 @@ import (
 	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
+	"mlfnode/node/poll"
 )
 
 // protocol is the version of the wire formats that this program speaks: of beats, events and
@@ -71,8 +72,8 @@ type Membership struct {
 	worker     func() Worker
 	stays      func() bool
 
-	staleCertificate chan struct{} // holds a token when the master has other CAs
-	masterBack       chan struct{} // holds a token when this worker is connected to its master again
+	staleCertificate poll.Signal // set when the master has other CAs
+	masterBack       poll.Signal // set when this worker is connected to its master again
 }
 
 // TrustDir returns the folder of the credentials in a state folder.
@@ -83,7 +84,7 @@ func Start(cfg Config) (*Membership, error) {
 	s := &Membership{
 		log: cfg.Logger, stateDir: cfg.StateDir, id: cfg.Identity, authority: cfg.Authority, scheduling: cfg.Scheduling,
 		peers: cfg.Peers, worker: cfg.Worker, stays: cfg.Stays,
-		staleCertificate: make(chan struct{}, 1), masterBack: make(chan struct{}, 1),
+		staleCertificate: poll.NewSignal(), masterBack: poll.NewSignal(),
 	}
 	g := cfg.Gossip
 	g.Node, g.Keys, g.Logger = cfg.Identity.Node, cfg.Keyring.Keys(), cfg.Logger
@@ -93,7 +94,7 @@ func Start(cfg Config) (*Membership, error) {
 	if s.Gossip, err = cluster.Start(g); err != nil {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
-	s.gossipKeys = &gossipKeys{log: cfg.Logger, gossip: s.Gossip, keyring: cfg.Keyring, stale: make(chan struct{}, 1)}
+	s.gossipKeys = &gossipKeys{log: cfg.Logger, gossip: s.Gossip, keyring: cfg.Keyring, stale: poll.NewSignal()}
 	return s, nil
 }
 
@@ -153,10 +154,10 @@ func (s *Membership) Apply(o *jetstream.Directives) {
 		}
 	})
 	if o.Keys != 0 && o.Keys != s.KeysID() {
-		nudge(s.gossipKeys.stale)
+		s.gossipKeys.stale.Set()
 	}
 	if o.CAs != 0 && o.CAs != s.id.Trusted().ID() {
-		nudge(s.staleCertificate)
+		s.staleCertificate.Set()
 	}
 }
 
@@ -223,11 +224,3 @@ func (s *Membership) addresses(known []string, port func(*cluster.Member) int) [
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
-
-// nudge puts a token into a channel that holds one, unless it is full.
-func nudge(to chan<- struct{}) {
-	select {
-	case to <- struct{}{}:
-	default:
-	}
-}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/node/poll"
 )
 
 // rejoinInterval is how often a node that sees no other one tries to reach its peers.
@@ -16,8 +17,8 @@ const rejoinInterval = 3 * time.Second
 func (s *Membership) Rejoin(ctx context.Context) error {
 	tick := time.NewTicker(rejoinInterval)
 	defer tick.Stop()
-	changed := make(chan struct{}, 1)
-	defer s.Gossip.Watch(func(cluster.Member) { nudge(changed) })()
+	changed := poll.NewSignal()
+	defer s.Gossip.Watch(func(cluster.Member) { changed.Set() })()
 	p := Peers{}
 	if s.peers != nil {
 		p = *s.peers

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"mlfnode/node/poll"
 )
 
 const (
@@ -174,7 +176,7 @@ const (
 func (c *Connection) open(ctx context.Context) (channel ssh.Channel, requests <-chan *ssh.Request, err error) {
 	for try := range openTries {
 		channel, requests, err = c.client.OpenChannel("session", nil)
-		if !errors.As(err, new(*ssh.OpenChannelError)) || waitFor(openPause<<try, ctx.Done()) {
+		if !errors.As(err, new(*ssh.OpenChannelError)) || !poll.Sleep(ctx, openPause<<try) {
 			break
 		}
 	}

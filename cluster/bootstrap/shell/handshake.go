@@ -74,7 +74,7 @@ func (d *Dialer) dialThrough(ctx context.Context, r route, way []route) (*Connec
 			if paused += wait; paused > retryTimeout {
 				err = problemf("see the log of the ssh server there; MaxStartups may be low, or this address blocked",
 					"%s closes connections before the ssh handshake's end, for %v", r, retryTimeout)
-			} else if !waitFor(wait, ctx.Done()) {
+			} else if poll.Sleep(ctx, wait) {
 				continue
 			} else {
 				err = context.Cause(ctx)
