@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"time"
@@ -35,20 +36,19 @@ func NewUpdate(bundle string, at time.Time, trials *ranges.Set) Update {
 // BundleOf returns the bundle for the trial's next attempt: that of its last update, or else that
 // of the submission.
 func (s *Sweep) BundleOf(index int64) string {
-	return s.bundle(index, func(*Update) bool { return true })
+	return s.BundleAt(index, math.MaxInt64)
 }
 
 // BundleAt returns the bundle of an attempt of the trial that began at the given time, in
 // microseconds since 1970.
 func (s *Sweep) BundleAt(index, began int64) string {
-	return s.bundle(index, func(u *Update) bool { return u.At.UnixMicro() <= began })
-}
-
-func (s *Sweep) bundle(index int64, counts func(*Update) bool) string {
 	for k := len(s.Updates) - 1; k >= 0; k-- {
 		u := &s.Updates[k]
+		if u.At.UnixMicro() > began {
+			continue
+		}
 		at := sort.Search(len(u.Trials), func(i int) bool { return u.Trials[i][1] > index })
-		if at < len(u.Trials) && u.Trials[at][0] <= index && counts(u) {
+		if at < len(u.Trials) && u.Trials[at][0] <= index {
 			return u.Bundle
 		}
 	}

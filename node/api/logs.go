@@ -167,10 +167,8 @@ func (c *Client) Logs() Logs { return Logs{c} }
 
 // Stream streams stored and, with Follow, live output.
 func (l Logs) Stream(ctx context.Context, id grid.SweepID, q LogQuery) iter.Seq2[Output, error] {
-	v := url.Values{"index": {strconv.FormatInt(q.Index, 10)}}
-	if q.Attempt > 0 {
-		v.Set("attempt", strconv.Itoa(q.Attempt))
-	}
+	v := attemptQuery(q.Attempt)
+	v.Set("index", strconv.FormatInt(q.Index, 10))
 	if q.Follow {
 		v.Set("follow", "true")
 	}

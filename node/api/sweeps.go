@@ -175,52 +175,52 @@ func (s Sweeps) Watch(ctx context.Context, id grid.SweepID, after uint64) iter.S
 
 // Pause keeps further trials of a sweep from starting; running ones continue to their end.
 func (s Sweeps) Pause(ctx context.Context, id grid.SweepID) (Done, error) {
-	return act(ctx, s.client, id, "pause", nil)
+	return s.act(ctx, id, "pause", nil)
 }
 
 // Kill pauses the sweep and kills its running trials, which count as not run.
 func (s Sweeps) Kill(ctx context.Context, id grid.SweepID) (Done, error) {
-	return act(ctx, s.client, id, "kill", nil)
+	return s.act(ctx, id, "kill", nil)
 }
 
 // Resume continues a paused sweep.
 func (s Sweeps) Resume(ctx context.Context, id grid.SweepID) (Done, error) {
-	return act(ctx, s.client, id, "resume", nil)
+	return s.act(ctx, id, "resume", nil)
 }
 
 // Cancel ends a sweep: running trials are stopped, and the others never run. With save, running
 // trials may save their state first.
 func (s Sweeps) Cancel(ctx context.Context, id grid.SweepID, save bool) (Done, error) {
 	if save {
-		return act(ctx, s.client, id, "cancel?save=true", nil)
+		return s.act(ctx, id, "cancel?save=true", nil)
 	}
-	return act(ctx, s.client, id, "cancel", nil)
+	return s.act(ctx, id, "cancel", nil)
 }
 
 // Retry runs trials again that did not succeed.
 func (s Sweeps) Retry(ctx context.Context, id grid.SweepID, r Retry) (Done, error) {
-	return act(ctx, s.client, id, "retry", r)
+	return s.act(ctx, id, "retry", r)
 }
 
 // Extend adds values to axes; only the new points run.
 func (s Sweeps) Extend(ctx context.Context, id grid.SweepID, e Extend) (Done, error) {
-	return act(ctx, s.client, id, "extend", e)
+	return s.act(ctx, id, "extend", e)
 }
 
 // Set changes the priority of a sweep and how many of its trials may run at a time.
 func (s Sweeps) Set(ctx context.Context, id grid.SweepID, set Set) (Done, error) {
-	return act(ctx, s.client, id, "set", set)
+	return s.act(ctx, id, "set", set)
 }
 
 // Preview returns what an action on a sweep would change, and changes nothing. The body is the
 // action's.
 func (s Sweeps) Preview(ctx context.Context, id grid.SweepID, action string, body any) (Done, error) {
-	return act(ctx, s.client, id, action+"?dry_run=true", body)
+	return s.act(ctx, id, action+"?dry_run=true", body)
 }
 
-func act(ctx context.Context, c *Client, id grid.SweepID, action string, body any) (Done, error) {
+func (s Sweeps) act(ctx context.Context, id grid.SweepID, action string, body any) (Done, error) {
 	path := strings.Replace(sweepPath(PathAction, id), "{action}", action, 1)
-	return post[Done](ctx, c, path, body)
+	return post[Done](ctx, s.client, path, body)
 }
 
 // Remove deletes a sweep that does not run from the store, with its events, output, artifacts and

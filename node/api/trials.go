@@ -336,9 +336,6 @@ func (t Trials) Artifacts(ctx context.Context, id grid.SweepID, index int64) (io
 // PutArtifacts stores the artifacts of a run. The client must present the certificate of the run's
 // node.
 func (t Trials) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
-	path := strings.NewReplacer(
-		"{sweep}", url.PathEscape(string(id.Sweep)), "{index}", strconv.FormatInt(id.Index, 10), "{run}",
-		url.PathEscape(run),
-	).Replace(PathRunFiles)
+	path := strings.Replace(trialPath(PathRunFiles, id), "{run}", url.PathEscape(run), 1)
 	return discard(t.client.do(ctx, http.MethodPut, path, nil, io.NopCloser(r)))
 }
