@@ -37,9 +37,7 @@ func newTask(name string) *task {
 func readTask(key, v yamlValue) *task {
 	t := newTask(key.what)
 	v.what = "the task " + t.Name
-	before := len(v.file.problems)
-	v.fields("", `{command: ["python3", "main.py"]}`, taskFields(t))
-	if len(t.Command) == 0 && t.Shell == "" && len(v.file.problems) == before {
+	if v.fields("", `{command: ["python3", "main.py"]}`, taskFields(t)) && len(t.Command) == 0 && t.Shell == "" {
 		key.report(`Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", v.what)
 	}
 	if err := t.CheckEscalation(); err != nil {
@@ -92,9 +90,7 @@ func taskFields(t *task) map[string]field {
 		}},
 		"env": {jsonschema.Map(jsonschema.Text), func(v yamlValue) { readEnv(v, t) }},
 		"resources": {objectOf(resourceFields(t)), func(v yamlValue) {
-			before := len(v.file.problems)
-			v.fields("", "{cpus: 1, memory: 1GiB}", resourceFields(t))
-			if len(v.file.problems) == before {
+			if v.fields("", "{cpus: 1, memory: 1GiB}", resourceFields(t)) {
 				v.reportError(cmp.Or(t.Resources.Check(), t.CheckMeasureBy()))
 			}
 		}},
@@ -171,9 +167,7 @@ func readSetup(v yamlValue, t *task) {
 		return
 	}
 	t.Setup = nil
-	before := len(v.file.problems)
-	v.fields("setup.", "{run: make deps, inputs: [requirements.txt]}", setupFields(t))
-	if len(t.Setup) == 0 && len(v.file.problems) == before {
+	if v.fields("setup.", "{run: make deps, inputs: [requirements.txt]}", setupFields(t)) && len(t.Setup) == 0 {
 		v.report("Write it like {run: make deps, inputs: [requirements.txt]}.", "setup has no run")
 	}
 }
@@ -303,10 +297,9 @@ func readMetrics(v yamlValue, t *task) {
 		if v.file.full() {
 			return
 		}
-		source, given, before := grid.Source{}, 0, len(v.file.problems)
+		source, given := grid.Source{}, 0
 		v.node = n
-		v.fields("metrics.", "{log: result/log}", sourceFields(&source, &given))
-		if given != 1 && len(v.file.problems) == before {
+		if v.fields("metrics.", "{log: result/log}", sourceFields(&source, &given)) && given != 1 {
 			v.report("Give one of log, regex and json; several sources stand in a list.",
 				"a source of metrics has %d fields", given)
 		}
@@ -339,9 +332,7 @@ func sourceFields(source *grid.Source, given *int) map[string]field {
 
 func readObjective(v yamlValue, t *task) {
 	t.Objective = &grid.Objective{}
-	before := len(v.file.problems)
-	v.fields("objective.", "{metric: loss, goal: minimize}", objectiveFields(t.Objective))
-	if (t.Objective.Metric == "" || t.Objective.Goal == "") && len(v.file.problems) == before {
+	if v.fields("objective.", "{metric: loss, goal: minimize}", objectiveFields(t.Objective)) && (t.Objective.Metric == "" || t.Objective.Goal == "") {
 		v.report("Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
 	}
 }
@@ -357,9 +348,7 @@ const maxRepeats = 1_000_000
 // in when the task is used.
 func readStop(v yamlValue, t *task) {
 	t.Stop = &grid.EarlyStop{Rule: grid.StopMedian}
-	before := len(v.file.problems)
-	v.fields("stop.", "{metric: loss, rule: median, after: 5}", stopFields(t.Stop))
-	if t.Stop.After == 0 && len(v.file.problems) == before {
+	if v.fields("stop.", "{metric: loss, rule: median, after: 5}", stopFields(t.Stop)) && t.Stop.After == 0 {
 		v.report("Write it like {metric: loss, rule: median, after: 5}.",
 			"stop has no after, the step from which trials may be stopped")
 	}
@@ -401,9 +390,7 @@ func readSample(v yamlValue, t *task) {
 		fields["size"].read(v)
 		return
 	}
-	before := len(v.file.problems)
-	v.fields("sample.", "{size: 100, seed: 1}", fields)
-	if t.sample.Size == 0 && len(v.file.problems) == before {
+	if v.fields("sample.", "{size: 100, seed: 1}", fields) && t.sample.Size == 0 {
 		v.report("Write it like {size: 100, seed: 1}.", "%s has no size", v.what)
 	}
 }

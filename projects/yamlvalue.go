@@ -107,8 +107,10 @@ func (v yamlValue) entries(example string, each func(key, value yamlValue)) {
 	}
 }
 
-// fields reads a map whose keys are known. The names of its values begin with prefix.
-func (v yamlValue) fields(prefix, example string, known map[string]field) {
+// fields reads a map whose keys are known, and reports whether it found no problem. The names of its
+// values begin with prefix.
+func (v yamlValue) fields(prefix, example string, known map[string]field) bool {
+	before := len(v.file.problems)
 	v.entries(example, func(key, value yamlValue) {
 		f, ok := known[key.what]
 		if !ok {
@@ -127,6 +129,7 @@ func (v yamlValue) fields(prefix, example string, known map[string]field) {
 		value.what = prefix + key.what
 		f.read(value)
 	})
+	return len(v.file.problems) == before
 }
 
 // text returns a scalar as it is written.
