@@ -62,16 +62,17 @@ type chartCache struct {
 	compute semaphore
 	limit   int // the number of answers that are kept
 
-	mu         sync.Mutex
-	kept       []*answer // the most recently used one last
-	bytes      int
-	views      []*keptView // the most recently used one last
-	viewExpiry *time.Timer
-	restUntil  time.Time // from then on, answers may be computed for callers that can't wait
+	mu        sync.Mutex
+	kept      []*answer // the most recently used one last
+	bytes     int
+	views     recentlyUsed[*keptView]
+	restUntil time.Time // from then on, answers may be computed for callers that can't wait
 }
 
 func newChartCache(most int) *chartCache {
-	return &chartCache{compute: make(semaphore, 1), limit: most}
+	return &chartCache{
+		compute: make(semaphore, 1), limit: most, views: recentlyUsed[*keptView]{most: keptViews, ttl: viewTTL},
+	}
 }
 
 // get returns a cached answer that is recent enough, or computes one. If least is 0, only an answer
@@ -212,35 +213,14 @@ func (c *chartCache) viewAge() time.Duration { return max(minAge, c.sharedAge()/
 // lastView returns a recent selection if it has this key, and this version or an age below least.
 // The caller holds the semaphore.
 func (c *chartCache) lastView(key, version string, least time.Duration) *keptView {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.views, func(k *keptView) bool {
+	v, _ := c.views.find(func(k *keptView) bool {
 		return k.key == key && (k.version == version || time.Since(k.made) < least)
 	})
-	if i < 0 {
-		return nil
-	}
-	k := c.views[i]
-	c.viewExpiry.Reset(viewTTL)
-	c.views = append(slices.Delete(c.views, i, i+1), k)
-	return k
+	return v
 }
 
 func (c *chartCache) keepView(v *keptView) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.viewExpiry != nil {
-		c.viewExpiry.Stop()
-	}
-	c.views = append(slices.DeleteFunc(c.views, func(k *keptView) bool { return k.key == v.key }), v)
-	if len(c.views) > keptViews {
-		c.views = slices.Delete(c.views, 0, 1)
-	}
-	c.viewExpiry = time.AfterFunc(viewTTL, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.views = nil
-	})
+	c.views.add(v, func(k *keptView) bool { return k.key == v.key })
 }
 
 // answer is a chart as it was at one moment.

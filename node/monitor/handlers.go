@@ -42,7 +42,8 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 		sweeps:  &sweepHandlers{lookup, cfg.Master, cfg.History, cfg.Store, views},
 		actions: &sweepActions{lookup, cfg.Master, views},
 		trials: &trialHandlers{
-			lookup: lookup, master: cfg.Master, history: cfg.History, store: cfg.Store, charts: charts, log: log,
+			lookup: lookup, master: cfg.Master, history: cfg.History, store: cfg.Store, charts: charts,
+			pages: newTrialPages(), log: log,
 		},
 		charts: &chartHandlers{lookup, cfg.Master, cfg.History, charts, eta},
 		output: &outputHandlers{

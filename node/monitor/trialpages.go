@@ -2,9 +2,7 @@ package monitor
 
 import (
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"mlfnode/grid"
@@ -21,12 +19,11 @@ const (
 )
 
 // trialPages keeps pages of tables by index. While a sweep runs at full rate, most pages that
-// people look at stay the same: one whose trials have not changed is not read again. The zero value
-// is empty.
-type trialPages struct {
-	mu     sync.Mutex
-	kept   []*trialPage // the most recently used one last
-	expiry *time.Timer
+// people look at stay the same: one whose trials have not changed is not read again.
+type trialPages struct{ recent recentlyUsed[*trialPage] }
+
+func newTrialPages() *trialPages {
+	return &trialPages{recentlyUsed[*trialPage]{most: keptTrialPages, ttl: trialPagesTTL}}
 }
 
 // trialPage is the part of a table that only its trials determine.
@@ -52,40 +49,20 @@ func pageKey(l *listing, columns []column[api.Trial], limit int64) string {
 	return fmt.Sprintf("%s %d %d %q", l.sweep.ID, l.q.Offset, limit, strings.Join(names, "\x00"))
 }
 
-// find returns a page if its trials have not changed since it was read.
+// find returns a page if its trials have not changed since it was read. There is none without a key.
 func (p *trialPages) find(key string, s *grid.Sweep, h *history.DB) (table api.TrialTable, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i := slices.IndexFunc(p.kept, func(k *trialPage) bool { return k.key == key && k.sweep == s })
-	if i < 0 {
-		return table, false
+	page, ok := p.recent.find(func(k *trialPage) bool {
+		return k.key == key && k.sweep == s && h.Unchanged(s.ID, k.lo, k.hi, k.mark)
+	})
+	if ok {
+		table = page.table
 	}
-	k := p.kept[i]
-	if !h.Unchanged(s.ID, k.lo, k.hi, k.mark) {
-		return table, false
-	}
-	p.kept = append(slices.Delete(p.kept, i, i+1), k)
-	p.expiry.Reset(trialPagesTTL)
-	return k.table, true
+	return table, ok
 }
 
 // add keeps a page, unless it is large.
 func (p *trialPages) add(page *trialPage) {
-	if int(page.table.Count)*len(page.table.Columns) > maxPageValues {
-		return
+	if int(page.table.Count)*len(page.table.Columns) <= maxPageValues {
+		p.recent.add(page, func(k *trialPage) bool { return k.key == page.key })
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.kept = append(slices.DeleteFunc(p.kept, func(k *trialPage) bool { return k.key == page.key }), page)
-	if len(p.kept) > keptTrialPages {
-		p.kept = slices.Delete(p.kept, 0, 1)
-	}
-	if p.expiry != nil {
-		p.expiry.Stop()
-	}
-	p.expiry = time.AfterFunc(trialPagesTTL, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.kept = nil
-	})
 }

@@ -28,7 +28,7 @@ type trialHandlers struct {
 	store   *jetstream.Store
 	charts  *chartViews
 	log     *slog.Logger
-	pages   trialPages
+	pages   *trialPages
 }
 
 // listOld streams the trials that the query selects, for clients of older versions.

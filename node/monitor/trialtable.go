@@ -45,12 +45,9 @@ func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
 func (h *trialHandlers) table(
 	w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64,
 ) {
+	var err error
 	applied, key := h.history.Applied(), pageKey(l, columns, limit)
-	table, err := api.TrialTable{}, error(nil)
-	found := false
-	if key != "" {
-		table, found = h.pages.find(key, l.sweep, h.history)
-	}
+	table, found := h.pages.find(key, l.sweep, h.history)
 	if !found {
 		if table, err = h.readPage(r.Context(), l, columns, limit, key); err != nil {
 			sendError(w, err)

@@ -117,14 +117,11 @@ export async function start() {
 export const loginProblem = signal(null);
 
 async function whoami() {
-  const key = sessionKey();
   try {
     session.value = await get('/session');
     stream.retryNow();
   } catch (err) {
-    const status = /** @type {any} */ (err).status;
-    if (status !== 401) setTimeout(whoami, 2000);
-    else if (key === sessionKey()) session.value = null;
+    if (/** @type {any} */ (err).status !== 401) setTimeout(whoami, 2000); // a refusal has ended the session already
   }
 }
 
