@@ -8,6 +8,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -51,9 +52,9 @@ func BenchmarkRetry(b *testing.B) {
 	b.ReportMetric(time.Since(begin).Seconds()*1000, "ms-restart")
 	defer func() { s.Close() }()
 	c := s.Client()
-	used := cpuTime(b, os.Getpid())
+	used := gridtest.CPUTime(b)
 	fresh := ran / sweep(b, c, submission(b, ran, "/bin/true")).Seconds()
-	freshCPU := (cpuTime(b, os.Getpid()) - used).Seconds() / ran
+	freshCPU := (gridtest.CPUTime(b) - used).Seconds() / ran
 	succeeded := func() int64 {
 		v, err := c.Sweeps().Get(b.Context(), "big-1")
 		if err != nil {
@@ -64,7 +65,7 @@ func BenchmarkRetry(b *testing.B) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for range b.N {
-		before, used := resident(b), cpuTime(b, os.Getpid())
+		before, used := resident(b), gridtest.CPUTime(b)
 		answered := make(chan time.Duration, 1)
 		begin := time.Now()
 		go func() {
@@ -92,7 +93,7 @@ func BenchmarkRetry(b *testing.B) {
 		b.ReportMetric(float64(resident(b)-before)/points, "resident-B/trial")
 		b.ReportMetric(ran/(beside-first).Seconds()/fresh, "rate-beside/fresh")
 		b.ReportMetric(points/whole.Seconds()/fresh, "rate-whole/fresh")
-		b.ReportMetric((cpuTime(b, os.Getpid())-used).Seconds()/points/freshCPU, "CPU/fresh")
+		b.ReportMetric((gridtest.CPUTime(b)-used).Seconds()/points/freshCPU, "CPU/fresh")
 		b.ReportMetric(1e6*freshCPU, "fresh-CPU-us/trial")
 		b.ReportMetric(fresh, "fresh-trials/s")
 		b.ReportMetric(0, "ns/op")
