@@ -216,7 +216,7 @@ func (b *tab) confirm() {
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
 	b.see(selector)
-	if err := chromedp.Do(b.ctx, chromedp.Focus(chromedp.CSS(selector))); err != nil {
+	if err := chromedp.Do(b.ctx, chromedp.Focus(chromedp.CSS(selector), chromedp.NodeVisible)); err != nil {
 		b.t.Fatalf("focus %s: %v", selector, err)
 	}
 	b.press(text)
