@@ -35,14 +35,18 @@ import (
 
 // Config says how a node takes part. All fields but Advertise, Keys and Label are needed.
 type Config struct {
-	Node      grid.NodeID
-	Bind      string       // address to listen on, TCP and UDP; 0.0.0.0 or :: for all
-	Port      int          // 0: any free one
-	Advertise string       // address where others reach this node; empty: Bind, or ChooseAddress("") if Bind is unspecified
-	Keys      [][]byte     // 16, 24 or 32 bytes each, the primary first; none is allowed on loopback only, and then nothing is encrypted
-	Label     string       // id of the cluster, at most 255 bytes: nodes with another one are not heard
-	Self      Self         // what this node publishes at first
-	Logger    *slog.Logger // messages of memberlist are debug messages
+	Node grid.NodeID
+	Bind string // address to listen on, TCP and UDP; 0.0.0.0 or :: for all
+	Port int    // 0: any free one
+	// address where others reach this node; empty: Bind, or ChooseAddress("") if Bind is
+	// unspecified
+	Advertise string
+	// 16, 24 or 32 bytes each, the primary first; none is allowed on loopback only, and then
+	// nothing is encrypted
+	Keys   [][]byte
+	Label  string       // id of the cluster, at most 255 bytes: nodes with another one are not heard
+	Self   Self         // what this node publishes at first
+	Logger *slog.Logger // messages of memberlist are debug messages
 
 	wrap func(memberlist.NodeAwareTransport) memberlist.NodeAwareTransport // for tests that lose packets
 }

@@ -198,7 +198,9 @@ func TestPartitionHeals(t *testing.T) {
 		return stateOf(nodes[0], "n02") == Dead && count(nodes[2], Dead) == 2
 	})
 	away.Store(nil)
-	eventually(t, "all are together again", func() bool { return count(nodes[0], Alive) == 3 && count(nodes[2], Alive) == 3 })
+	eventually(t, "all are together again", func() bool {
+		return count(nodes[0], Alive) == 3 && count(nodes[2], Alive) == 3
+	})
 }
 
 // TestFalseDeaths loses every tenth packet.

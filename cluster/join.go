@@ -93,12 +93,15 @@ func (c *Cluster) joinAddress(ctx context.Context, address string) error {
 		if err == nil {
 			return nil
 		}
-		says := func(words string) bool { return strings.Contains(err.Error(), words) } // memberlist gives its reasons as text
+		// memberlist gives its reasons as text
+		says := func(words string) bool { return strings.Contains(err.Error(), words) }
 		switch {
 		case says("installed keys could decrypt"), says("encrypt"):
-			return errors.New("it has another gossip key: was this node taken out of the cluster, or the key changed while it was away?")
+			return errors.New(
+				"it has another gossip key: was this node taken out of the cluster, or the key changed while it was away?")
 		case says(io.EOF.Error()), says("connection reset"):
-			return errors.New("it closed the connection: it belongs to another cluster, or the port is not that of the gossip")
+			return errors.New(
+				"it closed the connection: it belongs to another cluster, or the port is not that of the gossip")
 		}
 		return err
 	case <-ctx.Done():
@@ -200,7 +203,8 @@ func (a *admission) err() error {
 	if a.holder == "" || a.inside {
 		return nil
 	}
-	return fmt.Errorf("%w by the node at %s: give this one another name, or wait some seconds if that was this machine before",
+	return fmt.Errorf(
+		"%w by the node at %s: give this one another name, or wait some seconds if that was this machine before",
 		ErrNameTaken, a.holder)
 }
 

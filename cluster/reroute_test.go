@@ -30,7 +30,9 @@ func TestReroute(t *testing.T) {
 		}
 	}
 	meet()
-	eventually(t, "the advertised address is found out to be none", func() bool { return stateOf(near, "two-nets") == Dead })
+	eventually(t, "the advertised address is found out to be none", func() bool {
+		return stateOf(near, "two-nets") == Dead
+	})
 	near.Reroute(far.address, at)
 	meet()
 	both := func() bool { return stateOf(near, "two-nets") == Alive && stateOf(far, "one-net") == Alive }

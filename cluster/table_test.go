@@ -62,8 +62,12 @@ func TestTableTellsLivesApart(t *testing.T) {
 		}, ""},
 		{"dead", func() { tab.update(event("a", later, false), Dead, later) }, Dead},
 		{"a probe of a dead member", func() { tab.probed("a", true, later) }, ""},
-		{"others say that another life of it left", func() { tab.receive([]*detail{{Node: "a", Started: born.UnixMilli(), Left: true}}) }, ""},
-		{"others say that it left", func() { tab.receive([]*detail{{Node: "a", Started: later.UnixMilli(), Left: true}}) }, Left},
+		{"others say that another life of it left", func() {
+			tab.receive([]*detail{{Node: "a", Started: born.UnixMilli(), Left: true}})
+		}, ""},
+		{"others say that it left", func() {
+			tab.receive([]*detail{{Node: "a", Started: later.UnixMilli(), Left: true}})
+		}, Left},
 		{"nobody", func() { tab.probed("b", false, later) }, ""},
 	} {
 		step.do()

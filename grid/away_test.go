@@ -34,7 +34,8 @@ func follow(t *testing.T, steps []step) Trial {
 		if got := trial.Apply(nil, "n", s.event); got != s.want || trial.State != s.state || trial.Run != s.run ||
 			trial.Failures[ClassCrash] != s.count {
 			t.Fatalf("step %d, %s of %s: got change %d, %s by %s with %d crashes; want %d, %s by %s with %d",
-				i, s.event.Kind, s.event.Run, got, trial.State, trial.Run, trial.Failures[ClassCrash], s.want, s.state, s.run, s.count)
+				i, s.event.Kind, s.event.Run, got, trial.State, trial.Run, trial.Failures[ClassCrash], s.want, s.state,
+				s.run, s.count)
 		}
 	}
 	return trial

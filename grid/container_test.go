@@ -105,10 +105,12 @@ func TestTaskRefusesBadContainers(t *testing.T) {
 		"one place": func(t *Task) {
 			t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "/x"}, {Source: "/b", Target: "/x/"}}}
 		},
-		"own place": func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/x"}, {Source: "/b", Target: "/x"}}} },
-		"at root":   func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "/"}}} },
-		"mounts":    func(t *Task) { t.Container = &Container{Mounts: make([]Mount, 65)} },
-		"ulimit":    func(t *Task) { t.Container = &Container{Ulimits: []Ulimit{{"nofile", 2, 1}}} },
+		"own place": func(t *Task) {
+			t.Container = &Container{Mounts: []Mount{{Source: "/x"}, {Source: "/b", Target: "/x"}}}
+		},
+		"at root": func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "/"}}} },
+		"mounts":  func(t *Task) { t.Container = &Container{Mounts: make([]Mount, 65)} },
+		"ulimit":  func(t *Task) { t.Container = &Container{Ulimits: []Ulimit{{"nofile", 2, 1}}} },
 	} {
 		task := base()
 		if change(&task); task.Check() == nil {

@@ -10,7 +10,9 @@ import (
 )
 
 func drawPoints(t *rapid.T, most int) []Point {
-	step := rapid.OneOf(rapid.Map(rapid.Int64Range(-largestStep, largestStep), func(i int64) float64 { return float64(i) }), rapid.Float64())
+	step := rapid.OneOf(rapid.Map(rapid.Int64Range(-largestStep, largestStep), func(i int64) float64 {
+		return float64(i)
+	}), rapid.Float64())
 	if rapid.Bool().Draw(t, "few steps") {
 		step = rapid.Map(rapid.IntRange(0, 100), func(i int) float64 { return float64(i) })
 	}

@@ -54,7 +54,8 @@ func TestSettableClassesAreDocumented(t *testing.T) {
 			final = f.Class
 		}
 	}
-	want = fmt.Sprintf("A trial gets at most %d retries in all after `%s` and the classes from `%s` to `%s` in this table.\n",
+	want = fmt.Sprintf(
+		"A trial gets at most %d retries in all after `%s` and the classes from `%s` to `%s` in this table.\n",
 		infrastructureRetries, ClassCUDAShared, first, final)
 	if !strings.Contains(string(text), want) {
 		t.Errorf("docs/failures.md lacks: %s", want)

@@ -101,7 +101,8 @@ func BenchmarkLogs(b *testing.B) {
 		}
 		b.SetBytes(100 * 100 * 4000)
 		for b.Loop() {
-			if err := s.Logs.Read(b.Context(), "a-1", LogRange{}, func(uint64, []Chunk) error { return nil }); err != nil {
+			if err := s.Logs.Read(b.Context(), "a-1", LogRange{},
+				func(uint64, []Chunk) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
 		}

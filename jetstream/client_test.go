@@ -93,7 +93,9 @@ func TestPermissionsOfNodes(t *testing.T) {
 	refused := make(chan error, 64)
 	nc, err := nats.Connect("nats://master",
 		nats.SetCustomDialer(&dialer{ConnectConfig: l.connectConfig("b"), ctx: t.Context()}),
-		nats.CustomInboxPrefix("_INBOX.b"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
+		nats.CustomInboxPrefix("_INBOX.b"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			refused <- err
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,9 +173,10 @@ func TestForgedContentIsSkipped(t *testing.T) {
 	if _, events := collect(t, l.store, 1, 3); events != 0 {
 		t.Errorf("got %d events, want none", events)
 	}
-	_, _, err := packAll([]Chunk{{Run: "a.1.1", Data: []byte("lie")}, {Run: "w.1.1", Data: []byte("true")}}, func(data []byte) (uint64, error) {
-		return l.store.Logs.publishMessage(t.Context(), "w", "a-1", data)
-	})
+	_, _, err := packAll([]Chunk{{Run: "a.1.1", Data: []byte("lie")}, {Run: "w.1.1", Data: []byte("true")}},
+		func(data []byte) (uint64, error) {
+			return l.store.Logs.publishMessage(t.Context(), "w", "a-1", data)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}

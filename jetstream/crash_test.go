@@ -69,7 +69,8 @@ func TestKillAtStart(t *testing.T) {
 	fillStore(t, used, 5)
 	for range rounds {
 		for _, dir := range []string{t.TempDir(), used} {
-			killChild(t, "TestOpenerChild", openerEnv+"="+dir, time.Duration(rand.IntN(40))*time.Millisecond, func(string) {})
+			killChild(t, "TestOpenerChild", openerEnv+"="+dir, time.Duration(rand.IntN(40))*time.Millisecond,
+				func(string) {})
 			openAndList(t, dir)
 		}
 	}

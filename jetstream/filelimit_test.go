@@ -39,9 +39,10 @@ func TestFileLimitChild(t *testing.T) {
 	}
 	var lines lineCount
 	own := newAuthority(t).tlsConfig("m")
-	server, err := Start(Config{Dir: dir, Node: "m", Logger: slog.New(slog.NewTextHandler(&lines, nil)), Listen: &natsd.Listen{
-		Host: "127.0.0.1", TLS: own, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "a", nil },
-	}})
+	server, err := Start(Config{Dir: dir, Node: "m", Logger: slog.New(slog.NewTextHandler(&lines, nil)),
+		Listen: &natsd.Listen{
+			Host: "127.0.0.1", TLS: own, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "a", nil },
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,11 +29,12 @@ func openUntil(t *testing.T, dir string, limits Limits) (s *Store, end func()) {
 func publishOutputOf(t *testing.T, s *Store, node grid.NodeID, bytes, each int) (seqs []uint64) {
 	t.Helper()
 	for bytes > 0 {
-		_, _, err := packAll([]Chunk{{Run: string(node) + ".1.1", Stream: 1, Data: make([]byte, each)}}, func(data []byte) (uint64, error) {
-			seq, err := s.Logs.publishMessage(t.Context(), node, grid.SweepID("of-"+node), data)
-			seqs = append(seqs, seq)
-			return seq, err
-		})
+		_, _, err := packAll([]Chunk{{Run: string(node) + ".1.1", Stream: 1, Data: make([]byte, each)}},
+			func(data []byte) (uint64, error) {
+				seq, err := s.Logs.publishMessage(t.Context(), node, grid.SweepID("of-"+node), data)
+				seqs = append(seqs, seq)
+				return seq, err
+			})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -65,7 +65,8 @@ func TestNodeCannotFillTheStore(t *testing.T) {
 		if got := storeUntilRefused(t, func(i int) (int, error) { return k.put(ctx, b, "b-1", i) }); got < limit*8/10 {
 			t.Errorf("%s: node b was refused after %d bytes of %d", name, got, limit)
 		}
-		if got := storeUntilRefused(t, func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserveFraction/8 {
+		if got := storeUntilRefused(t,
+			func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserveFraction/8 {
 			t.Errorf("%s: node a had room for %d bytes beside a node that stores all it can", name, got)
 		}
 		all, err := l.store.Usage(ctx)

@@ -178,7 +178,8 @@ func TestProbe(t *testing.T) {
 func TestLostIsClosed(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Limits{})
-	_ = s.conn.Publish(strings.Repeat("a", 2*natsd.MaxControlLine), nil) // whether it fails depends on how fast the server is
+	// whether it fails depends on how fast the server is
+	_ = s.conn.Publish(strings.Repeat("a", 2*natsd.MaxControlLine), nil)
 	select {
 	case <-s.Lost():
 	case <-time.After(time.Minute):

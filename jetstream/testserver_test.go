@@ -141,9 +141,10 @@ func (l *testServer) stop() {
 }
 
 func (l *testServer) connectConfig(name string) ConnectConfig {
-	return ConnectConfig{Node: grid.NodeID(name), TLS: l.tlsConfig(name), Logger: l.logger(), Addresses: func() []string {
-		return []string{fmt.Sprintf("127.0.0.1:%d", l.port)}
-	}}
+	return ConnectConfig{Node: grid.NodeID(name), TLS: l.tlsConfig(name), Logger: l.logger(),
+		Addresses: func() []string {
+			return []string{fmt.Sprintf("127.0.0.1:%d", l.port)}
+		}}
 }
 
 func (l *testServer) connect(name string) *MasterClient {

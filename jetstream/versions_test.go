@@ -85,7 +85,9 @@ func TestDirectivesOfOtherVersions(t *testing.T) {
 	l := newTestServer(t)
 	l.store.callServer.close() // another version answers
 	var answer string
-	sub, err := l.store.conn.Subscribe(callSubject("w", callHeartbeat), func(m *nats.Msg) { _ = m.Respond([]byte(answer)) })
+	sub, err := l.store.conn.Subscribe(callSubject("w", callHeartbeat), func(m *nats.Msg) {
+		_ = m.Respond([]byte(answer))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

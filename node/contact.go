@@ -158,7 +158,9 @@ func (c *Contact) explain(err error) error {
 			up += " " + d.File
 		}
 		return &api.Error{
-			Msg:  fmt.Sprintf("the cluster of %s was taken down on %s, and keeps its sweeps and results until it is up again", host, d.At.Local().Format("2 January 2006 15:04")),
+			Msg: fmt.Sprintf(
+				"the cluster of %s was taken down on %s, and keeps its sweeps and results until it is up again", host,
+				d.At.Local().Format("2 January 2006 15:04")),
 			Hint: fmt.Sprintf("start it with: %s; %s", up, alone),
 		}
 	}

@@ -26,10 +26,11 @@ type httpOf struct {
 }
 
 func newHTTP(t *testing.T, dir string) *httpOf {
-	transport := &http.Transport{DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(dir, "node.sock"))
-	}}
+	transport := &http.Transport{DisableCompression: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", filepath.Join(dir, "node.sock"))
+		}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &httpOf{t, &http.Client{Transport: transport}}
 }

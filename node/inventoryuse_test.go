@@ -40,7 +40,9 @@ func TestSettingsImportNoDriver(t *testing.T) {
 			if s, ok := n.(*ast.SelectorExpr); ok {
 				if x, ok := s.X.(*ast.Ident); ok && x.Name == "inventory" &&
 					!slices.Contains(allowed[path], s.Sel.Name) {
-					t.Errorf("%s uses inventory.%s: GPUs are looked for by a running node alone (devices.go), never by settings", path, s.Sel.Name)
+					t.Errorf(
+						"%s uses inventory.%s: GPUs are looked for by a running node alone (devices.go), never by settings",
+						path, s.Sel.Name)
 				}
 			}
 			return true

@@ -195,7 +195,9 @@ func (n *Node) nodes() *master.Nodes {
 		Disconnections: n.server.Disconnections,
 		Self:           n.cfg.Node, Outage: n.cfg.Cluster.Outage(), LinkUp: linked(n.membership),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
-		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
+		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 {
+			return membership.KeysID(n.authority.Keyring().Keys())
+		},
 		CAs: func() uint64 { return n.authority.CAs().ID() },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.scheduling.Drain(node)

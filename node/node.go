@@ -123,7 +123,8 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 			return nil, err
 		}
 	}
-	images := docker.NewImages(dockerSettings(&cfg.Engine), func() { // no engine is asked before there is a task with an image
+	// no engine is asked before there is a task with an image
+	images := docker.NewImages(dockerSettings(&cfg.Engine), func() {
 		if w := n.working(); w != nil {
 			w.ImagesChanged()
 		}
@@ -283,7 +284,8 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: workerNever,
 		LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
-		AwaitDevices: n.host.awaitDevices, LocalRefusals: n.worker.WaitingLanes, CheckContainers: func(ctx context.Context) error {
+		AwaitDevices: n.host.awaitDevices, LocalRefusals: n.worker.WaitingLanes,
+		CheckContainers: func(ctx context.Context) error {
 			if f := docker.Probe(ctx, dockerSettings(&cfg.Engine), nil); f.Problem != "" {
 				return errors.New(f.Problem)
 			}

@@ -125,7 +125,8 @@ echo kept >"$MLF_OUT/a file.txt"; mkdir "$MLF_OUT/sub"; echo '<script>' >"$MLF_O
 		resp, b := h.do("GET", file+"?name="+url.QueryEscape(name), "")
 		if string(b) != want || resp.Header.Get("Content-Security-Policy") != "sandbox" ||
 			!strings.HasPrefix(resp.Header.Get("Content-Disposition"), "attachment") ||
-			resp.Header.Get("Content-Type") != "application/octet-stream" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			resp.Header.Get("Content-Type") != "application/octet-stream" ||
+			resp.Header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: got %q with %v", name, b, resp.Header)
 		}
 	}

@@ -99,7 +99,9 @@ func reach(ctx context.Context, dir string) *Session {
 		return nil
 	}
 	c.Close()
-	return &Session{dir: dir, client: api.NewClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, dir) })}
+	return &Session{dir: dir, client: api.NewClient(func(ctx context.Context) (net.Conn, error) {
+		return dial(ctx, dir)
+	})}
 }
 
 // become starts the node in this process.

@@ -117,7 +117,8 @@ func TestDryRunsChangeNothing(t *testing.T) {
 	}
 	until(t, c, v.Sweep, func(v api.Sweep) bool { return v.Running == 0 })
 	dry("retry", `{"index":-1}`, 200, 5)
-	dry("retry", `{"index":-1,"failed_only":true}`, 200, 4) // the sweep goes on, and with it the three trials that have not run
+	// the sweep goes on, and with it the three trials that have not run
+	dry("retry", `{"index":-1,"failed_only":true}`, 200, 4)
 	dry("cancel", "", 200, 0)
 	dry("pause", "", 409, 0)
 	if now, err := c.Sweeps().Get(t.Context(), v.Sweep); err != nil || now.State != grid.SweepCancelled ||

@@ -150,7 +150,8 @@ func TestCacheOpenTogether(t *testing.T) {
 		})
 	}
 	<-begun
-	if _, _, err := c.Open(otherDigest, fetching(other)); err != nil { // would never return if it had to wait for the slow one
+	// would never return if it had to wait for the slow one
+	if _, _, err := c.Open(otherDigest, fetching(other)); err != nil {
 		t.Errorf("another digest meanwhile: %v", err)
 	}
 	close(release)

@@ -63,7 +63,8 @@ func TestFindNothing(t *testing.T) {
 		{"", "no project is named. Give a folder, or one of the examples chainer, bowcnn"},
 		{"nets", "there is no project nets: no folder nets or projects/nets, and no example of this name. The examples are chainer and bowcnn; mlfnode new nets makes a project"},
 		{"./My Nets", "there is no project ./My Nets: no folder ./My Nets, and no example of this name. The examples are chainer and bowcnn; mlfnode new my-nets makes a project"},
-		{"main.py", "main.py is a file, not a project's folder. To run one command write mlfnode sweep -- python3 main.py"},
+		{"main.py",
+			"main.py is a file, not a project's folder. To run one command write mlfnode sweep -- python3 main.py"},
 		{"bare", "bare has no project.yaml. Write one like this:\nname: bare" + example},
 		{"a/b", "a/b has no project.yaml. Write one like this:\nname: b" + example},
 	} {
@@ -133,7 +134,8 @@ func TestNewRefuses(t *testing.T) {
 	before := readTree(t, parent)
 	for _, c := range []struct{ name, parent, want string }{
 		{"", parent, `"" is not a valid project name; use lowercase letters, digits and dashes, as in project`},
-		{"My Nets", parent, `"My Nets" is not a valid project name; use lowercase letters, digits and dashes, as in my-nets`},
+		{"My Nets", parent,
+			`"My Nets" is not a valid project name; use lowercase letters, digits and dashes, as in my-nets`},
 		{"..", parent, `".." is not a valid project name; use lowercase letters, digits and dashes, as in project`},
 		{"a/b", parent, `"a/b" is not a valid project name; use lowercase letters, digits and dashes, as in a-b`},
 		{"taken", parent, filepath.Join(parent, "taken") + " already exists; choose another name"},

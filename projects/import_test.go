@@ -139,15 +139,21 @@ func TestImportNotes(t *testing.T) {
 		{"Latin-1", "def t(self):\n    cmd = ['\xe4']\n", "", []string{computed}},
 		{"never ends", "def t(self):\n    cmd = ['a',\n", "", []string{computed}},
 		{"second command", plain + "    if gpu:\n        cmd = ['b']\n", "",
-			[]string{"tasks.py:4: the task t has another command here, under a condition; the one of line 2 was taken"}},
-		{"a command before", "def t(self):\n    cmd = 'echo hostname=$(hostname)'\n    run(cmd)\n    cmd = ['a']\n    cmd.append(x)\n", "",
-			[]string{"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 4 was taken"}},
+			[]string{
+				"tasks.py:4: the task t has another command here, under a condition; the one of line 2 was taken"}},
+		{"a command before",
+			"def t(self):\n    cmd = 'echo hostname=$(hostname)'\n    run(cmd)\n    cmd = ['a']\n    cmd.append(x)\n",
+			"",
+			[]string{
+				"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 4 was taken"}},
 		{"a command behind", plain +
 			"    for k in p:\n        cmd += ['--' + k]\n    run(cmd)\n    cmd = 'rm -r tmp'\n", "",
-			[]string{"tasks.py:6: the task t has another command here, which gets no parameters; the one of line 2 was taken"}},
-		{"a computed command behind one", "def t(self):\n    cmd = 'hostname'\n    cmd = ['a', file]\n    cmd.extend(x)\n", "", []string{
-			"tasks.py:3: the command of task t is computed, not written down; fill in `command`",
-			"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 3 was taken"}},
+			[]string{
+				"tasks.py:6: the task t has another command here, which gets no parameters; the one of line 2 was taken"}},
+		{"a computed command behind one",
+			"def t(self):\n    cmd = 'hostname'\n    cmd = ['a', file]\n    cmd.extend(x)\n", "", []string{
+				"tasks.py:3: the command of task t is computed, not written down; fill in `command`",
+				"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 3 was taken"}},
 		{"constants one by one", plain, "base_pars = {}\nbase_pars['a'] = 1\nbase_pars[\"b\"] = x\n",
 			[]string{"default.py:3: the constant b is computed, not written down; fill it in under `constants`"}},
 		{"options appended", plain + "    cmd = cmd + ['--k', v]\n", "", nil},
@@ -163,7 +169,8 @@ func TestImportNotes(t *testing.T) {
 		{"computed file", plain, "m = yaml2Matrix(PARAMETERS)\nt.delay(m)\n",
 			[]string{"default.py:1: the parameter file is computed, not written down; fill in `parameters`"}},
 		{"file elsewhere", plain, "m = yaml2Matrix('../shared.yml')\n",
-			[]string{"default.py:1: the parameter file ../shared.yml is outside the project; copy it and fill in `parameters`"}},
+			[]string{
+				"default.py:1: the parameter file ../shared.yml is outside the project; copy it and fill in `parameters`"}},
 		{"file not there", plain, "\n\nm = yaml2Matrix('none.yml')\n",
 			[]string{"default.py:3: the parameter file none.yml is not there"}},
 		{"loop", plain, "for n in range(5):\n    t.apply_async(n)\n",
@@ -171,9 +178,11 @@ func TestImportNotes(t *testing.T) {
 		{"products", plain, "n = 2\nfor i in range(1, 8, 3):\n    m = n * i\n    t.delay({'m': m})\n",
 			[]string{"default.py:4: tasks are submitted with computed arguments, m = 2, 8, 14; put these values into a parameter file"}},
 		{"a loop over something else", plain, "for n in sizes:\n    t.delay(n)\n",
-			[]string{"default.py:2: tasks are submitted with computed arguments; put their values into a parameter file"}},
+			[]string{
+				"default.py:2: tasks are submitted with computed arguments; put their values into a parameter file"}},
 		{"a loop that calls", plain, "n = 1\nfor i in range(3):\n    n = next(n)\n    t.delay(n)\n",
-			[]string{"default.py:4: tasks are submitted with computed arguments; put their values into a parameter file"}},
+			[]string{
+				"default.py:4: tasks are submitted with computed arguments; put their values into a parameter file"}},
 		{"Windows", "def t(self):\r\n    cmd = ['a',\r\n        'b']\r\n", "base_pars = {'a': 1}\r\n", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -224,7 +233,8 @@ func TestImportLoads(t *testing.T) {
 	root := t.TempDir()
 	text := rapid.OneOf(rapid.String(),
 		rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b",
-			"#", "*x", "!x", "1e5", "a\nb\n", "\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085", "a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
+			"#", "*x", "!x", "1e5", "a\nb\n", "\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085",
+			"a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp(root, "old")
 		check(t, err)
@@ -265,7 +275,9 @@ func TestImportNotesYAML11(t *testing.T) {
 		}
 	}
 	note := func(line int, text, old string) string {
-		return fmt.Sprintf("parameters.yml:%d: %s was %s for the old program (YAML 1.1), and stays %s now; write %s for what it was", line, text, old, text, old)
+		return fmt.Sprintf(
+			"parameters.yml:%d: %s was %s for the old program (YAML 1.1), and stays %s now; write %s for what it was",
+			line, text, old, text, old)
 	}
 	want := []string{
 		note(1, "0777", "511"), note(2, "1_000", "1000"), note(2, "0x1F", "31"), note(3, "no", "False"),

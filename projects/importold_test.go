@@ -99,12 +99,19 @@ func TestImportAppendedOptions(t *testing.T) {
 		name, body, want string
 		notes            []string
 	}{
-		{"append", "    cmd = ['python']\n    cmd.append('a.py')\n    cmd.append(\n        '--fixed')\n    for k in p:\n        cmd.append(k)\n", "python3 a.py --fixed", nil},
-		{"extend and add", "    cmd = ['a']\n    cmd.extend(['b', 'c'])\n    cmd += ['d',\n            'e']  # more\n    cmd += args(p)\n", "a b c d e", nil},
+		{"append",
+			"    cmd = ['python']\n    cmd.append('a.py')\n    cmd.append(\n        '--fixed')\n    for k in p:\n        cmd.append(k)\n",
+			"python3 a.py --fixed", nil},
+		{"extend and add",
+			"    cmd = ['a']\n    cmd.extend(['b', 'c'])\n    cmd += ['d',\n            'e']  # more\n    cmd += args(p)\n",
+			"a b c d e", nil},
 		{"text", "    cmd = 'python a.py'\n    cmd += ' --x'\n    cmd += ' --k=' + k\n",
 			"/bin/sh -c python3 a.py --x", nil},
-		{"a report first", "    cmd = ['echo']\n    cmd.append('hello')\n    run(cmd)\n    cmd = ['a']\n    cmd.append('b')\n    cmd.append(p)\n", "a b",
-			[]string{"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 5 was taken"}},
+		{"a report first",
+			"    cmd = ['echo']\n    cmd.append('hello')\n    run(cmd)\n    cmd = ['a']\n    cmd.append('b')\n    cmd.append(p)\n",
+			"a b",
+			[]string{
+				"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 5 was taken"}},
 		{"under a condition", "    cmd = ['a']\n    if gpu:\n        cmd.append('--gpu')\n    cmd.extend(p)\n",
 			"a", []string{"tasks.py:4" + adds}},
 		{"behind the parameters", "    cmd = ['a']\n    cmd.extend(p)\n    cmd.append('--last')\n",

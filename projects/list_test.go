@@ -258,9 +258,13 @@ func TestListShare(t *testing.T) {
 	_, err = List(dir, ListOptions{Share: []string{"/no/such"}})
 	wantError(t, err, "share names /no/such, which can't be read: no such file or directory; correct the path")
 
-	f, err := List(dir, ListOptions{Share: []string{"/no/such", store}, Cluster: true}) // the cluster's nodes may have it
+	// the cluster's nodes may have it
+	f, err := List(dir, ListOptions{Share: []string{"/no/such", store}, Cluster: true})
 	check(t, err)
-	if diff := cmp.Diff([]string{"share names /no/such, which this machine can't read (no such file or directory); trials run on nodes that can"}, f.Notes); diff != "" {
+	if diff := cmp.Diff(
+		[]string{
+			"share names /no/such, which this machine can't read (no such file or directory); trials run on nodes that can"},
+		f.Notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}
 

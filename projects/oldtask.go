@@ -170,7 +170,8 @@ func code(line string) string {
 
 // The statements of a loop that counts.
 var (
-	rangeLoop = lazyregexp.New(`^(\s*)for\s+(\w+)\s+in\s+x?range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*(-?\d+)\s*)?\)\s*:`)
+	rangeLoop = lazyregexp.New(
+		`^(\s*)for\s+(\w+)\s+in\s+x?range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*(-?\d+)\s*)?\)\s*:`)
 	setNumber = lazyregexp.New(`^\s*(\w+)\s*=\s*(-?\d+)\s*(?:#.*)?$`)
 	addNumber = lazyregexp.New(`^\s*(\w+)\s*([+*-])=\s*(-?\w+)\s*(?:#.*)?$`)
 	sumNumber = lazyregexp.New(`^\s*(\w+)\s*=\s*(\w+)\s*([+*-])\s*(-?\w+)\s*(?:#.*)?$`)

@@ -116,7 +116,9 @@ func TestLoad(t *testing.T) {
 			loaded{"folder", "", true, []Definition{plain("z", "x"), plain("a", "y"), plain("1", "w")}}},
 		{"default parameters", "default: main\ntasks: {main: {command: [x]}, other: {command: [y]}}",
 			loaded{"folder", "main", true, []Definition{
-				with(plain("main", "x"), func(d *Definition) { d.Axes = []space.Axis{{Key: "seed", Values: []space.Value{number("1")}}} }),
+				with(plain("main", "x"), func(d *Definition) {
+					d.Axes = []space.Axis{{Key: "seed", Values: []space.Value{number("1")}}}
+				}),
 				plain("other", "y")}}},
 		{"alias", "tasks:\n  a: {command: [a], env: &e {A: \"1\"}}\n  b: {command: [a], env: *e}\n",
 			loaded{"folder", "", true, []Definition{shared("a"), shared("b")}}},
@@ -170,9 +172,10 @@ func TestLoadNoFile(t *testing.T) {
 		make func(path string) error
 		want string
 	}{
-		"folder":       {func(path string) error { return os.Mkdir(path, 0o700) }, "it is not a regular file"},
-		"pipe":         {func(path string) error { return syscall.Mkfifo(path, 0o600) }, "it is not a regular file"},
-		"link outside": {func(path string) error { return os.Symlink("/etc/passwd", path) }, "path escapes from parent"},
+		"folder": {func(path string) error { return os.Mkdir(path, 0o700) }, "it is not a regular file"},
+		"pipe":   {func(path string) error { return syscall.Mkfifo(path, 0o600) }, "it is not a regular file"},
+		"link outside": {func(path string) error { return os.Symlink("/etc/passwd", path) },
+			"path escapes from parent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

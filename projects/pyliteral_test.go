@@ -90,7 +90,8 @@ func TestLiteralAsPython(t *testing.T) {
 	const script = "import ast, sys\nfor line in sys.stdin.read().split('\\x1e')[:-1]:\n" +
 		"    sys.stdout.buffer.write((ast.literal_eval(line) + '\\x1e').encode())\n"
 	var in, want strings.Builder
-	for _, source := range []string{`'a\'b'`, `"a\"b"`, `'a\\"b'`, `'\d\n'`, `'tab\tend'`, `'\0'`, `'\101\x41\u00e9\U0001F600'`, `r'\n\'x'`, `'''a
+	for _, source := range []string{`'a\'b'`, `"a\"b"`, `'a\\"b'`, `'\d\n'`, `'tab\tend'`, `'\0'`,
+		`'\101\x41\u00e9\U0001F600'`, `r'\n\'x'`, `'''a
 b"c'''`, `'a\
 b'`, `"" "x" 'y'`, `("a"
   "b")`, `u'ü'`, `('one')`, `'%'`, `"\a\b\f\v\r"`, `'\\\\n'`, `R"\\"`, `'\8\q\400'[:3]`} {

@@ -37,9 +37,12 @@ func TestPackRefuses(t *testing.T) {
 			"the link sub/up points to ../../x, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
 		{"round", link("sub/../x"),
 			"the link round points to sub/../x, and what '..' means there depends on the links before it; write it without '..', or name it in .mlfignore"},
-		{"a\xffb", file, `the file name "a\xffb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
-		{"a\nb", file, `the file name "a\nb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
-		{`a\b`, file, `the file name "a\\b" has characters that not every machine supports; rename it, or name it in .mlfignore`},
+		{"a\xffb", file,
+			`the file name "a\xffb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
+		{"a\nb", file,
+			`the file name "a\nb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
+		{`a\b`, file,
+			`the file name "a\\b" has characters that not every machine supports; rename it, or name it in .mlfignore`},
 	} {
 		t.Run(strings.ToValidUTF8(c.name, "?"), func(t *testing.T) {
 			dir := tree{"main.py": ":", "sub": "dir"}.folder(t)
@@ -53,7 +56,8 @@ func TestPackRefuses(t *testing.T) {
 				t.Errorf("got %d bytes of a bundle, want none", b.Len())
 			}
 			check(t, os.WriteFile(filepath.Join(dir, ".mlfignore"), []byte("*\n"), 0o600))
-			if _, err := Pack(dir, io.Discard, DefaultBundleLimit); err != nil && !strings.Contains(c.name, "\n") { // no pattern matches a line end
+			// no pattern matches a line end
+			if _, err := Pack(dir, io.Discard, DefaultBundleLimit); err != nil && !strings.Contains(c.name, "\n") {
 				t.Errorf("named in .mlfignore: got %v, want it left out", err)
 			}
 		})
@@ -83,7 +87,8 @@ func TestPackSizeLimit(t *testing.T) {
 	}
 	var b bytes.Buffer
 	_, err := Pack(dir, &b, size-1)
-	wantError(t, err, "the project's files are 14345 bytes, the limit is 14344 bytes; the largest are b/big (9.0 KiB), a (3.0 KiB), c (2.0 KiB); "+tooLarge)
+	wantError(t, err,
+		"the project's files are 14345 bytes, the limit is 14344 bytes; the largest are b/big (9.0 KiB), a (3.0 KiB), c (2.0 KiB); "+tooLarge)
 	if b.Len() > 0 {
 		t.Errorf("got %d bytes of a bundle, want none", b.Len())
 	}
@@ -104,12 +109,18 @@ func TestPackWhileFilesChange(t *testing.T) {
 		note   string
 	}{
 		{"vanishes", os.Remove, "", "victim was removed while the folder was packed and is left out"},
-		{"grows", func(path string) error { return os.WriteFile(path, []byte("before and after"), 0o600) }, ":before and after", ""},
+		{"grows", func(path string) error { return os.WriteFile(path, []byte("before and after"), 0o600) },
+			":before and after", ""},
 		{"shrinks", func(path string) error { return os.Truncate(path, 1) }, ":b", ""},
-		{"is replaced", func(path string) error { return replace(path, os.WriteFile(path+".new", []byte("new"), 0o600)) }, ":new", ""},
-		{"becomes a folder", func(path string) error { return replace(path, os.Mkdir(path+".new", 0o700)) }, "", "victim was replaced while the folder was packed and is left out"},
-		{"becomes a pipe", func(path string) error { return replace(path, syscall.Mkfifo(path+".new", 0o600)) }, "", "victim was replaced while the folder was packed and is left out"},
-		{"becomes a link", func(path string) error { return replace(path, os.Symlink("/etc/passwd", path+".new")) }, "", "victim was removed while the folder was packed and is left out"},
+		{"is replaced", func(path string) error {
+			return replace(path, os.WriteFile(path+".new", []byte("new"), 0o600))
+		}, ":new", ""},
+		{"becomes a folder", func(path string) error { return replace(path, os.Mkdir(path+".new", 0o700)) }, "",
+			"victim was replaced while the folder was packed and is left out"},
+		{"becomes a pipe", func(path string) error { return replace(path, syscall.Mkfifo(path+".new", 0o600)) }, "",
+			"victim was replaced while the folder was packed and is left out"},
+		{"becomes a link", func(path string) error { return replace(path, os.Symlink("/etc/passwd", path+".new")) }, "",
+			"victim was removed while the folder was packed and is left out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := tree{"early": ":" + string(noise), "victim": ":before"}.folder(t)
@@ -182,7 +193,8 @@ func TestPackRefusesFileThatChanges(t *testing.T) {
 	file, err := os.OpenFile(filepath.Join(dir, "file"), os.O_WRONLY, 0)
 	check(t, err)
 	defer file.Close()
-	_, err = Pack(dir, &trigger{w: io.Discard, do: func() error { _, err := file.Write([]byte("new")); return err }}, DefaultBundleLimit)
+	_, err = Pack(dir, &trigger{w: io.Discard, do: func() error { _, err := file.Write([]byte("new")); return err }},
+		DefaultBundleLimit)
 	wantError(t, err, "file keeps changing while the folder is packed; name it in .mlfignore if trials don't need it, or stop the program that writes it")
 }
 

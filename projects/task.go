@@ -332,7 +332,8 @@ func sourceFields(source *grid.Source, given *int) map[string]field {
 
 func readObjective(v yamlValue, t *task) {
 	t.Objective = &grid.Objective{}
-	if v.fields("objective.", "{metric: loss, goal: minimize}", objectiveFields(t.Objective)) && (t.Objective.Metric == "" || t.Objective.Goal == "") {
+	if v.fields("objective.", "{metric: loss, goal: minimize}", objectiveFields(t.Objective)) &&
+		(t.Objective.Metric == "" || t.Objective.Goal == "") {
 		v.report("Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
 	}
 }

@@ -103,7 +103,8 @@ func TestAdhocInFolderOfEverything(t *testing.T) {
 		p, err := Adhoc([]string{"python3", "-m", "pkg"}, dir)
 		check(t, err)
 		if want := "trials start in an empty folder, because " + what +
-			" does not travel to them; to give a command files, run it in a folder of its own"; p.Bundled || p.Note != want {
+			" does not travel to them; to give a command files, run it in a folder of its own"; p.Bundled ||
+			p.Note != want {
 			t.Errorf("%s: got bundled %v and %q, want the note %q", dir, p.Bundled, p.Note, want)
 		}
 		if p, err := Adhoc([]string{"true"}, dir); err != nil || p.Bundled || p.Note != "" {

@@ -42,7 +42,8 @@ func TestVenvInputs(t *testing.T) {
 		{"x @ file:///opt/x.whl\n", nil, ""},
 		{"-r ../../x.txt\n", nil,
 			"the requirements name ../x.txt, which is outside the project's folder. Copy it into the folder"},
-		{"-r none.txt\n", nil, "the requirements deps/none.txt can't be read: no such file or directory. Name a file in the project's folder"},
+		{"-r none.txt\n", nil,
+			"the requirements deps/none.txt can't be read: no such file or directory. Name a file in the project's folder"},
 	} {
 		dir := tree{"deps/main.txt": ":" + c.text,
 			"deps/base.txt": ":scipy\n", "deps/a[1].txt": ":", "pins.txt": ":numpy==1\n"}.folder(t)

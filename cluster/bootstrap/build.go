@@ -43,7 +43,8 @@ func NewBuilds(self string) *Builds { return &Builds{self: self, read: map[strin
 // fitting returns the program for a machine, or a problem if there is none.
 func (b *Builds) fitting(f *Facts) (*build, error) {
 	name, dir := "mlfnode-linux-"+f.goArch(), filepath.Dir(b.self)
-	for _, path := range []string{b.self, filepath.Join(dir, name), filepath.Join(dir, "release", name)} { // the best first
+	// the best first
+	for _, path := range []string{b.self, filepath.Join(dir, name), filepath.Join(dir, "release", name)} {
 		p, err := b.open(path)
 		if os.IsNotExist(err) {
 			continue

@@ -33,10 +33,11 @@ const DefaultRoot = "mlfnode"
 // Cluster says which machines make a cluster and what each of them does: the content of
 // cluster.yaml. It holds no secrets.
 type Cluster struct {
-	Root     string    `yaml:"root,omitempty"`     // the folder on each machine, relative to the user's home
-	Project  string    `yaml:"project,omitempty"`  // pushed to each machine: a folder or the name of an example
-	Key      string    `yaml:"key,omitempty"`      // file of the ssh key
-	Attach   string    `yaml:"attach,omitempty"`   // HOST or HOST:PORT of a master that runs already; then no host is one
+	Root    string `yaml:"root,omitempty"`    // the folder on each machine, relative to the user's home
+	Project string `yaml:"project,omitempty"` // pushed to each machine: a folder or the name of an example
+	Key     string `yaml:"key,omitempty"`     // file of the ssh key
+	// HOST or HOST:PORT of a master that runs already; then no host is one
+	Attach   string    `yaml:"attach,omitempty"`
 	Settings yaml.Node `yaml:"settings,omitempty"` // settings of node.yaml for all nodes
 	Hosts    []Host    `yaml:"hosts"`
 }

@@ -186,7 +186,8 @@ func TestNodeConfig(t *testing.T) {
 	p := protocol.Layout{Root: "/home/ada/ML"}
 	want := []string{
 		protocol.NodeHeading + "state: /home/ada/ML/state\nnode: A\nworker: false\nports: {api: 27420, gossip: 17422}\npatience: 20s\ncpus: 4\n",
-		protocol.NodeHeading + "state: /home/ada/ML/state\nnode: B\nports: {api: 17420, gossip: 17422}\npatience: 20s\n",
+		protocol.NodeHeading +
+			"state: /home/ada/ML/state\nnode: B\nports: {api: 17420, gossip: 17422}\npatience: 20s\n",
 	}
 	for i := range c.Hosts {
 		got, err := c.nodeConfig(&c.Hosts[i], p)

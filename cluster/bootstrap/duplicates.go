@@ -86,6 +86,7 @@ func (m *machine) duplicateProblem(first *machine) error {
 	}
 	root := m.facts.Layout.Root
 	return problem(fmt.Sprintf("it shares the folder %s with %s, over the network", root, first.Name),
-		fmt.Sprintf("make that a link to a folder that each machine has on a disk of its own, as with: ln -s /scratch/%s %s",
+		fmt.Sprintf(
+			"make that a link to a folder that each machine has on a disk of its own, as with: ln -s /scratch/%s %s",
 			m.facts.User, root))
 }

@@ -54,7 +54,8 @@ func TestTwins(t *testing.T) {
 		{[]*machine{nas, elsewhere, far}, map[*machine]*machine{far: nas}},
 		{[]*machine{c, nas, elsewhere, a}, map[*machine]*machine{elsewhere: c, a: nas}},
 	} {
-		r := &operation{report: report{announce: func(Event) {}, outcomes: map[string]*Outcome{}}, machines: test.machines}
+		r := &operation{report: report{announce: func(Event) {}, outcomes: map[string]*Outcome{}},
+			machines: test.machines}
 		for _, m := range r.machines {
 			m.sharesWith = nil
 			r.outcomes[m.Name] = &Outcome{OK: true}

@@ -257,14 +257,16 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			case strings.Contains(program, "'token'"):
 				return `{"token":"mlf1.x"}`, nil
 			case strings.Contains(program, "'members'"):
-				return `[{"node":"evil","state":"alive","address":"1.2.3.4:7422"},{"node":"master","state":"alive","address":"1.2.3.5:7422"}]`, nil
+				return `[{"node":"evil","state":"alive","address":"1.2.3.4:7422"},{"node":"master","state":"alive","address":"1.2.3.5:7422"}]`,
+					nil
 			case strings.Contains(program, "provision"):
 				return reply(protocol.Response{}), nil
 			}
 			if i := strings.LastIndex(program, "exec "); i >= 0 && !strings.Contains(program, "'forget'") {
 				t.Errorf("the master's shell is given: %s", program[i:])
 			}
-			_, err := shell.Output(t.Context(), shell.Local{}, program, nil) // its mlfnode is not there, which does not matter
+			// its mlfnode is not there, which does not matter
+			_, err := shell.Output(t.Context(), shell.Local{}, program, nil)
 			return "", err
 		})
 		worker := fakeMachine(func(program, _ string) (string, error) {
@@ -279,7 +281,8 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 		})
 		c := &Cluster{Hosts: []Host{{Address: "master", Roles: []Role{Master}},
 			{Address: "evil", Roles: []Role{Worker}}}}
-		all := Up(t.Context(), Options{Cluster: c, Builds: NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
+		all := Up(t.Context(), Options{Cluster: c, Builds: NewBuilds(self), LocalName: "laptop",
+			OnEvent: func(Event) {},
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 				if address == "master" {
 					return master, address, nil
@@ -308,7 +311,8 @@ func TestRepliesThatSayNothing(t *testing.T) {
 	}
 	for _, said := range []string{"", "{}", "null", "[]", "{\"seen\":null}", "{\"seen\":{}}"} {
 		o := Options{
-			Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master, Worker}}}}, Builds: NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
+			Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master, Worker}}}}, Builds: NewBuilds(self),
+			LocalName: "laptop", OnEvent: func(Event) {},
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 				return fakeMachine(func(program, _ string) (string, error) {
 					if strings.Contains(program, "say os") {

@@ -124,7 +124,8 @@ func (m *machine) call(
 	}
 	out, err := send(protocol.Command, stdin)
 	var exit *shell.ExitError
-	if errors.As(err, &exit) && exit.Code == exitNoSuchCommand && more == nil { // an older mlfnode that has not been replaced yet
+	// an older mlfnode that has not been replaced yet
+	if errors.As(err, &exit) && exit.Code == exitNoSuchCommand && more == nil {
 		out, err = send(protocol.FormerCommand, bytes.NewReader(line))
 	}
 	if errors.As(err, &exit) {
@@ -143,7 +144,8 @@ func (m *machine) call(
 	if err != nil {
 		return nil, err
 	}
-	if r.Observed != nil && action != protocol.ActionReach { // which runs for several machines at a time, and reports no state
+	// which runs for several machines at a time, and reports no state
+	if r.Observed != nil && action != protocol.ActionReach {
 		m.observed = r.Observed
 	}
 	switch {

@@ -91,5 +91,7 @@ func TestMoveMasterElsewhere(t *testing.T) {
 
 // copies reports whether something of the master's was read or written.
 func (f *fakes) copies() bool {
-	return slices.ContainsFunc(f.ran, func(c string) bool { return strings.Contains(c, "backup") || strings.Contains(c, "restore") })
+	return slices.ContainsFunc(f.ran, func(c string) bool {
+		return strings.Contains(c, "backup") || strings.Contains(c, "restore")
+	})
 }

@@ -47,7 +47,8 @@ func TestSwappedRoles(t *testing.T) {
 		said := problems(all)
 		if len(said) != 2 || !strings.Contains(said["a"],
 			"is the worker a of its cluster, but cluster.yaml makes it a master") ||
-			!strings.Contains(said["b"], "is the master b of its cluster, but cluster.yaml makes it a worker\nleave it the master") {
+			!strings.Contains(said["b"],
+				"is the master b of its cluster, but cluster.yaml makes it a worker\nleave it the master") {
 			t.Errorf("got %q", said)
 		}
 		if strings.Contains(said["b"], "purge") {
@@ -93,7 +94,8 @@ func TestOtherClustersMachine(t *testing.T) {
 			o.DryRun, o.TakeOver = dry, tt.take
 			said := problems(Up(t.Context(), o))
 			if refused := strings.Contains(said["b"],
-				"is the node b of another cluster, whose master is at hostX:7420") && strings.Contains(said["b"], "--take"); refused != tt.refuse {
+				"is the node b of another cluster, whose master is at hostX:7420") &&
+				strings.Contains(said["b"], "--take"); refused != tt.refuse {
 				t.Errorf("%s, dry run %v: got %q, want refused %v", tt.name, dry, said, tt.refuse)
 			}
 			if started := slices.Contains(f.did(protocol.ActionStart), "b"); started == (tt.refuse || dry) {
@@ -127,7 +129,8 @@ func TestHostsTakenOut(t *testing.T) {
 	dry := o
 	dry.DryRun = true
 	all := Up(t.Context(), dry)
-	if i := slices.IndexFunc(all, func(o Outcome) bool { return o.Host == "c" }); i < 0 || strings.Join(all[i].Changed, "") != "would stop it, because it is no longer in the cluster" {
+	if i := slices.IndexFunc(all, func(o Outcome) bool { return o.Host == "c" }); i < 0 ||
+		strings.Join(all[i].Changed, "") != "would stop it, because it is no longer in the cluster" {
 		t.Errorf("a dry run gives %+v", all)
 	}
 	if len(f.did(protocol.ActionStop)) > 0 || kept != nil {

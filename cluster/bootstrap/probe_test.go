@@ -20,7 +20,8 @@ var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 func answer(changes ...string) string {
 	said := []string{"os=Linux", "arch=x86_64", "user=ada", "uid=1000", "host=gpu1", "home=/home/ada",
 		"time=1795608001", "glibc=2.36",
-		"ssh=10.0.0.9 51000 10.0.0.5 22", "there=/home/ada", "free=104857600", "writable=yes", "gzip=/usr/bin/gzip", "end=yes"}
+		"ssh=10.0.0.9 51000 10.0.0.5 22", "there=/home/ada", "free=104857600", "writable=yes", "gzip=/usr/bin/gzip",
+		"end=yes"}
 	for _, c := range changes {
 		key, _, _ := strings.Cut(c, "=")
 		for i := range said {

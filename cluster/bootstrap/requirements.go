@@ -14,7 +14,8 @@ import (
 const (
 	minFree        = 512 << 20 // bytes: the program, and some room for a state folder
 	noticeableSkew = 5 * time.Second
-	harmfulSkew    = time.Minute // certificates and tokens then become valid or expire at the wrong time, see node/doctor
+	// certificates and tokens then become valid or expire at the wrong time, see node/doctor
+	harmfulSkew = time.Minute
 )
 
 // check returns why the machine can't take part, or nil if it can, and what a person should know

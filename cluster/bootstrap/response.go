@@ -45,8 +45,9 @@ func readResponse(out string) (*protocol.Response, error) {
 		err = errors.Join(problems...)
 	}
 	if err != nil {
-		return nil, problem(fmt.Sprintf("mlfnode on that machine sent an answer that this one does not understand (%s): %s",
-			clip(err.Error()), clip(out)), "run up again, so that both have the same version")
+		return nil,
+			problem(fmt.Sprintf("mlfnode on that machine sent an answer that this one does not understand (%s): %s",
+				clip(err.Error()), clip(out)), "run up again, so that both have the same version")
 	}
 	sanitizeProblem(r.Problem)
 	sanitizeAll(&r.Notes)

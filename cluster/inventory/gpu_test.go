@@ -11,7 +11,9 @@ import (
 )
 
 func TestGroupsOf(t *testing.T) {
-	instance := func(profile, state string) Instance { return Instance{Profile: profile, Memory: 5 << 30, State: state} }
+	instance := func(profile, state string) Instance {
+		return Instance{Profile: profile, Memory: 5 << 30, State: state}
+	}
 	got := GroupsOf([]GPU{
 		{Name: "A", Memory: 40 << 30, Capability: "8.0"},
 		{Name: "T", Memory: 16 << 30, State: "sick"},

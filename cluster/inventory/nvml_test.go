@@ -56,7 +56,9 @@ func newScripted() *scripted {
 	s.EventSetCreateFunc = func() (nvml.EventSet, nvml.Return) { s.sets++; return set, nvml.SUCCESS }
 	for i, device := range s.Devices {
 		d := device.(*dgxa100.Device)
-		d.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{Gpu: uint32(10 * i)}, nvml.SUCCESS }
+		d.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) {
+			return nvml.Utilization{Gpu: uint32(10 * i)}, nvml.SUCCESS
+		}
 		d.GetTemperatureFunc = func(nvml.TemperatureSensors) (uint32, nvml.Return) { return 40, nvml.SUCCESS }
 		d.GetPowerUsageFunc = func() (uint32, nvml.Return) { return 61500, nvml.SUCCESS }
 		d.GetComputeModeFunc = func() (nvml.ComputeMode, nvml.Return) { return nvml.COMPUTEMODE_DEFAULT, nvml.SUCCESS }
@@ -98,7 +100,9 @@ func newScripted() *scripted {
 func (s *scripted) divide(i int) {
 	d := s.Devices[i].(*dgxa100.Device)
 	d.MigMode = nvml.DEVICE_MIG_ENABLE
-	d.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED }
+	d.GetUtilizationRatesFunc = func() (nvml.Utilization, nvml.Return) {
+		return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED
+	}
 	d.GetMaxMigDeviceCountFunc = func() (int, nvml.Return) { return 7, nvml.SUCCESS }
 	in := &mock.Device{
 		GetUUIDFunc: func() (string, nvml.Return) { return "MIG-1", nvml.SUCCESS },
@@ -106,10 +110,14 @@ func (s *scripted) divide(i int) {
 			nvml.Return) {
 			return "NVIDIA A100-SXM4-40GB MIG 1g.5gb", nvml.SUCCESS
 		},
-		GetMemoryInfoFunc:              func() (nvml.Memory, nvml.Return) { return nvml.Memory{Total: 5 << 30, Used: 1 << 30}, nvml.SUCCESS },
-		GetGpuInstanceIdFunc:           func() (int, nvml.Return) { return 7, nvml.SUCCESS },
-		GetComputeInstanceIdFunc:       func() (int, nvml.Return) { return 0, nvml.SUCCESS },
-		GetUtilizationRatesFunc:        func() (nvml.Utilization, nvml.Return) { return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED },
+		GetMemoryInfoFunc: func() (nvml.Memory, nvml.Return) {
+			return nvml.Memory{Total: 5 << 30, Used: 1 << 30}, nvml.SUCCESS
+		},
+		GetGpuInstanceIdFunc:     func() (int, nvml.Return) { return 7, nvml.SUCCESS },
+		GetComputeInstanceIdFunc: func() (int, nvml.Return) { return 0, nvml.SUCCESS },
+		GetUtilizationRatesFunc: func() (nvml.Utilization, nvml.Return) {
+			return nvml.Utilization{}, nvml.ERROR_NOT_SUPPORTED
+		},
 		GetComputeRunningProcessesFunc: func() ([]nvml.ProcessInfo, nvml.Return) { return s.compute[i], nvml.SUCCESS },
 		GetGraphicsRunningProcessesFunc: func() ([]nvml.ProcessInfo, nvml.Return) {
 			return nil,
@@ -132,7 +140,9 @@ func TestNVML(t *testing.T) {
 	s.Devices[5].(*dgxa100.Device).GetComputeModeFunc = func() (nvml.ComputeMode, nvml.Return) {
 		return nvml.COMPUTEMODE_EXCLUSIVE_PROCESS, nvml.SUCCESS
 	}
-	s.Devices[7].(*dgxa100.Device).GetMemoryInfoFunc = func() (nvml.Memory, nvml.Return) { return nvml.Memory{}, nvml.ERROR_GPU_IS_LOST }
+	s.Devices[7].(*dgxa100.Device).GetMemoryInfoFunc = func() (nvml.Memory, nvml.Return) {
+		return nvml.Memory{}, nvml.ERROR_GPU_IS_LOST
+	}
 	d := &devices{lib: s}
 	var m Machine
 	d.Read(t.Context(), &m)
@@ -255,7 +265,9 @@ func TestNVMLSample(t *testing.T) {
 	s.compute[0] = []nvml.ProcessInfo{{Pid: 77, UsedGpuMemory: 3 << 30}, {Pid: 78, UsedGpuMemory: ^uint64(0)}}
 	s.graphics[0] = []nvml.ProcessInfo{{Pid: 77, UsedGpuMemory: 3 << 30}, {Pid: 5, UsedGpuMemory: 1 << 20}}
 	s.compute[1] = []nvml.ProcessInfo{{Pid: 99, UsedGpuMemory: 1 << 30}}
-	s.Devices[6].(*dgxa100.Device).GetMemoryInfoFunc = func() (nvml.Memory, nvml.Return) { return nvml.Memory{}, nvml.ERROR_GPU_IS_LOST }
+	s.Devices[6].(*dgxa100.Device).GetMemoryInfoFunc = func() (nvml.Memory, nvml.Return) {
+		return nvml.Memory{}, nvml.ERROR_GPU_IS_LOST
+	}
 	s.events = []nvml.EventData{
 		{Device: s.Devices[0], EventType: nvml.EventTypeXidCriticalError, EventData: 79, GpuInstanceId: ^uint32(0),
 			ComputeInstanceId: ^uint32(0)},

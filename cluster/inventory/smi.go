@@ -88,7 +88,8 @@ func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) 
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of nvidia-smi: %w", err)
 	}
-	if slices.ContainsFunc(r.GPUs, func(g reportGPU) bool { return len(g.Instances) > 0 }) { // many drivers report neither their UUIDs nor their profiles
+	// many drivers report neither their UUIDs nor their profiles
+	if slices.ContainsFunc(r.GPUs, func(g reportGPU) bool { return len(g.Instances) > 0 }) {
 		if list, err := ask("-L"); err == nil {
 			r.nameInstances(list)
 		}

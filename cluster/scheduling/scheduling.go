@@ -24,7 +24,8 @@ type Drain struct {
 	Reason string `json:"reason,omitempty"`
 	By     string `json:"by,omitempty"`
 
-	Withheld map[grid.Scope]Withheld `json:"withheld,omitempty"` // parts that get no trials for a while, though the node takes others
+	// parts that get no trials for a while, though the node takes others
+	Withheld map[grid.Scope]Withheld `json:"withheld,omitempty"`
 }
 
 // Withheld says why a part of a node gets no trials, and until when.

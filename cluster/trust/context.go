@@ -154,7 +154,9 @@ func (c *Context) SetAuthorities(cas CAs) { c.CA = string(cas.pem()) }
 // Trusts reports whether one of the CAs of the cluster has this digest, in hex.
 func (c Context) Trusts(digest string) bool {
 	cas, err := c.Authorities()
-	return err == nil && slices.ContainsFunc(cas, func(ca *x509.Certificate) bool { return PinOf(ca).String() == digest })
+	return err == nil && slices.ContainsFunc(cas, func(ca *x509.Certificate) bool {
+		return PinOf(ca).String() == digest
+	})
 }
 
 // OfSame reports whether both contexts belong to one cluster: they have a CA in common.

@@ -59,7 +59,8 @@ func readPrivate(path string) ([]byte, error) {
 }
 
 func exposed(path string, mode fs.FileMode) error {
-	return fmt.Errorf("%s can be read by other users (mode %04o), and it holds a secret; if nobody has read it, run: chmod 600 %s",
+	return fmt.Errorf(
+		"%s can be read by other users (mode %04o), and it holds a secret; if nobody has read it, run: chmod 600 %s",
 		path, mode, path)
 }
 

@@ -42,7 +42,9 @@ func NewGossipKey() []byte {
 func LoadKeyring(dir string) (*Keyring, error) {
 	path := filepath.Join(dir, keyringFile)
 	if missing(path) {
-		return nil, fmt.Errorf("%s is missing; copy it, with mode 0600, from the trust folder of another node of the cluster", path)
+		return nil,
+			fmt.Errorf("%s is missing; copy it, with mode 0600, from the trust folder of another node of the cluster",
+				path)
 	}
 	t, err := readJSON[keyringText](path)
 	if err != nil {

@@ -51,12 +51,14 @@ func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, diges
 	r, ok := all[string(node)]
 	switch {
 	case !ok && len(all) >= mostNodes:
-		return fmt.Errorf("the cluster has %d nodes, and no room for more; mlfnode forget NAME on the master makes some", len(all))
+		return fmt.Errorf(
+			"the cluster has %d nodes, and no room for more; mlfnode forget NAME on the master makes some", len(all))
 	case !ok, !r.Forgotten.IsZero(), r.Key == digest && r.Role == role, r.Role == Master && role == Master:
 		return nil
 	}
-	return fmt.Errorf("the name %s %w, which joined on %s; choose another name with --node, or, if that machine is gone, "+
-		"run mlfnode forget %s on the master", node, ErrNameTaken, stamp(r.Joined), node)
+	return fmt.Errorf(
+		"the name %s %w, which joined on %s; choose another name with --node, or, if that machine is gone, "+
+			"run mlfnode forget %s on the master", node, ErrNameTaken, stamp(r.Joined), node)
 }
 
 // register assigns a name to a key.
@@ -145,7 +147,9 @@ func (a *Authority) Forget(node grid.NodeID) error {
 	if err != nil || !r.Forgotten.IsZero() {
 		return err
 	}
-	return a.edit(node, func(r *nodeRecord) { *r = nodeRecord{Key: r.Key, Role: r.Role, Joined: r.Joined, Forgotten: now} })
+	return a.edit(node, func(r *nodeRecord) {
+		*r = nodeRecord{Key: r.Key, Role: r.Role, Joined: r.Joined, Forgotten: now}
+	})
 }
 
 func errUnknown(node grid.NodeID) error {

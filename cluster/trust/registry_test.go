@@ -126,7 +126,9 @@ func TestNodeData(t *testing.T) {
 	mustJoin(t, a, "w1")
 	wantErr(t, "store", storeData(a, "w1", `{"on":true}`), nil)
 	refused := errors.New("refused")
-	wantErr(t, "an edit that fails", a.EditNodeData("w1", func(json.RawMessage) (json.RawMessage, error) { return nil, refused }), refused)
+	wantErr(t, "an edit that fails", a.EditNodeData("w1", func(json.RawMessage) (json.RawMessage, error) {
+		return nil, refused
+	}), refused)
 	got := openAuthority(t, a.dir, h.clock).NodeData("w1")
 	var stored struct{ On bool }
 	if err := json.Unmarshal(got, &stored); err != nil || !stored.On {

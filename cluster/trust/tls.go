@@ -167,8 +167,10 @@ func verify(certs []*x509.Certificate, cas CAs, usage x509.ExtKeyUsage, now time
 	case err == nil:
 		return nil
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Errorf("the certificate of the peer is good from %s to %s, and this machine's clock says %s; check the clocks: %w",
-			certs[0].NotBefore.Format(time.DateTime), certs[0].NotAfter.Format(time.DateTime), now.UTC().Format(time.DateTime), err)
+		return fmt.Errorf(
+			"the certificate of the peer is good from %s to %s, and this machine's clock says %s; check the clocks: %w",
+			certs[0].NotBefore.Format(time.DateTime), certs[0].NotAfter.Format(time.DateTime),
+			now.UTC().Format(time.DateTime), err)
 	case errors.As(err, &invalid):
 		return fmt.Errorf("the certificate of the peer is not for this: %w", err)
 	}

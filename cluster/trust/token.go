@@ -88,7 +88,8 @@ func ParseToken(text string) (Token, error) {
 	return Token{Pin: Pin(b), ID: id, secret: secret}, nil
 }
 
-var errDamagedToken = errors.New("the token is damaged; copy it again, or make a new one with mlfnode token on the master")
+var errDamagedToken = errors.New(
+	"the token is damaged; copy it again, or make a new one with mlfnode token on the master")
 
 func decodeSecret(text string) (secret [secretBytes]byte, ok bool) {
 	if len(text) != secretLen || strings.ContainsAny(text, "\r\n") { // base64 skips these

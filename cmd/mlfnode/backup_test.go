@@ -402,7 +402,8 @@ func TestSecondMaster(t *testing.T) {
 				if n, err := node.OpenMaster(t.Context(), cfg); err == nil {
 					n.Close()
 					t.Fatalf("a second master starts beside the one at %s", by)
-				} else if want := fmt.Sprintf("another master of this cluster is running at %s:%d", by, old.Cluster.Ports.API); !strings.Contains(err.Error(), want) {
+				} else if want := fmt.Sprintf("another master of this cluster is running at %s:%d", by,
+					old.Cluster.Ports.API); !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want %q in it", err, want)
 				}
 			}
@@ -411,7 +412,9 @@ func TestSecondMaster(t *testing.T) {
 			c.startMaster(now)
 			until(t, "the worker has followed", func() bool {
 				all, err := c.client.Members().List(t.Context())
-				return err == nil && slices.ContainsFunc(all, func(m api.Member) bool { return m.Node == "w" && m.State == "alive" })
+				return err == nil && slices.ContainsFunc(all, func(m api.Member) bool {
+					return m.Node == "w" && m.State == "alive"
+				})
 			})
 			until(t, "the worker sees the new master", func() bool {
 				for line := range strings.Lines(c.mlfnode(0, "members", "--state-dir", c.workerAs.StateDir)) {
@@ -466,7 +469,9 @@ func TestBackupOfAnOlderGossipKey(t *testing.T) {
 	c.await(running, finished)
 	until(t, "the worker is a member", func() bool {
 		all, err := c.client.Members().List(t.Context())
-		return err == nil && slices.ContainsFunc(all, func(m api.Member) bool { return m.Node == "w" && m.State == "alive" })
+		return err == nil && slices.ContainsFunc(all, func(m api.Member) bool {
+			return m.Node == "w" && m.State == "alive"
+		})
 	})
 }
 

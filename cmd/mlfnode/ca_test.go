@@ -198,7 +198,9 @@ func TestRotateCA(t *testing.T) {
 	if n, err = node.OpenWorker(ctx, away); err != nil {
 		t.Fatal(err)
 	}
-	until("the node that was away all the time sees what has happened", func() bool { return membership.Refused(away.StateDir) })
+	until("the node that was away all the time sees what has happened", func() bool {
+		return membership.Refused(away.StateDir)
+	})
 	n.Stop()
 	n.Close()
 	if _, err := node.Join(ctx, away, c.address, early); err == nil {

@@ -262,7 +262,8 @@ func TestFolderOfAWorkerIsNotTaken(t *testing.T) {
 			t.Errorf("%v: got\n%s", args, said)
 		}
 	}
-	if _, err := node.Attach(t.Context(), config.Config{StateDir: c.state}, false, func() {}); err != node.ErrOfCluster {
+	if _, err := node.Attach(t.Context(), config.Config{StateDir: c.state}, false,
+		func() {}); err != node.ErrOfCluster {
 		t.Errorf("attach: got %v, want %v", err, node.ErrOfCluster)
 	}
 }
@@ -281,9 +282,11 @@ func TestSignalsToAWatcher(t *testing.T) {
 		w.interrupts.deliver(sig, w.cancel)
 		said := w.exit(exitInterrupted)
 		for _, want := range []string{
-			"sh-1 continues in the cluster; watch it again with: mlfnode resume sh-1, or follow its output with: mlfnode logs -f sh-1\n", "pause it with: mlfnode pause sh-1, end it with: mlfnode cancel sh-1\n",
+			"sh-1 continues in the cluster; watch it again with: mlfnode resume sh-1, or follow its output with: mlfnode logs -f sh-1\n",
+			"pause it with: mlfnode pause sh-1, end it with: mlfnode cancel sh-1\n",
 		} {
-			if !strings.Contains(said, want) && w.name != watchers[syscall.SIGHUP].name { // it may not have come to follow yet
+			// it may not have come to follow yet
+			if !strings.Contains(said, want) && w.name != watchers[syscall.SIGHUP].name {
 				t.Errorf("%v: got\n%s\nwant %q in it", sig, said, want)
 			}
 		}
@@ -569,7 +572,8 @@ func TestDrainSaysWhatRuns(t *testing.T) {
 	c.start()
 	c.open(c.sweep("--detach")...).exit(0)
 	c.awaitBegun()
-	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "(sh-1/0, sh-1/1, sh-1/2)"); { // history hears of them a little later
+	// history hears of them a little later
+	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "(sh-1/0, sh-1/1, sh-1/2)"); {
 		if said = c.open("drain", "m").exit(0); time.Now().After(limit) {
 			t.Fatalf("got %q, want the three trials", said)
 		}

@@ -191,7 +191,8 @@ before it removes results; in a script, --yes agrees.`,
 	c.Flags().BoolVar(&order.Purge, "purge", false,
 		"also remove what mlfnode keeps on each machine, all results included")
 	c.Flags().BoolVarP(&order.Yes, "yes", "y", false, "with --purge: do not ask before results are removed")
-	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
+	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options,
+		args []string) ([]bootstrap.Outcome, error) {
 		order.Hosts = args
 		all, err := bootstrap.Down(ctx, o, order)
 		ui.warn(recordDown(ctx, all, order.Purge, cmp.Or(c.Flag("file").Value.String(), bootstrap.DefaultFile)))
@@ -208,17 +209,18 @@ Sweeps do not need it, since they take their files along: it is for people who l
 submit sweeps, or try out the program, on the machines themselves.`,
 		Example: "  mlfnode push",
 	}
-	return clusterCommand(a.console, c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
-		if o.Cluster.Project == "" {
-			return nil, usage("the cluster has no project",
-				"write `project: NAME` into cluster.yaml, or: mlfnode up -f -d NAME")
-		}
-		if o.Files, err = projectFiles(a, o.Cluster.Project); err != nil {
-			return nil, err
-		}
-		defer o.Files.Close()
-		return bootstrap.PushAll(ctx, o), nil
-	})
+	return clusterCommand(a.console, c,
+		func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
+			if o.Cluster.Project == "" {
+				return nil, usage("the cluster has no project",
+					"write `project: NAME` into cluster.yaml, or: mlfnode up -f -d NAME")
+			}
+			if o.Files, err = projectFiles(a, o.Cluster.Project); err != nil {
+				return nil, err
+			}
+			defer o.Files.Close()
+			return bootstrap.PushAll(ctx, o), nil
+		})
 }
 
 func restartCommand(ui *console) *cobra.Command {
@@ -240,7 +242,8 @@ func statusCommand(ui *console) *cobra.Command {
 		Example: `  mlfnode status
   mlfnode status --json`,
 	}
-	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
+	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options,
+		_ []string) ([]bootstrap.Outcome, error) {
 		return bootstrap.Status(ctx, o), nil
 	})
 }

@@ -51,7 +51,9 @@ func TestFarewell(t *testing.T) {
 	down(other, []string{"stopped"}, true, true)
 	down(mine, nil, true, false)
 	if mark, there := downMark(t); !there || mark != nil {
-		t.Fatalf("after the end of another cluster, and a failure: got the mark %v, a context: %v, want a context without a mark", mark, there)
+		t.Fatalf(
+			"after the end of another cluster, and a failure: got the mark %v, a context: %v, want a context without a mark",
+			mark, there)
 	}
 	down(mine, []string{"stopped"}, false, true)
 	here, err := filepath.Abs("cluster.yaml")

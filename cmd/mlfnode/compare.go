@@ -78,19 +78,21 @@ are over repeats, over parameters that only one of the sweeps has, and over thos
 // comparison is what `compare --json` prints. In pairs, the first element belongs to the first
 // sweep.
 type comparison struct {
-	Sweeps     [2]string       `json:"sweeps"`
-	Differs    []difference    `json:"differs"`
-	Value      string          `json:"value"`
-	Goal       string          `json:"goal"` // "maximize" or "minimize", "" where it is not known which values are better
-	Over       []string        `json:"over"` // parameters that means are taken over
-	Points     []comparedPoint `json:"points"`
-	Both       int             `json:"both"` // points with a value in both
-	Higher     int             `json:"higher"`
-	Lower      int             `json:"lower"` // of those, points where the value of the second sweep is higher, or lower
-	Better     *int            `json:"better"`
-	Worse      *int            `json:"worse"`      // the same by the goal, null without one
-	Difference figure          `json:"difference"` // mean over them
-	Half       figure          `json:"half"`       // half the width of its 95 % confidence interval
+	Sweeps  [2]string    `json:"sweeps"`
+	Differs []difference `json:"differs"`
+	Value   string       `json:"value"`
+	// "maximize" or "minimize", "" where it is not known which values are better
+	Goal   string          `json:"goal"`
+	Over   []string        `json:"over"` // parameters that means are taken over
+	Points []comparedPoint `json:"points"`
+	Both   int             `json:"both"` // points with a value in both
+	Higher int             `json:"higher"`
+	// of those, points where the value of the second sweep is higher, or lower
+	Lower      int    `json:"lower"`
+	Better     *int   `json:"better"`
+	Worse      *int   `json:"worse"`      // the same by the goal, null without one
+	Difference figure `json:"difference"` // mean over them
+	Half       figure `json:"half"`       // half the width of its 95 % confidence interval
 }
 
 // difference is something that two sweeps ran differently; a value is empty if its sweep has none.

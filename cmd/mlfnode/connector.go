@@ -209,7 +209,8 @@ func (c *connector) ownNode(ctx context.Context, d *destination) (*node.Session,
 		start += " --state-dir " + c.state
 	}
 	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, relativePath(dir)),
-		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone",
+		fmt.Sprintf(
+			"start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone",
 			start))
 }
 

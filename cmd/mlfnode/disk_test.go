@@ -122,7 +122,8 @@ func TestFullDiskForRestore(t *testing.T) {
 	state := filepath.Join(gridtest.SmallDisk(t, "512k", unix.MNT_DETACH), "state")
 	code, got := runLine(t, "restore "+file+" --state-dir "+state)
 	if code != exitFailed ||
-		!strings.Contains(got, "nothing was restored: the disk of the state folder "+state+" is full\n  try: make room") {
+		!strings.Contains(got, "nothing was restored: the disk of the state folder "+state+
+			" is full\n  try: make room") {
 		t.Errorf("got exit code %d and %q", code, got)
 	}
 	if left, err := filepath.Glob(filepath.Join(state, "*")); err != nil || len(left) > 1 {

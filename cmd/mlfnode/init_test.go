@@ -85,7 +85,8 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 		inContainer, "sh", asProgram(t),
 		"sweep", "--state-dir", filepath.Join(dir,
 			"state"), "--set", "i=1,2,3", "--max-parallel", "1", "--", "sh", "-c", "cd "+dir+
-			`; touch begun$(echo "$1" | tr -dc 0-9); until [ -e gate$(echo "$1" | tr -dc 0-9) ]; do sleep 0.02; done`, "sh")
+			`; touch begun$(echo "$1" | tr -dc 0-9); until [ -e gate$(echo "$1" | tr -dc 0-9) ]; do sleep 0.02; done`,
+		"sh")
 	c.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_STATE_HOME="+dir)
 	var said strings.Builder
 	c.Stdout, c.Stderr, c.WaitDelay = &said, &said, time.Second

@@ -34,7 +34,9 @@ func (m *lostOutput) print(ui *console) {
 			bytesText(m.bytes))
 	}
 	if len(m.gone) > 0 {
-		ui.say("output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs", trialList(m.gone))
+		ui.say(
+			"output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs",
+			trialList(m.gone))
 	}
 }
 
@@ -66,7 +68,9 @@ func lostText(cut, gone int64) string {
 		parts = append(parts, bytesText(gone)+" of older output were removed: "+whyRemoved)
 	}
 	if cut > 0 {
-		parts = append(parts, fmt.Sprintf("%s more were printed and cut: they exceed log_limit of the task, or the disk was full", bytesText(cut)))
+		parts = append(parts,
+			fmt.Sprintf("%s more were printed and cut: they exceed log_limit of the task, or the disk was full",
+				bytesText(cut)))
 	}
 	return strings.Join(parts, "; ")
 }

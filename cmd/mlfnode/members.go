@@ -87,7 +87,9 @@ func drainCommand(a *app) *cobra.Command {
 	var reason string
 	wait := false
 	c := &cobra.Command{
-		Use: "drain NODE", Short: "Start no more trials on a node; running ones finish, or move if they can (checkpoint)", Args: oneArgument,
+		Use:   "drain NODE",
+		Short: "Start no more trials on a node; running ones finish, or move if they can (checkpoint)",
+		Args:  oneArgument,
 		Example: `  mlfnode drain hostB --reason "new disk"
   mlfnode drain hostB --wait && ssh hostB sudo reboot`,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -80,7 +80,9 @@ func TestAtRest(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			mux := http.NewServeMux()
-			mux.HandleFunc("GET /v1/members", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(tt.members) })
+			mux.HandleFunc("GET /v1/members", func(w http.ResponseWriter, _ *http.Request) {
+				_ = json.NewEncoder(w).Encode(tt.members)
+			})
 			mux.HandleFunc("GET /v1/sweeps", func(w http.ResponseWriter, _ *http.Request) {
 				v := api.Sweep{Project: "p"}
 				v.Sweep = "p-1"

@@ -79,7 +79,8 @@ func serveMonitor(ctx context.Context, a *app, port int, role api.Role) error {
 
 // printLoginLinks prints a link whenever one is requested. If it can't, nobody can log in, and the
 // command ends.
-func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, links <-chan struct{}, stop context.CancelCauseFunc) {
+func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, links <-chan struct{},
+	stop context.CancelCauseFunc) {
 	for {
 		select {
 		case <-links:

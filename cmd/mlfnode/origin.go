@@ -21,7 +21,8 @@ func userName() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		return u.Username
 	}
-	return cmp.Or(os.Getenv("USER"), strconv.Itoa(os.Getuid())) // an account that is not in any list of users, as in containers
+	// an account that is not in any list of users, as in containers
+	return cmp.Or(os.Getenv("USER"), strconv.Itoa(os.Getuid()))
 }
 
 // submissionOrigin describes where a submission comes from.

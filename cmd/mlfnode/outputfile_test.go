@@ -72,7 +72,8 @@ func TestOutputIsWhatItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{dir: "is a folder",
-		filepath.Join(dir, "dangling"): "/dangling is a link to a file that does not exist", filepath.Join(dir, "no", "file"): "can't be written"} {
+		filepath.Join(dir, "dangling"):   "/dangling is a link to a file that does not exist",
+		filepath.Join(dir, "no", "file"): "can't be written"} {
 		if err := written(path, "x"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", path, err, want)
 		}

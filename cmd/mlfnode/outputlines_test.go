@@ -21,7 +21,9 @@ func TestLongBarIsShownWhole(t *testing.T) {
 	}
 	for _, size := range []int{1, 777, 4096, longestLine, 3 * longestLine, bar.Len()} {
 		var shown []string
-		l := newLineWriter("t-1", false, func(line string) { shown = append(shown, strings.TrimPrefix(line, "t-1/0 ! ")) })
+		l := newLineWriter("t-1", false, func(line string) {
+			shown = append(shown, strings.TrimPrefix(line, "t-1/0 ! "))
+		})
 		for text := bar.String(); text != ""; {
 			n := min(size, len(text))
 			l.write(&api.Output{Run: "r", Stream: "stderr", Data: []byte(text[:n])}, time.Now())

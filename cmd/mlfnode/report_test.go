@@ -24,7 +24,9 @@ func TestReport(t *testing.T) {
 	const hostile = `<img src=x onerror=alert(1)></script>`
 	c.open("sweep", "-q", "--name", hostile[:28], "--set", "lr=0.1,0.01,0.001", "--set",
 		"m="+hostile+",plain", "--set", "seed=0:4", "--",
-		"sh", "-c", `case "$*" in *seed=3*) echo "<script>boom</script>" >&2; exit 3;; esac; n=$(echo "$*" | cksum | cut -c1-4); printf '{"step": 1, "loss": 9999}\n{"step": 2, "loss": %s}\n' "$n" >>"$MLF_METRICS"`, "sh").exit(1)
+		"sh", "-c",
+		`case "$*" in *seed=3*) echo "<script>boom</script>" >&2; exit 3;; esac; n=$(echo "$*" | cksum | cut -c1-4); printf '{"step": 1, "loss": 9999}\n{"step": 2, "loss": %s}\n' "$n" >>"$MLF_METRICS"`,
+		"sh").exit(1)
 	file := filepath.Join(t.TempDir(), "sweep.html")
 	if said := c.open("report", "last", "-o", file).exit(0); !strings.Contains(said, "sh-1 is in "+file) {
 		t.Errorf("got %q", said)
@@ -60,7 +62,8 @@ func TestReport(t *testing.T) {
 		t.Errorf("the browser complains:\n%s", said.String())
 	}
 	for _, want := range []string{"<svg", "Best loss over time", "Share of each parameter", "Mean loss by lr",
-		"Distribution of loss", "Trials over time", "Trials along all parameters and loss", "Mean loss by ", "Curves of loss", "&lt;img src=x", "boom"} {
+		"Distribution of loss", "Trials over time", "Trials along all parameters and loss", "Mean loss by ",
+		"Curves of loss", "&lt;img src=x", "boom"} {
 		if !strings.Contains(dom.String(), want) {
 			t.Errorf("the page has no %q", want)
 		}

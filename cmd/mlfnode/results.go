@@ -81,7 +81,9 @@ func resultsCommand(a *app) *cobra.Command {
 				}
 				for _, other := range []string{"sort", "desc", "limit", "offset", "state", "group-by", "over"} {
 					if c.Flags().Changed(other) {
-						return usage(fmt.Sprintf("--best orders trials by the task's objective and can't be combined with --%s", other),
+						return usage(
+							fmt.Sprintf("--best orders trials by the task's objective and can't be combined with --%s",
+								other),
 							"--sort objective, with --limit, --state and the like")
 					}
 				}

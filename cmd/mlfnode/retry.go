@@ -119,10 +119,15 @@ func projectOf(v *api.Sweep) (*plan, []string, error) {
 	if err != nil && v.Task == v.Project {
 		if folder, err := projects.Load(filepath.Join(cwd, v.Project)); err != nil || folder.Name != v.Project {
 			if what := projects.NotAProject(cwd); what != "" {
-				return nil, nil, usage(fmt.Sprintf("%s runs with the files of the current folder, but %s does not travel to the trials", v.Sweep, what),
-					"run the command in the folder of the files")
+				return nil, nil,
+					usage(
+						fmt.Sprintf(
+							"%s runs with the files of the current folder, but %s does not travel to the trials",
+							v.Sweep, what),
+						"run the command in the folder of the files")
 			}
-			return &plan{project: &projects.Project{Name: v.Project, Dir: cwd, Bundled: true, Lenient: true}}, nil, nil // an ad-hoc command
+			// an ad-hoc command
+			return &plan{project: &projects.Project{Name: v.Project, Dir: cwd, Bundled: true, Lenient: true}}, nil, nil
 		}
 	}
 	for _, dir := range []string{cwd, filepath.Join(cwd, v.Project), filepath.Join(cwd, "projects", v.Project)} {

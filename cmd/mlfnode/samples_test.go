@@ -16,9 +16,10 @@ import (
 func TestSamplesOfACluster(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.state, "node.sock"))
-	}}}
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
 	defer client.CloseIdleConnections()
 	get := func(path string, v any) int {
 		t.Helper()

@@ -31,7 +31,8 @@ func TestServiceWithoutSystemd(t *testing.T) {
 		[]string{"service", "install", "--user", "--seed", "hostA"}, &out, &complaint)
 	if code != exitFailed ||
 		!strings.HasPrefix(complaint.String(), "mlfnode: this host is not run by systemd\n  try: start it by hand") ||
-		!strings.Contains(complaint.String(), "setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &\n") {
+		!strings.Contains(complaint.String(),
+			"setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &\n") {
 		t.Errorf("got exit code %d and\n%s", code, complaint.String())
 	}
 	if left, _ := os.ReadDir(home); out.Len() > 0 || len(left) > 0 {
@@ -78,7 +79,8 @@ func TestServiceCommands(t *testing.T) {
 	m.Copy(bin, "/opt/mlf/mlfnode")
 	m.Run("ln -s /opt/mlf/mlfnode /usr/bin/mlfnode")
 
-	if got := m.Run("mlfnode service status"); got != "no service is installed; install one with: mlfnode service install" {
+	if got := m.Run(
+		"mlfnode service status"); got != "no service is installed; install one with: mlfnode service install" {
 		t.Errorf("before: got %q", got)
 	}
 	want := "unit      /etc/systemd/system/mlfnode.service\nprogram   /opt/mlf/mlfnode\nsettings  /etc/mlfnode/node.yaml\nstate     /var/lib/mlfnode"

@@ -82,8 +82,12 @@ func TestFetchOfATruncatedBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/sweeps/{sweep}", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(api.Sweep{Project: "p"}) })
-	mux.HandleFunc("GET /v1/sweeps/{sweep}/bundle", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(packed.Bytes()[:packed.Len()/2]) })
+	mux.HandleFunc("GET /v1/sweeps/{sweep}", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(api.Sweep{Project: "p"})
+	})
+	mux.HandleFunc("GET /v1/sweeps/{sweep}/bundle", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(packed.Bytes()[:packed.Len()/2])
+	})
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	c := api.NewClient(func(ctx context.Context) (net.Conn, error) {

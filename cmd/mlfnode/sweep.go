@@ -149,7 +149,8 @@ func missingDashes(args []string) error {
 	}
 	if key, value, found := strings.Cut(args[0], "="); found && key != "" {
 		return usage(fmt.Sprintf("%s is not a project; it looks like a value of --set", args[0]),
-			fmt.Sprintf("all values of a parameter in one --set, joined by commas: --set %s=%s,… (a shell splits %s={…})", key,
+			fmt.Sprintf(
+				"all values of a parameter in one --set, joined by commas: --set %s=%s,… (a shell splits %s={…})", key,
 				value, key))
 	}
 	file := err == nil && info.Mode().IsRegular()

@@ -60,7 +60,10 @@ func (p *post) submit(count, begun int) {
 	p.t.Helper()
 	p.count = count
 	p.Run("rm -rf /tmp/ran")
-	p.sweep = p.Run(fmt.Sprintf("mlfnode sweep --detach --retries 0 --set i=0:%d -- sh -c '%s' 2>/tmp/complaint || { cat /tmp/complaint; false; }", count, counting))
+	p.sweep = p.Run(
+		fmt.Sprintf(
+			"mlfnode sweep --detach --retries 0 --set i=0:%d -- sh -c '%s' 2>/tmp/complaint || { cat /tmp/complaint; false; }",
+			count, counting))
 	p.Until(soon, "trials print", func() bool {
 		n := 0
 		for _, tr := range p.trials() {
@@ -123,7 +126,8 @@ func (p *post) ended(attempts int, where ...*servicetest.Machine) {
 func nothingRuns(t *testing.T, m *servicetest.Machine) {
 	t.Helper()
 	m.Until(soon, "nothing of the trials runs", func() bool {
-		return m.Run("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep '^sleep 300'; done; true") == ""
+		return m.Run(
+			"for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep '^sleep 300'; done; true") == ""
 	})
 }
 
@@ -255,7 +259,8 @@ func shimDies(t *testing.T, m *servicetest.Machine) {
 		" /sys/fs/cgroup/system.slice); do echo $! >$f; done; echo $!")
 	m.Run("kill -9 " + shimOn(m))
 	p.ended(2, m)
-	if got := m.Run("systemctl list-units --all --no-legend --plain --no-pager 'mlfnode-shim-*.scope'"); strings.Count(got, "\n") < 1 {
+	if got := m.Run("systemctl list-units --all --no-legend --plain --no-pager 'mlfnode-shim-*.scope'"); strings.Count(
+		got, "\n") < 1 {
 		t.Errorf("got scopes\n%s\nwant that of the dead shim and another one", got)
 	}
 	m.Run("kill " + stray)

@@ -71,7 +71,8 @@ func joinAs(t *testing.T, m, w *servicetest.Machine, program string) {
 		t.Fatalf("install: got\n%s", out)
 	}
 	if _, secret, _ := strings.Cut(token,
-		"."); strings.Contains(w.Run("cat /etc/mlfnode/node.yaml /etc/systemd/system/mlfnode.service; journalctl -q"), secret) {
+		"."); strings.Contains(w.Run("cat /etc/mlfnode/node.yaml /etc/systemd/system/mlfnode.service; journalctl -q"),
+		secret) {
 		t.Error("the token is in a file or in the journal")
 	}
 	if got := w.Run("tr '\\0' '\\n' < /proc/" + agent(w) + "/environ"); strings.Contains(got, token) {
@@ -100,7 +101,9 @@ func members(t *testing.T, m *servicetest.Machine, want map[string]string) {
 func reloadAlone(t *testing.T, m, w *servicetest.Machine) {
 	m.Run("systemctl stop mlfnode")
 	w.Run("systemctl restart mlfnode && printf 'cpus: 1\n' >> /etc/mlfnode/node.yaml && systemctl reload mlfnode")
-	w.Until(soon, "the worker has read its settings", func() bool { return strings.Contains(w.Run("mlfnode service status"), "was reloaded") })
+	w.Until(soon, "the worker has read its settings", func() bool {
+		return strings.Contains(w.Run("mlfnode service status"), "was reloaded")
+	})
 	m.Run("systemctl start mlfnode")
 	w.Run("rm -rf /tmp/ran")
 	p := &post{Machine: m, t: t}
@@ -170,7 +173,8 @@ func userWorker(t *testing.T, m *servicetest.Machine, program string) {
 	t.Logf("\n%s", m.Run("mlfnode members"))
 	m.Run(ada + "/home/ada/bin/mlfnode service uninstall --user --purge")
 	const left = "find /home/ada -path '*mlfnode*' -not -path '/home/ada/bin/*'; for p in /proc/[0-9]*; do readlink $p/exe; done | grep /home/ada; true"
-	if out := m.Run(left); out != "/home/ada/.config/mlfnode\n/home/ada/.config/mlfnode/node.yaml" { // which was hers before
+	// which was hers before
+	if out := m.Run(left); out != "/home/ada/.config/mlfnode\n/home/ada/.config/mlfnode/node.yaml" {
 		t.Errorf("got left:\n%s", out)
 	}
 }
@@ -193,7 +197,8 @@ func TestServiceOfAUser(t *testing.T) {
 		!strings.Contains(out, "the user homeless has no home folder") {
 		t.Errorf("without a home folder: got %v, %s", err, out)
 	}
-	if out := m.Run(aside + "mlfnode service status --run-as ada"); out != "no service is installed; install one with: mlfnode service install --run-as ada" {
+	if out := m.Run(aside +
+		"mlfnode service status --run-as ada"); out != "no service is installed; install one with: mlfnode service install --run-as ada" {
 		t.Errorf("status of none: got\n%s", out)
 	}
 	if out := m.Run(aside + "mlfnode service uninstall --run-as ada"); out != "no service is installed" {
@@ -218,7 +223,8 @@ func TestServiceOfAUser(t *testing.T) {
 		t.Errorf("status: got\n%s", out)
 	}
 	m.Run(aside + "mlfnode service uninstall --purge --run-as ada 2>&1")
-	if left := m.Run("find /home/ada /etc/systemd /etc/mlfnode /var/lib/mlfnode /usr/local /tmp -xdev 2>/dev/null | grep mlf || true"); left != "" {
+	if left := m.Run(
+		"find /home/ada /etc/systemd /etc/mlfnode /var/lib/mlfnode /usr/local /tmp -xdev 2>/dev/null | grep mlf || true"); left != "" {
 		t.Errorf("left:\n%s", left)
 	}
 }

@@ -310,6 +310,7 @@ func completeColumns(to *connector) cobra.CompletionFunc {
 				list = append(list, before+name)
 			}
 		}
-		return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder | cobra.ShellCompDirectiveNoSpace
+		return list,
+			cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder | cobra.ShellCompDirectiveNoSpace
 	}
 }

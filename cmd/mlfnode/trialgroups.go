@@ -40,7 +40,8 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 			"memory": func(r *api.Usage) float64 { return float64(r.Memory) },
 		}
 		if used := resources[name]; used != nil {
-			return &quantity{name: name, goal: "minimize", of: func(t *api.Trial) float64 { return used(&t.Usage) }}, nil
+			return &quantity{name: name, goal: "minimize",
+				of: func(t *api.Trial) float64 { return used(&t.Usage) }}, nil
 		}
 		known := slices.Concat(v.Metrics[:min(len(v.Metrics), 12)], []string{"wall", "cpu", "memory"})
 		return nil, usage(fmt.Sprintf("no trial of %s has a metric %q", v.Sweep, name),

@@ -30,7 +30,8 @@ func TestSending(t *testing.T) {
 			var out bytes.Buffer
 			now := time.Now()
 			text := strings.Repeat("x", tt.parts*part)
-			s := &uploadProgress{r: strings.NewReader(text), w: &out, terminal: tt.terminal, total: int64(len(text)), now: func() time.Time { return now }}
+			s := &uploadProgress{r: strings.NewReader(text), w: &out, terminal: tt.terminal, total: int64(len(text)),
+				now: func() time.Time { return now }}
 			for buf := make([]byte, part); ; now = now.Add(tt.each) {
 				if _, err := s.Read(buf); err == io.EOF {
 					break

@@ -251,7 +251,8 @@ func TestReadAgain(t *testing.T) {
 		}
 	}
 	for _, command := range [][]string{{"su", "-c", "echo {v}"}, {"sudo", "-n", "su", "root", "-c", "{v}"},
-		{"csh", "-c", "echo {v}"}, {"fish", "--command={v}"}, {"flock", "lock", "-c", "{v}"}, {"script", "-qc", "{v}", "log"}} {
+		{"csh", "-c", "echo {v}"}, {"fish", "--command={v}"}, {"flock", "lock", "-c", "{v}"},
+		{"script", "-qc", "{v}", "log"}} {
 		if err := (&Template{Args: command}).Check([]string{"v"}); err == nil {
 			t.Errorf("%q: got no error, want a refusal", command)
 		}

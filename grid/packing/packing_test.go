@@ -213,7 +213,9 @@ func simulate(p program, trials, devices int, alone bool, seed uint64) *simulati
 		for s.place() {
 		}
 		for d := range s.devices {
-			random.Shuffle(len(s.devices[d]), func(i, j int) { s.devices[d][i], s.devices[d][j] = s.devices[d][j], s.devices[d][i] })
+			random.Shuffle(len(s.devices[d]), func(i, j int) {
+				s.devices[d][i], s.devices[d][j] = s.devices[d][j], s.devices[d][i]
+			})
 			left -= s.second(d)
 		}
 	}
@@ -364,12 +366,13 @@ func TestSimulationOfRandomPeaks(t *testing.T) {
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 2))
 		low, high := rapid.Int64Range(gb, 20*gb).Draw(t, "low"), rapid.Int64Range(gb, 40*gb).Draw(t, "high")
 		rare := rapid.IntRange(1, 60).Draw(t, "rare") // one sample in this many
-		p := program{"random", rapid.IntRange(10, 100).Draw(t, "work"), rapid.IntRange(1, 100).Draw(t, "busy"), func(float64) int64 {
-			if random.IntN(10*rare) == 0 {
-				return max(low, high)
-			}
-			return low
-		}}
+		p := program{"random", rapid.IntRange(10, 100).Draw(t, "work"), rapid.IntRange(1, 100).Draw(t, "busy"),
+			func(float64) int64 {
+				if random.IntN(10*rare) == 0 {
+					return max(low, high)
+				}
+				return low
+			}}
 		const trials = 300
 		s, alone := simulate(p, trials, 2, false, 3), simulate(p, trials, 2, true, 3)
 		switch {

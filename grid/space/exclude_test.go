@@ -114,9 +114,11 @@ func TestBadExclude(t *testing.T) {
 	for _, c := range []struct{ source, want string }{
 		{"units > 3", `exclude "units > 3" names units, which is not an axis. The axes are unit, opt, big.`},
 		{"$env > 3", `exclude "$env > 3" names $env, which is not an axis. The axes are unit, opt, big.`},
-		{"$env.unit > 3", `exclude "$env.unit > 3" does not work: parts of values can't be taken at column 5. Write a condition`},
+		{"$env.unit > 3",
+			`exclude "$env.unit > 3" does not work: parts of values can't be taken at column 5. Write a condition`},
 		{"now() > 3", `exclude "now() > 3" does not work: unknown name now at column 1. Write a condition`},
-		{"all(1..9, # > unit)", `exclude "all(1..9, # > unit)" does not work: it loops over values at column 11. Write a condition`},
+		{"all(1..9, # > unit)",
+			`exclude "all(1..9, # > unit)" does not work: it loops over values at column 11. Write a condition`},
 		{"unit = 3", `exclude "unit = 3" does not work: `},
 		{"unit > 'x'", `exclude "unit > 'x'" does not work: invalid operation: > (mismatched types int and string) at column 6. Write a condition`},
 		{"opt == 3", `exclude "opt == 3" does not work: invalid operation: == (mismatched types string and int) at column 5. Write a condition`},

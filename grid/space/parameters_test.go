@@ -39,9 +39,12 @@ func TestBadParameters(t *testing.T) {
 			"parameters.yml:1:4: a has the start \"x\", which is not a number. Use a plain decimal number, like 10, -0.5 or 1e-3."},
 		{"a: !!python/tuple [010, 30]",
 			"parameters.yml:1:4: a has the start \"010\", which is not a number. Use a plain decimal number, like 10, -0.5 or 1e-3."},
-		{"a: 1\na: 2", "parameters.yml:2:1: the key a is given twice, first in line 1. Put all its values in one list."},
-		{"a: [1, 2, 1]", "parameters.yml:1:11: a has the value 1 twice. Keep it once: it would run the same point again."},
-		{"a: [1, \"1\"]", "parameters.yml:1:8: a has the value \"1\" twice. Keep it once: it would run the same point again."},
+		{"a: 1\na: 2",
+			"parameters.yml:2:1: the key a is given twice, first in line 1. Put all its values in one list."},
+		{"a: [1, 2, 1]",
+			"parameters.yml:1:11: a has the value 1 twice. Keep it once: it would run the same point again."},
+		{"a: [1, \"1\"]",
+			"parameters.yml:1:8: a has the value \"1\" twice. Keep it once: it would run the same point again."},
 		{"a: !foo 1", "parameters.yml:1:4: a has the unknown tag !foo. Leave it out; !!python/tuple on an interval is the only special tag."},
 		{"a: !!python/object/apply:os.system [\"ls\"]",
 			"parameters.yml:1:4: a has the unknown tag !!python/object/apply:os.system. Leave it out; !!python/tuple on an interval is the only special tag."},
@@ -68,8 +71,10 @@ func TestBadParameters(t *testing.T) {
 		{"a: {start: 1, end: .inf}",
 			"parameters.yml:1:20: a.end has the value .inf, which is not a finite number. Put it in quotes if the program should see this text."},
 		{"a: 1\n---\nb: 2", "parameters.yml:2:1: a second document starts here. Keep one document in the file, without '---' between parts."},
-		{"- a\n- b", "parameters.yml:1:1: the file is not a map of parameters to values. Write lines like batchsize: [50, 100]."},
-		{"hello", "parameters.yml:1:1: the file is not a map of parameters to values. Write lines like batchsize: [50, 100]."},
+		{"- a\n- b",
+			"parameters.yml:1:1: the file is not a map of parameters to values. Write lines like batchsize: [50, 100]."},
+		{"hello",
+			"parameters.yml:1:1: the file is not a map of parameters to values. Write lines like batchsize: [50, 100]."},
 		{"a:\n\t- 1", "parameters.yml:2:1: a tab is used where YAML requires spaces. Use spaces to indent."},
 		{"a: [1, 2", "parameters.yml:1:1: this is not valid YAML: did not find expected ',' or ']'. Check this line and those before it for a missing colon, quote, bracket or space."},
 		{"a: 1\n b: 2", "parameters.yml:2:2: this is not valid YAML: mapping values are not allowed in this context. Check this line and those before it for a missing colon, quote, bracket or space."},
@@ -82,7 +87,8 @@ func TestBadParameters(t *testing.T) {
 			"parameters.yml:1:23: a is a map with the unknown key \"by\". A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys."},
 		{"a: {linspace: [0, 1]}",
 			"parameters.yml:1:15: a needs a list of three numbers for linspace. Give a, b and n, like [0, 1, 11]."},
-		{"a: {linspace: 3}", "parameters.yml:1:15: a needs a list of three numbers for linspace. Give a, b and n, like [0, 1, 11]."},
+		{"a: {linspace: 3}",
+			"parameters.yml:1:15: a needs a list of three numbers for linspace. Give a, b and n, like [0, 1, 11]."},
 		{"a: {linspace: [0, 1, 0]}",
 			"parameters.yml:1:4: a asks for \"0\" values. Give the number of values as a whole number from 1."},
 		{"a: {linspace: [0, 1, 1.5]}",
@@ -95,7 +101,8 @@ func TestBadParameters(t *testing.T) {
 			"parameters.yml:1:4: a is a map, but not a formula. A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys."},
 		{"a: {start: 1, end: 2, start: 3}", "parameters.yml:1:23: a has start twice. Keep one of them."},
 		{"a: \"x\\0y\"", "parameters.yml:1:4: a has a value with a zero byte, which a program's argument can't contain. Put such data in a file of the project and give the file's name."},
-		{"a: [{b: 1}]", "parameters.yml:1:5: a has a map among its values. Give every parameter its own key at the left margin."},
+		{"a: [{b: 1}]",
+			"parameters.yml:1:5: a has a map among its values. Give every parameter its own key at the left margin."},
 		{"a: !!int x", "parameters.yml:1:4: a is tagged !!int but contains \"x\". Leave the tag out."},
 		{"a: 2001-01-01 00:00:00\nb: @x",
 			"parameters.yml:2:1: this is not valid YAML: found character that cannot start any token. Check this line and those before it for a missing colon, quote, bracket or space."},
@@ -119,7 +126,8 @@ func TestBadParameters(t *testing.T) {
 			"parameters.yml:2:1: this is not valid YAML: did not find expected ',' or ']'. Check this line and those before it for a missing colon, quote, bracket or space."},
 		{"a: &x [1]\n*x : 2", "parameters.yml:2:1: a key is not text. Write the key as plain text, or in quotes."},
 		{"a: !!bool 3", "parameters.yml:1:4: a is tagged !!bool but contains \"3\". Leave the tag out."},
-		{"a: [true, true]", "parameters.yml:1:11: a has the value true twice. Keep it once: it would run the same point again."},
+		{"a: [true, true]",
+			"parameters.yml:1:11: a has the value true twice. Keep it once: it would run the same point again."},
 		{"k: 1\n\n\nl: \"x\ny: 2\n",
 			"parameters.yml:4:1: this is not valid YAML: found unexpected end of stream. Check this line and those before it for a missing colon, quote, bracket or space."},
 	} {
@@ -263,7 +271,9 @@ func FuzzParseParameters(f *testing.F) {
 			f.Add([]byte(file))
 		}
 	}
-	f.Add([]byte("a: [1, true, \"x\"]\nb: !!python/tuple [1, 2.5, 0.5]\nc: {linspace: [0, 1, 3]}\nd: {logspace: [0, 1, 3]}\n"))
+	f.Add(
+		[]byte(
+			"a: [1, true, \"x\"]\nb: !!python/tuple [1, 2.5, 0.5]\nc: {linspace: [0, 1, 3]}\nd: {logspace: [0, 1, 3]}\n"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		axes, err := ParseParameters("p", file)
 		if err != nil {

@@ -36,5 +36,6 @@ func TestNoCallAfterStop(t *testing.T) {
 	<-stopped
 	reaping.Wait()
 	c.add(2, "a")
-	c.reap(func(uint64) bool { return false }, func(uint64) {}) // closes began again, which panics, if the observer is called
+	// closes began again, which panics, if the observer is called
+	c.reap(func(uint64) bool { return false }, func(uint64) {})
 }

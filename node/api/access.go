@@ -42,9 +42,10 @@ type TokenKnown struct {
 
 // CA is the progress of a rotation of the cluster's CA.
 type CA struct {
-	Stage string `json:"stage"`           // settled, announced or switched
-	Pin   string `json:"pin"`             // SHA-256 of the CA that issues certificates
-	Other string `json:"other,omitempty"` // SHA-256 of the other CA: the new one while it is announced, the old one after the switch
+	Stage string `json:"stage"` // settled, announced or switched
+	Pin   string `json:"pin"`   // SHA-256 of the CA that issues certificates
+	// SHA-256 of the other CA: the new one while it is announced, the old one after the switch
+	Other string `json:"other,omitempty"`
 
 	Behind []grid.NodeID `json:"behind"` // reachable nodes that have not followed the last step
 	Away   []grid.NodeID `json:"away"`   // unreachable nodes that have not followed the last step
@@ -53,7 +54,9 @@ type CA struct {
 // CAStep requests the next step of a rotation of the CA.
 type CAStep struct {
 	Step string `json:"step"` // rotate, switch or retire
-	Now  bool   `json:"now"`  // do not wait for nodes that have not followed the previous step: they need a token to join again
+	// do not wait for nodes that have not followed the previous step: they need a token to join
+	// again
+	Now bool `json:"now"`
 }
 
 // Access manages who may use the cluster: tokens, the gossip key and the cluster's CA.

@@ -26,17 +26,18 @@ const (
 // The paths of the API, below a prefix. {sweep} stands for a sweep's id, its name if no other sweep
 // has it, or `last`.
 const (
-	PathNode      = "/node"
-	PathBundles   = "/bundles/"       // + digest; HEAD checks, PUT stores
-	PathSweeps    = "/sweeps"         // GET lists, POST submits
-	PathSweep     = "/sweeps/{sweep}" // DELETE removes it
-	PathDescribe  = "/sweeps/{sweep}/description"
-	PathAction    = "/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, set, kill
-	PathTrials    = "/sweeps/{sweep}/trials"
-	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
-	PathCurves    = "/sweeps/{sweep}/trials/{index}/curves"
-	PathExplain   = "/sweeps/{sweep}/trials/{index}/explain"
-	PathCancel    = "/sweeps/{sweep}/trials/{index}/cancel" // a separate path, so that a master that does not know it cancels nothing
+	PathNode     = "/node"
+	PathBundles  = "/bundles/"       // + digest; HEAD checks, PUT stores
+	PathSweeps   = "/sweeps"         // GET lists, POST submits
+	PathSweep    = "/sweeps/{sweep}" // DELETE removes it
+	PathDescribe = "/sweeps/{sweep}/description"
+	PathAction   = "/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, set, kill
+	PathTrials   = "/sweeps/{sweep}/trials"
+	PathAttempts = "/sweeps/{sweep}/trials/{index}/attempts"
+	PathCurves   = "/sweeps/{sweep}/trials/{index}/curves"
+	PathExplain  = "/sweeps/{sweep}/trials/{index}/explain"
+	// a separate path, so that a master that does not know it cancels nothing
+	PathCancel    = "/sweeps/{sweep}/trials/{index}/cancel"
 	PathByHand    = "/sweeps/{sweep}/trials/{index}/command"
 	PathLogs      = "/sweeps/{sweep}/logs"
 	PathWatch     = "/sweeps/{sweep}/watch"
@@ -98,18 +99,20 @@ type Store struct {
 
 // Retention describes what is kept, and for how long.
 type Retention struct {
-	Sweeps int           `json:"sweeps"`         // number of finished and cancelled sweeps kept, the newest ones
-	Age    time.Duration `json:"age,omitempty"`  // finished and cancelled sweeps older than this are removed; 0 keeps them
-	Logs   int64         `json:"logs,omitempty"` // bytes of output kept, the newest output
+	Sweeps int `json:"sweeps"` // number of finished and cancelled sweeps kept, the newest ones
+	// finished and cancelled sweeps older than this are removed; 0 keeps them
+	Age  time.Duration `json:"age,omitempty"`
+	Logs int64         `json:"logs,omitempty"` // bytes of output kept, the newest output
 }
 
 // Error is the body of every response that is not a success, as the client reads it. A node sends a
 // Problem.
 type Error struct {
-	Status int    `json:"-"`
-	Code   string `json:"code,omitempty"` // machine-readable: one of the codes below, or the name of the status, such as not_found
-	Msg    string `json:"error"`
-	Hint   string `json:"hint,omitempty"`
+	Status int `json:"-"`
+	// machine-readable: one of the codes below, or the name of the status, such as not_found
+	Code string `json:"code,omitempty"`
+	Msg  string `json:"error"`
+	Hint string `json:"hint,omitempty"`
 }
 
 // MediaProblem is the media type of a Problem.

@@ -30,8 +30,9 @@ type Events struct {
 	Sweep    *SweepState   `json:"sweep,omitempty"`
 	Node     *Member       `json:"node,omitempty"`
 	Members  []grid.NodeID `json:"members,omitempty"` // names of all nodes; states of other nodes are obsolete
-	Trial    *Trial        `json:"trial,omitempty"`   // without wall_seconds while it runs; its state is removed once its sweep has been removed
-	Bye      *Bye          `json:"bye,omitempty"`     // sent before the stream ends
+	// without wall_seconds while it runs; its state is removed once its sweep has been removed
+	Trial *Trial `json:"trial,omitempty"`
+	Bye   *Bye   `json:"bye,omitempty"` // sent before the stream ends
 }
 
 // Overview summarizes the activity of the cluster.

@@ -87,12 +87,13 @@ type LogPiece struct {
 // SweepLog is a part of the output of a sweep's trials, in the order in which it was stored.
 // Positions number its pieces, with gaps: they only order the pieces and mark where to continue.
 type SweepLog struct {
-	From   int64        `json:"from"`   // position of the first piece: request the output before it to go back
-	Next   int64        `json:"next"`   // position after the last piece: request the output from it to continue
-	First  int64        `json:"first"`  // position of the oldest output of any sweep that is still stored
-	Total  int64        `json:"total"`  // position after everything stored so far
-	Ended  bool         `json:"ended"`  // no trial of the sweep is running or will run, and all output is stored
-	Pieces []SweepPiece `json:"pieces"` // may be empty although there is more before or after, if finding it took too long
+	From  int64 `json:"from"`  // position of the first piece: request the output before it to go back
+	Next  int64 `json:"next"`  // position after the last piece: request the output from it to continue
+	First int64 `json:"first"` // position of the oldest output of any sweep that is still stored
+	Total int64 `json:"total"` // position after everything stored so far
+	Ended bool  `json:"ended"` // no trial of the sweep is running or will run, and all output is stored
+	// may be empty although there is more before or after, if finding it took too long
+	Pieces []SweepPiece `json:"pieces"`
 }
 
 // SweepPiece is a piece of a trial's output. If its offset is not the end of the preceding piece of
@@ -107,8 +108,9 @@ type SweepPiece struct {
 // SweepHits lists the places where a text occurs in the output of a sweep's trials.
 type SweepHits struct {
 	Hits     []SweepHit `json:"hits"`
-	Searched int64      `json:"searched"`       // number of bytes searched
-	Next     *int64     `json:"next,omitempty"` // position at which to continue the search; set if there were too many hits or it took too long
+	Searched int64      `json:"searched"` // number of bytes searched
+	// position at which to continue the search; set if there were too many hits or it took too long
+	Next *int64 `json:"next,omitempty"`
 }
 
 // SweepHit is one place, in the piece at a position.
@@ -123,8 +125,9 @@ type SweepHit struct {
 type LogHits struct {
 	Attempt  int      `json:"attempt"`
 	Hits     []LogHit `json:"hits"`
-	Searched int64    `json:"searched"`       // number of bytes searched
-	Next     *int64   `json:"next,omitempty"` // offset at which to continue the search; set if there were too many hits or it took too long
+	Searched int64    `json:"searched"` // number of bytes searched
+	// offset at which to continue the search; set if there were too many hits or it took too long
+	Next *int64 `json:"next,omitempty"`
 }
 
 // LogHit is one place. Before and After are the surrounding text on its line, a few hundred bytes

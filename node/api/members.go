@@ -50,29 +50,30 @@ type GPUGroup struct {
 // GPU is one device of a member, a GPU or a MIG instance, as `gpus --json` prints it. A figure that
 // the driver does not report is -1.
 type GPU struct {
-	Node        grid.NodeID `json:"node"`
-	Index       int         `json:"index"`
-	Instance    int         `json:"instance"` // -1 for a whole GPU, otherwise the position of a MIG instance on it
-	UUID        string      `json:"uuid"`
-	Parent      string      `json:"parent,omitempty"` // UUID of the GPU that a MIG instance is on
-	Name        string      `json:"name"`
-	Profile     string      `json:"profile,omitempty"` // profile of a MIG instance, such as 1g.10gb
-	MIG         bool        `json:"mig,omitempty"`     // the GPU is divided into MIG instances
-	Capability  string      `json:"capability,omitempty"`
-	Group       int         `json:"group"` // GPUs of one group are connected directly, by NVLink or a single PCIe bridge
-	NUMA        int         `json:"numa"`
-	Mode        string      `json:"mode,omitempty"` // exclusive or prohibited
-	Memory      int64       `json:"memory_bytes"`
-	Used        int64       `json:"memory_used_bytes"`
-	Utilization int         `json:"utilization_percent"`
-	Temperature int         `json:"temperature_celsius"`
-	Power       int         `json:"power_watts"`
-	Processes   int         `json:"processes"`
-	State       string      `json:"state,omitempty"` // ready, foreign, dirty, sick, gone or unused
-	Why         string      `json:"why,omitempty"`   // the reason for the state
-	Since       time.Time   `json:"since,omitzero"`
-	Trials      []string    `json:"trials,omitempty"` // some of the trials that are running on it
-	Problem     string      `json:"problem,omitempty"`
+	Node       grid.NodeID `json:"node"`
+	Index      int         `json:"index"`
+	Instance   int         `json:"instance"` // -1 for a whole GPU, otherwise the position of a MIG instance on it
+	UUID       string      `json:"uuid"`
+	Parent     string      `json:"parent,omitempty"` // UUID of the GPU that a MIG instance is on
+	Name       string      `json:"name"`
+	Profile    string      `json:"profile,omitempty"` // profile of a MIG instance, such as 1g.10gb
+	MIG        bool        `json:"mig,omitempty"`     // the GPU is divided into MIG instances
+	Capability string      `json:"capability,omitempty"`
+	// GPUs of one group are connected directly, by NVLink or a single PCIe bridge
+	Group       int       `json:"group"`
+	NUMA        int       `json:"numa"`
+	Mode        string    `json:"mode,omitempty"` // exclusive or prohibited
+	Memory      int64     `json:"memory_bytes"`
+	Used        int64     `json:"memory_used_bytes"`
+	Utilization int       `json:"utilization_percent"`
+	Temperature int       `json:"temperature_celsius"`
+	Power       int       `json:"power_watts"`
+	Processes   int       `json:"processes"`
+	State       string    `json:"state,omitempty"` // ready, foreign, dirty, sick, gone or unused
+	Why         string    `json:"why,omitempty"`   // the reason for the state
+	Since       time.Time `json:"since,omitzero"`
+	Trials      []string  `json:"trials,omitempty"` // some of the trials that are running on it
+	Problem     string    `json:"problem,omitempty"`
 }
 
 // Drain keeps new trials off a node.

@@ -19,14 +19,17 @@ type SweepList struct {
 
 // TrialTable is a page of trials by column, a sixth of the size of the same trials by row.
 type TrialTable struct {
-	Sweep   grid.SweepID `json:"sweep"`
-	Applied uint64       `json:"applied"`          // the last event that the page includes, numbered like the ids of the event stream
-	Total   *int64       `json:"total"`            // number of trials that the query selects, over all pages; null if they are not counted
-	Offset  int64        `json:"offset"`           // offset of this page
-	Next    *int64       `json:"next,omitempty"`   // offset of the next page; absent if the page was requested with after
-	Cursor  string       `json:"cursor,omitempty"` // value of after for the next page: unlike an offset, it remains valid when trials change
-	Count   int          `json:"count"`            // number of values in each column
-	Columns []Column     `json:"columns"`
+	Sweep grid.SweepID `json:"sweep"`
+	// the last event that the page includes, numbered like the ids of the event stream
+	Applied uint64 `json:"applied"`
+	// number of trials that the query selects, over all pages; null if they are not counted
+	Total  *int64 `json:"total"`
+	Offset int64  `json:"offset"`         // offset of this page
+	Next   *int64 `json:"next,omitempty"` // offset of the next page; absent if the page was requested with after
+	// value of after for the next page: unlike an offset, it remains valid when trials change
+	Cursor  string   `json:"cursor,omitempty"`
+	Count   int      `json:"count"` // number of values in each column
+	Columns []Column `json:"columns"`
 }
 
 // Column is one column of a table.

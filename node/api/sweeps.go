@@ -49,22 +49,26 @@ type Sweep struct {
 	Keys        []string        `json:"keys"`             // axes
 	Metrics     []string        `json:"metrics"`          // metric names seen, in order of first appearance
 	Objective   *grid.Objective `json:"objective,omitempty"`
-	Image       string          `json:"image,omitempty"`       // the container image; pinned to a digest once a trial has run
-	Bundles     []string        `json:"bundles,omitempty"`     // abbreviated digests of the file versions that its trials run, the submitted version first
-	Problem     string          `json:"problem,omitempty"`     // why no trial is running although some are pending
-	Waits       string          `json:"waits,omitempty"`       // nodes without room for its trials, while none is running
-	Sharing     []Sharing       `json:"gpu_sharing,omitempty"` // the measured GPU shares of its trials, with gpu_memory: auto
-	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, from which to watch; only for a single sweep
+	// the container image; pinned to a digest once a trial has run
+	Image string `json:"image,omitempty"`
+	// abbreviated digests of the file versions that its trials run, the submitted version first
+	Bundles []string  `json:"bundles,omitempty"`
+	Problem string    `json:"problem,omitempty"`     // why no trial is running although some are pending
+	Waits   string    `json:"waits,omitempty"`       // nodes without room for its trials, while none is running
+	Sharing []Sharing `json:"gpu_sharing,omitempty"` // the measured GPU shares of its trials, with gpu_memory: auto
+	// position behind all output stored so far, from which to watch; only for a single sweep
+	LogNext uint64 `json:"log_next,omitempty"`
 }
 
 // Description describes what a sweep runs and where it came from. Values of variables that may be
 // secrets are left out.
 type Description struct {
-	Sweep  Sweep        `json:"sweep"`
-	Task   TaskSpec     `json:"task"`
-	Space  SpaceSpec    `json:"space"`
-	Bundle string       `json:"bundle,omitempty"` // SHA-256 of the files of the project, in hex
-	Hidden []string     `json:"hidden"`           // names of variables whose values are left out, including those set with --env
+	Sweep  Sweep     `json:"sweep"`
+	Task   TaskSpec  `json:"task"`
+	Space  SpaceSpec `json:"space"`
+	Bundle string    `json:"bundle,omitempty"` // SHA-256 of the files of the project, in hex
+	// names of variables whose values are left out, including those set with --env
+	Hidden []string     `json:"hidden"`
 	Origin *grid.Origin `json:"origin,omitempty"` // null for a sweep of an older version
 }
 
@@ -88,7 +92,9 @@ type Update struct {
 // Extend requests new values of axes, or further points of a sample.
 type Extend struct {
 	Axes []space.Axis `json:"axes,omitempty"`
-	Draw int64        `json:"draw,omitempty"` // number of points to add to the sample, at most as many as remain; cannot be combined with axes
+	// number of points to add to the sample, at most as many as remain; cannot be combined with
+	// axes
+	Draw int64 `json:"draw,omitempty"`
 }
 
 // Retry requests that trials be run again.
@@ -124,8 +130,9 @@ func (s *Set) Check() error {
 
 // Done is the answer to an action.
 type Done struct {
-	Sweep   Sweep `json:"sweep"`
-	Changed int64 `json:"changed"` // number of trials reopened or added; with dry_run, of trials that the action would change
+	Sweep Sweep `json:"sweep"`
+	// number of trials reopened or added; with dry_run, of trials that the action would change
+	Changed int64 `json:"changed"`
 	DryRun  bool  `json:"dry_run,omitempty"`
 }
 

@@ -20,13 +20,15 @@ import (
 
 // Trial is one trial, as `trials --json` and `results --json` print it.
 type Trial struct {
-	Trial    string       `json:"trial"`
-	Index    int64        `json:"index"`
-	State    grid.State   `json:"state"`
-	Attempt  int          `json:"attempt"`  // the attempt that determines the state; 0 before the first
-	Attempts int          `json:"attempts"` // number of attempts so far
-	Node     grid.NodeID  `json:"node"`
-	ExitCode *int         `json:"exit_code"`       // 128 + the signal number if a signal ended the program; null until an attempt has ended, and if no program ran
+	Trial    string      `json:"trial"`
+	Index    int64       `json:"index"`
+	State    grid.State  `json:"state"`
+	Attempt  int         `json:"attempt"`  // the attempt that determines the state; 0 before the first
+	Attempts int         `json:"attempts"` // number of attempts so far
+	Node     grid.NodeID `json:"node"`
+	// 128 + the signal number if a signal ended the program; null until an attempt has ended, and
+	// if no program ran
+	ExitCode *int         `json:"exit_code"`
 	Class    grid.Class   `json:"class,omitempty"` // failure class of its last attempt
 	Reason   string       `json:"reason"`          // human-readable cause of the failure; empty after a success
 	Params   space.Params `json:"params"`
@@ -35,17 +37,22 @@ type Trial struct {
 	Ended    *time.Time   `json:"ended"`
 	Usage    Usage        `json:"resources"`
 	Output   Printed      `json:"output"`
-	Left     int          `json:"left,omitempty"`    // number of files and folders that it created in its work folder and that the task does not keep
-	Devices  []string     `json:"devices,omitempty"` // UUIDs of the GPUs assigned to the attempt
-	Bundle   string       `json:"bundle,omitempty"`  // abbreviated digest of the file version that it ran, if the sweep has several
+	// number of files and folders that it created in its work folder and that the task does not
+	// keep
+	Left    int      `json:"left,omitempty"`
+	Devices []string `json:"devices,omitempty"` // UUIDs of the GPUs assigned to the attempt
+	// abbreviated digest of the file version that it ran, if the sweep has several
+	Bundle string `json:"bundle,omitempty"`
 }
 
 // Printed describes how much of an ended attempt's output is kept: Bytes and Cut together are what
 // the program wrote.
 type Printed struct {
-	Bytes int64 `json:"bytes"`          // bytes stored when it ended
-	Cut   int64 `json:"cut"`            // bytes that were never stored, because they exceeded log_limit or the disk was full
-	Gone  Gone  `json:"gone,omitempty"` // how much has been removed since, because the output of all sweeps exceeded retention.logs
+	Bytes int64 `json:"bytes"` // bytes stored when it ended
+	// bytes that were never stored, because they exceeded log_limit or the disk was full
+	Cut int64 `json:"cut"`
+	// how much has been removed since, because the output of all sweeps exceeded retention.logs
+	Gone Gone `json:"gone,omitempty"`
 }
 
 // Gone describes how much of the stored output has been removed; empty means none.
@@ -108,13 +115,14 @@ type ByHand struct {
 	Attempt int         `json:"attempt"` // the attempt whose GPUs are used; 0 before the first
 	Node    grid.NodeID `json:"node"`
 	Project string      `json:"project"`
-	Bundle  string      `json:"bundle"` // SHA-256 of the project files that it ran with, in hex; empty if there are none
-	Image   string      `json:"image"`  // the container image; empty without a container
-	Command []string    `json:"command"`
-	Setup   []string    `json:"setup"`
-	Env     []Variable  `json:"env"`    // variables set by the task and by mlfnode
-	Hidden  []string    `json:"hidden"` // names of further variables, whose values may be secrets
-	Script  string      `json:"script"` // the same as a shell script
+	// SHA-256 of the project files that it ran with, in hex; empty if there are none
+	Bundle  string     `json:"bundle"`
+	Image   string     `json:"image"` // the container image; empty without a container
+	Command []string   `json:"command"`
+	Setup   []string   `json:"setup"`
+	Env     []Variable `json:"env"`    // variables set by the task and by mlfnode
+	Hidden  []string   `json:"hidden"` // names of further variables, whose values may be secrets
+	Script  string     `json:"script"` // the same as a shell script
 }
 
 // Variable is an environment variable. In Script, $d is a folder for the files that the program

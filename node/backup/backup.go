@@ -98,7 +98,8 @@ func (b *writer) writeAll(ctx context.Context, from Source, about About) error {
 	for _, stream := range jetstream.BackupStreams() {
 		name := streamsEntry + stream
 		content := &streamWriter{b: b, name: name}
-		err := from.Store.Backup(ctx, stream, func(about []byte) error { return b.writeEntry(name+headSuffix, about) }, content)
+		err := from.Store.Backup(ctx, stream, func(about []byte) error { return b.writeEntry(name+headSuffix, about) },
+			content)
 		if err == nil {
 			err = content.flush()
 		}
@@ -106,7 +107,9 @@ func (b *writer) writeAll(ctx context.Context, from Source, about About) error {
 			return err
 		}
 	}
-	err = from.Snapshots.Backup(func(path string, f *os.File) error { return b.writeFile(filepath.Join(snapshotsName, path), f) })
+	err = from.Snapshots.Backup(func(path string, f *os.File) error {
+		return b.writeFile(filepath.Join(snapshotsName, path), f)
+	})
 	if err != nil {
 		return err
 	}

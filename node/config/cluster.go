@@ -67,7 +67,11 @@ type clusterSettings struct {
 func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, apply func(string) error)) {
 	set("bind", "MLF_BIND", s.Bind, address(&c.Bind))
 	set("advertise", "MLF_ADVERTISE", s.Advertise, address(&c.Advertise))
-	set("seed", "MLF_SEED", s.Seed, func(v string) error { c.Seed = v; _, err := api.WithPort(v, DefaultAPIPort); return err })
+	set("seed", "MLF_SEED", s.Seed, func(v string) error {
+		c.Seed = v
+		_, err := api.WithPort(v, DefaultAPIPort)
+		return err
+	})
 	set("ports.api", "MLF_PORTS_API", s.Ports.API, port(&c.Ports.API))
 	set("ports.nats", "MLF_PORTS_NATS", s.Ports.NATS, port(&c.Ports.NATS))
 	set("ports.gossip", "MLF_PORTS_GOSSIP", s.Ports.Gossip, port(&c.Ports.Gossip))

@@ -160,7 +160,10 @@ func Load(file string) (Config, error) {
 	c.Cluster.read(&s.clusterSettings, set)
 	c.Engine.read(&s.engineSettings, set)
 	r, k := s.Retention, &c.Retention
-	set("retention.sweeps", "MLF_RETENTION_SWEEPS", r.Sweeps, func(v string) (err error) { k.Sweeps, err = count(v); return })
+	set("retention.sweeps", "MLF_RETENTION_SWEEPS", r.Sweeps, func(v string) (err error) {
+		k.Sweeps, err = count(v)
+		return
+	})
 	set("retention.age", "MLF_RETENTION_AGE", r.Age, func(v string) (err error) { k.Age, err = duration(v); return })
 	set("retention.logs", "MLF_RETENTION_LOGS", r.Logs, size(&k.Logs))
 	set("retention.events", "MLF_RETENTION_EVENTS", r.Events, size(&k.Events))

@@ -38,14 +38,22 @@ type engineSettings struct {
 func (c *Engine) read(s *engineSettings, set func(key, env, value string, apply func(string) error)) {
 	e := &s.Engine
 	set("engine.socket", "MLF_ENGINE_SOCKET", e.Socket, func(v string) error { c.Socket = v; return checkSocket(v) })
-	set("engine.patience", "MLF_ENGINE_PATIENCE", e.Patience, func(v string) (err error) { c.Patience, err = duration(v); return })
-	set("engine.network", "MLF_ENGINE_NETWORK", e.Network, func(v string) error { c.Network = v; return grid.CheckNetwork(v) })
+	set("engine.patience", "MLF_ENGINE_PATIENCE", e.Patience, func(v string) (err error) {
+		c.Patience, err = duration(v)
+		return
+	})
+	set("engine.network", "MLF_ENGINE_NETWORK", e.Network, func(v string) error {
+		c.Network = v
+		return grid.CheckNetwork(v)
+	})
 	set("engine.mounts", "MLF_ENGINE_MOUNTS", strings.Join(e.Mounts, ","), func(v string) error {
 		var problems []error
 		for text := range strings.SplitSeq(v, ",") {
 			m, err := grid.ParseMount(strings.TrimSpace(text))
 			if err == nil && m.Target != "" {
-				err = fmt.Errorf("%q also names a place in the container; name the folder alone, since each task chooses that place itself", text)
+				err = fmt.Errorf(
+					"%q also names a place in the container; name the folder alone, since each task chooses that place itself",
+					text)
 			}
 			problems = append(problems, err)
 			c.Mounts = append(c.Mounts, m)

@@ -87,7 +87,8 @@ func TestOutageSettings(t *testing.T) {
 		{"lost_after: 2s\nreconcile: keep_replacement\n", ""},
 		{"lost_after: 1s\n", "lost_after: \"1s\" is too short"},
 		{"lost_after: soon\n", "lost_after: \"soon\" is not a duration"},
-		{"reconcile: newest\n", "reconcile: \"newest\" is not a value of reconcile; write longest_running, keep_original or keep_replacement"},
+		{"reconcile: newest\n",
+			"reconcile: \"newest\" is not a value of reconcile; write longest_running, keep_original or keep_replacement"},
 	} {
 		file := filepath.Join(t.TempDir(), "node.yaml")
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {

@@ -24,7 +24,8 @@ func TestSchemaOfSettings(t *testing.T) {
 	}
 	said := map[string]string{}
 	link := regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `(MLF_[A-Z_]+)` \\|.* \\| (.*?) \\|$").FindAllStringSubmatch(string(page), -1) {
+	for _, m := range regexp.MustCompile(
+		"(?m)^\\| `([a-z_.]+)` \\| `(MLF_[A-Z_]+)` \\|.* \\| (.*?) \\|$").FindAllStringSubmatch(string(page), -1) {
 		said[m[1]] = strings.ReplaceAll(link.ReplaceAllString(m[3], "$1"), "`", "") + " (" + m[2] + ")"
 	}
 	got, err := JSONSchema(func(path string) string { return said[path] })
@@ -43,7 +44,8 @@ func TestSchemaOfSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown := regexp.MustCompile(`(?m)^( *)# ([a-z]+: [^ ].*)$`).ReplaceAllString(string(file), "$1$2") // with what is off by default
+	// with what is off by default
+	shown := regexp.MustCompile(`(?m)^( *)# ([a-z]+: [^ ].*)$`).ReplaceAllString(string(file), "$1$2")
 	taken := []string{string(file), shown, "gpus: {use: [0, GPU-1]}", "labels: a", "cpus: 0.5",
 		"retention: {age: 90d, logs: 1.5 gb}", "lost_after: 1m30s", "worker: false", "ports: {api: \"1\"}"}
 	refused := []string{"cpu: 3", "gpus: {uses: all}", "gpus: {foreign: kill}", "memory: much", "ports: {api: 0}",

@@ -92,7 +92,8 @@ func judgeContainerGPUs(c *Containers, driver string) Finding {
 		return warn(name, fmt.Sprintf("the CDI specification does not name %s", strings.Join(c.Unnamed, ", ")),
 			generate)
 	case c.GPUs != "cdi" && c.CgroupDriver == "systemd" && !c.Podman:
-		return warn(name, "containers lose their GPUs when systemd is reloaded, since the engine's cgroups are systemd's",
+		return warn(name,
+			"containers lose their GPUs when systemd is reloaded, since the engine's cgroups are systemd's",
 			`update Docker to 28.2 or newer, which takes CDI devices, or give it "exec-opts": ["native.cgroupdriver=cgroupfs"]`)
 	}
 	how := map[string]string{"cdi": "by CDI", "request": "by device requests",

@@ -75,9 +75,10 @@ type Host struct {
 	Containers Containers
 	Service    *Service
 
-	AskMaster func(context.Context) (MasterInfo, error)             // nil asks for the date only
-	DialBack  func(ctx context.Context, network, port string) error // makes the master connect to this host's tcp or udp port; nil skips the check
-	Roots     *x509.CertPool                                        // what the master's certificate must chain to; nil if this host has not joined yet
+	AskMaster func(context.Context) (MasterInfo, error) // nil asks for the date only
+	// makes the master connect to this host's tcp or udp port; nil skips the check
+	DialBack func(ctx context.Context, network, port string) error
+	Roots    *x509.CertPool // what the master's certificate must chain to; nil if this host has not joined yet
 }
 
 // checkTimeout bounds each check that waits for an answer.

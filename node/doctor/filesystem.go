@@ -61,9 +61,13 @@ func judgeFileSystem(dir string, m mount) Finding {
 	switch {
 	case lock != "":
 		return bad(name, cause+"; locks there hold on this machine alone ("+lock+
-			"), so that a second node in the folder would not be noticed and would destroy what the first one keeps", cure)
+			"), so that a second node in the folder would not be noticed and would destroy what the first one keeps",
+			cure)
 	case slices.Contains(locklessTypes, m.kind):
-		return bad(name, cause+"; it has no locks, so that a second node in the folder would not be noticed and would destroy what the first one keeps", cure)
+		return bad(name,
+			cause+
+				"; it has no locks, so that a second node in the folder would not be noticed and would destroy what the first one keeps",
+			cure)
 	}
 	return warn(name, cause+"; what a node keeps there is slower and less safe than on a disk", cure)
 }

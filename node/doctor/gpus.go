@@ -36,7 +36,9 @@ func checkGPUs(g *GPUs, root string) []Finding {
 	case g.Driver == "" && len(g.Devices) == 0:
 		if n := pciGPUs(root); n > 0 {
 			return []Finding{warn("gpu driver",
-				fmt.Sprintf("no NVIDIA driver answers, though %d of its GPUs are in this machine: trials can't use them", n), cure)}
+				fmt.Sprintf(
+					"no NVIDIA driver answers, though %d of its GPUs are in this machine: trials can't use them", n),
+				cure)}
 		}
 		return []Finding{fine("gpu driver", "there is no NVIDIA driver, so this node has no GPUs")}
 	case len(g.Devices) == 0:

@@ -131,7 +131,8 @@ func (h Host) handshake(ctx context.Context, address string) error {
 	err = c.HandshakeContext(ctx)
 	var alert *net.OpError
 	switch timeout := net.Error(nil); {
-	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls does not mark an alert from the peer in any better way
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		// crypto/tls does not mark an alert from the peer in any better way
 		return nil // it speaks TLS and requires a client certificate
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return errSilent
@@ -188,7 +189,9 @@ func judgePortOfMaster(name, address string, err error) Finding {
 
 // openPort returns the commands that open a port in the usual firewalls.
 func openPort(port, network string) string {
-	return fmt.Sprintf("ufw allow %[1]s/%[2]s, or firewall-cmd --permanent --add-port=%[1]s/%[2]s && firewall-cmd --reload, or iptables -I INPUT -p %[2]s --dport %[1]s -j ACCEPT", port, network)
+	return fmt.Sprintf(
+		"ufw allow %[1]s/%[2]s, or firewall-cmd --permanent --add-port=%[1]s/%[2]s && firewall-cmd --reload, or iptables -I INPUT -p %[2]s --dport %[1]s -j ACCEPT",
+		port, network)
 }
 
 // refusalTimeout is how long sendDatagram waits for a refusal.

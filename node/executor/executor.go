@@ -50,7 +50,8 @@ type Spec struct {
 	Record string `json:"record,omitempty"`
 	Dir    string `json:"dir"` // absolute working directory
 
-	Memory      int64         `json:"memory,omitempty"`  // bytes for the whole tree, enforced where cgroups allow; 0 means no limit
+	// bytes for the whole tree, enforced where cgroups allow; 0 means no limit
+	Memory      int64         `json:"memory,omitempty"`
 	Timeout     time.Duration `json:"timeout,omitempty"` // longest run; 0 means no limit
 	IdleTimeout time.Duration `json:"idle,omitempty"`    // longest time without output; 0 means no limit
 	Grace       time.Duration `json:"grace,omitempty"`   // between TERM and KILL; 0 means grid.DefaultGrace
@@ -100,7 +101,9 @@ type Outcome struct {
 	Reason     string     // for a person; empty on success
 	Start, End time.Time
 	Usage      grid.Usage
-	Cut        int64 // bytes of output that were not stored: beyond the limit, or because the files could not be written
+	// bytes of output that were not stored: beyond the limit, or because the files could not be
+	// written
+	Cut int64
 	// Kept is how much of Stdout and of Stderr was stored before output was cut. Tail is the end of
 	// what was cut.
 	Kept      [2]int64

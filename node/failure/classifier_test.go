@@ -97,7 +97,8 @@ func TestStreams(t *testing.T) {
 		},
 		"a chain is told by its beginning": {
 			"",
-			traceback + "OSError: [Errno 28] No space left on device\nDuring handling of the above exception, another exception occurred:\n" + traceback + "ValueError: x",
+			traceback +
+				"OSError: [Errno 28] No space left on device\nDuring handling of the above exception, another exception occurred:\n" + traceback + "ValueError: x",
 			grid.ClassDisk,
 		},
 		"an earlier chain is not": {

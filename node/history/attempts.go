@@ -60,8 +60,10 @@ const keepEarlier = " ON CONFLICT (id) DO UPDATE SET earlier_started = started, 
 
 // firstAttempt selects the attempt in the earlier columns of a row, as columns of a trial that is
 // pending.
-var firstAttempt = fmt.Sprintf("SELECT id, %d, 1, earlier_started, earlier_ended, earlier_wall, earlier_cpu, earlier_memory,"+
-	" NULL, earlier_metrics, earlier_detail, 0, NULL FROM trial WHERE id = ? AND earlier_detail IS NOT NULL", stateCode(grid.Pending))
+var firstAttempt = fmt.Sprintf(
+	"SELECT id, %d, 1, earlier_started, earlier_ended, earlier_wall, earlier_cpu, earlier_memory,"+
+		" NULL, earlier_metrics, earlier_detail, 0, NULL FROM trial WHERE id = ? AND earlier_detail IS NOT NULL",
+	stateCode(grid.Pending))
 
 // readFirst reads the attempt in the earlier columns of a trial's row.
 func (f *fold) readFirst(g *sweepFold, r *trialInFold) error {
@@ -108,7 +110,8 @@ func (g *sweepFold) recordAttempt(
 	if err := g.f.renameCurves(g, before.Index, "", before.Run); err != nil {
 		return err
 	}
-	if err := g.f.storeCurves(g, before.Index, before.Run, before.Result.Curves, before.Ended > 0); err != nil { // of this fold
+	// of this fold
+	if err := g.f.storeCurves(g, before.Index, before.Run, before.Result.Curves, before.Ended > 0); err != nil {
 		return err
 	}
 	if change == grid.Reconnect {
@@ -241,7 +244,8 @@ func (d *reader) storedAttempts(ctx context.Context, id grid.TrialID) ([]Attempt
 			return nil, fmt.Errorf("%w: %w", errDamaged, err)
 		}
 		a.Node, a.Started = d.node(node), a.Result.Started
-		if !slices.ContainsFunc(all, func(b Attempt) bool { return b.Run == a.Run }) { // it may have been moved meanwhile
+		// it may have been moved meanwhile
+		if !slices.ContainsFunc(all, func(b Attempt) bool { return b.Run == a.Run }) {
 			all = append(all, a)
 		}
 	}

@@ -174,9 +174,10 @@ func BenchmarkRestart(b *testing.B) {
 	for block := int64(1); block < trials/blockTrials; { // as rows, a thousand blocks at a time
 		to := min(block+1000, trials/blockTrials)
 		err := d.w.transaction(func() error {
-			err := d.w.script(fmt.Sprintf("WITH RECURSIVE n(n) AS (SELECT %d UNION ALL SELECT n + 1 FROM n WHERE n < %d)"+
-				" INSERT INTO trial SELECT id + n * %d, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail"+
-				" FROM n, trial WHERE id BETWEEN %d AND %d ORDER BY n, id",
+			err := d.w.script(fmt.Sprintf(
+				"WITH RECURSIVE n(n) AS (SELECT %d UNION ALL SELECT n + 1 FROM n WHERE n < %d)"+
+					" INSERT INTO trial SELECT id + n * %d, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail"+
+					" FROM n, trial WHERE id BETWEEN %d AND %d ORDER BY n, id",
 				block, to-1, 2*blockTrials, rowID(number, 0), rowID(number, blockTrials-1)))
 			for at := block * 2 * blockTrials / bitmapTrials; err == nil &&
 				at <= (to-1)*2*blockTrials/bitmapTrials; at++ {

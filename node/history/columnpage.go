@@ -186,7 +186,9 @@ func (p *columnPage) ids(ctx context.Context) (ids []int64, ok bool, err error) 
 	missing := p.order.missing[min(max(0, from-n), len(p.order.missing)):]
 	if a := q.After; a != nil && a.Value == nil {
 		from, last = n, n
-		at, _ := slices.BinarySearchFunc(p.order.missing, a.Index, func(r int32, index int64) int { return cmp.Compare(p.c.index(int(r)), index+1) })
+		at, _ := slices.BinarySearchFunc(p.order.missing, a.Index, func(r int32, index int64) int {
+			return cmp.Compare(p.c.index(int(r)), index+1)
+		})
 		missing = p.order.missing[at:]
 	} else if a != nil {
 		here := grid.SortKey(p.rounded(a.Value), q.Desc)

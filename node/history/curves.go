@@ -149,7 +149,8 @@ func (d *reader) Curves(
 	}
 	all := make(map[int64][]grid.Point, len(trials))
 	text := "SELECT trial, metric, run, data FROM json_each(?) AS t CROSS JOIN curve ON curve.trial = t.value WHERE metric = ? AND run = ''"
-	err = d.eachCurve(ctx, func(trial int64, _ int, _ string, points []grid.Point) { all[trial] = points }, text, string(list), place)
+	err = d.eachCurve(ctx, func(trial int64, _ int, _ string, points []grid.Point) { all[trial] = points }, text,
+		string(list), place)
 	if err != nil {
 		return nil, fmt.Errorf("load curves of %s: %w", id, d.markDamage(err))
 	}

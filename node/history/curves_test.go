@@ -69,7 +69,8 @@ func TestCurves(t *testing.T) {
 	fold := func(d *DB, events ...grid.Event) {
 		t.Helper()
 		if _, err := d.Fold(t.Context(),
-			[]Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: "s-1", Node: "n", Events: events}}}, retried); err != nil {
+			[]Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: "s-1", Node: "n", Events: events}}},
+			retried); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -184,8 +185,11 @@ func TestHistoryOfEarlierVersions(t *testing.T) {
 	}
 	reopened := overlay + "ALTER TABLE trial DROP COLUMN reopened;"
 	stream := reopened + "ALTER TABLE meta DROP COLUMN stream; ALTER TABLE meta DROP COLUMN unread;"
-	known := stream + fmt.Sprintf("DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
-		"UPDATE sweep SET summary = json_set(summary, '$.known', json('[[0, %[1]d], [%[1]d, %[2]d]]')) WHERE id = 'a-1';", blockTrials, 2*blockTrials)
+	known := stream +
+		fmt.Sprintf(
+			"DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
+				"UPDATE sweep SET summary = json_set(summary, '$.known', json('[[0, %[1]d], [%[1]d, %[2]d]]')) WHERE id = 'a-1';",
+			blockTrials, 2*blockTrials)
 	ended := known + fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", chunkIDBits, ColumnEnded)
 	for version, drop := range map[int]string{
 		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended + "DROP TABLE sample;",
@@ -219,7 +223,8 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	if n, _ := d.Counts(t.Context(), "s-1"); d.Applied() != 2 || n.Succeeded != 1 {
 		t.Errorf("got applied %d and %+v, want what was folded", d.Applied(), n)
 	}
-	if o := d.Origin(); version <= withoutStream && o != (Origin{}) { // which tells the master that an earlier version has folded it
+	// which tells the master that an earlier version has folded it
+	if o := d.Origin(); version <= withoutStream && o != (Origin{}) {
 		t.Errorf("got origin %+v, want none", o)
 	}
 	for id, want := range map[grid.SweepID]ranges.Range{"s-1": {Lo: 1, Hi: 2}, "a-1": {Lo: 0, Hi: 2 * blockTrials}} {
@@ -234,7 +239,9 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	if diff := cmp.Diff(want, indexes(t, d, q)); diff != "" {
 		t.Errorf("by end (-want +got):\n%s", diff)
 	}
-	if err := d.StoreSamples(t.Context(), []grid.NodeID{"a"}, func(grid.NodeID) ([]byte, error) { return []byte{1}, nil }); err != nil {
+	if err := d.StoreSamples(t.Context(), []grid.NodeID{"a"}, func(grid.NodeID) ([]byte, error) {
+		return []byte{1}, nil
+	}); err != nil {
 		t.Error(err)
 	}
 	foldEvents(t, d, "s-1", curved(finished(2, `{"loss": 1}`), "loss", grid.Point{Step: 1, Value: 2}))

@@ -120,26 +120,27 @@ func loadCauses(w *writer, sweeps map[grid.SweepID]*sweepSummary) error {
 		s.causes = newCauseTable()
 	}
 	numbered := byNumber(sweeps)
-	return w.each("SELECT id, class, signature, count, first, last, trial FROM cause ORDER BY id", func(v []driver.Value) error {
-		var n [5]int64
-		for i, at := range []int{0, 3, 4, 5, 6} {
-			var ok bool
-			if n[i], ok = v[at].(int64); !ok {
+	return w.each("SELECT id, class, signature, count, first, last, trial FROM cause ORDER BY id",
+		func(v []driver.Value) error {
+			var n [5]int64
+			for i, at := range []int{0, 3, 4, 5, 6} {
+				var ok bool
+				if n[i], ok = v[at].(int64); !ok {
+					return errDamaged
+				}
+			}
+			class, ok1 := v[1].(string)
+			signature, ok2 := v[2].(string)
+			s := numbered[n[0]>>8]
+			if s == nil {
+				return nil // it is being removed
+			}
+			id := uint8(n[0])
+			if !ok1 || !ok2 || int(id) != len(s.causes.list)+1 {
 				return errDamaged
 			}
-		}
-		class, ok1 := v[1].(string)
-		signature, ok2 := v[2].(string)
-		s := numbered[n[0]>>8]
-		if s == nil {
-			return nil // it is being removed
-		}
-		id := uint8(n[0])
-		if !ok1 || !ok2 || int(id) != len(s.causes.list)+1 {
-			return errDamaged
-		}
-		s.causes.add(Cause{ID: id, Class: grid.Class(class), Signature: signature, Count: n[1], First: n[2],
-			Last: n[3], Trial: n[4]})
-		return nil
-	})
+			s.causes.add(Cause{ID: id, Class: grid.Class(class), Signature: signature, Count: n[1], First: n[2],
+				Last: n[3], Trial: n[4]})
+			return nil
+		})
 }

@@ -75,7 +75,8 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 		return
 	}
 	c := Transition{Sweep: id, Index: t.Index, Change: change, State: t.State,
-		Attempts: t.Attempts, Node: t.Node, Snapshot: t.Result.Snapshot, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended}
+		Attempts: t.Attempts, Node: t.Node, Snapshot: t.Result.Snapshot, Class: t.Result.Class,
+		Started: t.Result.Started, Ended: t.Ended}
 	if change == grid.Retry {
 		c.Failures = maps.Clone(t.Failures)
 	}
@@ -314,7 +315,9 @@ func checkSweep(t *rapid.T, m *model, got testListing, id grid.SweepID) {
 		if !trial.State.Terminal() {
 			open = append(open, trial.Index)
 		}
-		if inside := slices.ContainsFunc(got.Terminal, func(r ranges.Range) bool { return r.Lo <= trial.Index && trial.Index < r.Hi }); inside != trial.State.Terminal() {
+		if inside := slices.ContainsFunc(got.Terminal, func(r ranges.Range) bool {
+			return r.Lo <= trial.Index && trial.Index < r.Hi
+		}); inside != trial.State.Terminal() {
 			t.Fatalf("%s/%d in state %s: in the terminal ranges %v: got %t", id, trial.Index, trial.State,
 				got.Terminal, inside)
 		}

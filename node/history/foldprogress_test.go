@@ -24,9 +24,10 @@ func TestProgress(t *testing.T) {
 			Metrics: grid.Metric{"loss": json.RawMessage(loss)},
 		}}}
 	}
-	_, err = d.Fold(t.Context(), []Stored{{Seq: 7, Batch: &grid.Batch{V: grid.EventVersion, Sweep: "a-1", Node: "n", Events: []grid.Event{
-		{Kind: grid.Started, Index: 1, Attempt: 1, Run: "n.1.1", Time: 5},
-	}}}}, policy)
+	_, err = d.Fold(t.Context(), []Stored{{Seq: 7,
+		Batch: &grid.Batch{V: grid.EventVersion, Sweep: "a-1", Node: "n", Events: []grid.Event{
+			{Kind: grid.Started, Index: 1, Attempt: 1, Run: "n.1.1", Time: 5},
+		}}}}, policy)
 	if err != nil {
 		t.Fatal(err)
 	}

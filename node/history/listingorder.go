@@ -239,7 +239,9 @@ func (sel *selection) expression() (string, []any) {
 	case SortObjective, SortAttempts:
 		return string(sel.q.Sort), nil
 	}
-	if strings.ContainsFunc(string(sel.q.Sort), func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r > '~' }) {
+	if strings.ContainsFunc(string(sel.q.Sort), func(r rune) bool {
+		return r < ' ' || r == '"' || r == '\\' || r > '~'
+	}) {
 		return fmt.Sprintf(specialNumberSQL, "atom", "json_each(metrics) WHERE key = ?"), []any{string(sel.q.Sort)}
 	}
 	return fmt.Sprintf(specialNumberSQL, "v", "(SELECT json_extract(metrics, ?) AS v)"),

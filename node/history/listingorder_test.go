@@ -166,9 +166,11 @@ func TestQueryIsSort(t *testing.T) {
 			q := anyQuery(t)
 			q.Desc = q.Desc && q.Sort != "" && q.Sort != SortIndex // by index, see TestByIndex
 			if whole := selected(trials,
-				Query{States: q.States, Sort: q.Sort, Desc: q.Desc, From: q.From}); len(whole) > 0 && rapid.Bool().Draw(t, "behind a trial") {
+				Query{States: q.States, Sort: q.Sort, Desc: q.Desc, From: q.From}); len(whole) > 0 &&
+				rapid.Bool().Draw(t, "behind a trial") {
 				last := rapid.SampledFrom(whole).Draw(t, "trial")
-				place := CursorOf(&trials[slices.IndexFunc(trials, func(t grid.Trial) bool { return t.Index == last })], q.Sort, "loss")
+				place := CursorOf(&trials[slices.IndexFunc(trials, func(t grid.Trial) bool { return t.Index == last })],
+					q.Sort, "loss")
 				again, ok := ParseCursor(place.String())
 				if !ok || again != place {
 					t.Fatalf("%+v is written as %s and read as %+v", place, place, again)

@@ -330,8 +330,9 @@ func (d *DB) Reset(ctx context.Context) error {
 		return err
 	}
 	err := d.w.transaction(func() error {
-		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM piece; DELETE FROM stale; DELETE FROM cause;" +
-			"DELETE FROM overlay; DELETE FROM attempt; DELETE FROM curve; DELETE FROM known; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0, stream = '', unread = 0;")
+		return d.w.script(
+			"DELETE FROM trial; DELETE FROM block; DELETE FROM piece; DELETE FROM stale; DELETE FROM cause;" +
+				"DELETE FROM overlay; DELETE FROM attempt; DELETE FROM curve; DELETE FROM known; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0, stream = '', unread = 0;")
 	})
 	if err == nil {
 		d.stale = true // until it is loaded

@@ -24,7 +24,8 @@ const (
 )
 
 // ErrSlow is the cause with which a listing ends that took too long.
-var ErrSlow = errors.New("the listing took longer than a minute. Ask for the first rows only (--limit), or for the order of the index")
+var ErrSlow = errors.New(
+	"the listing took longer than a minute. Ask for the first rows only (--limit), or for the order of the index")
 
 // orderCache caches the last orders of whole sweeps, so that somebody who pages through a sorted
 // list has it sorted once and not once for each page. The zero value is empty.

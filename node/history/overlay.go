@@ -48,7 +48,9 @@ func (o *overlay) at(index int64) overlayRange {
 
 // after returns the place of the first range that begins after a trial.
 func (o *overlay) after(index int64) int {
-	n, _ := slices.BinarySearchFunc(o.ranges, index, func(r overlayRange, i int64) int { return cmp.Compare(r.Lo, i+1) })
+	n, _ := slices.BinarySearchFunc(o.ranges, index, func(r overlayRange, i int64) int {
+		return cmp.Compare(r.Lo, i+1)
+	})
 	return n
 }
 
@@ -148,18 +150,19 @@ func eachCovered(
 ) error {
 	var all []overlayRange
 	var numbers []int64
-	err := query("SELECT first, last, time, attempts FROM overlay WHERE first BETWEEN ? AND ? ORDER BY first", func(v []driver.Value) error {
-		var n [4]int64
-		for i := range n {
-			var ok bool
-			if n[i], ok = v[i].(int64); !ok {
-				return errDamaged
+	err := query("SELECT first, last, time, attempts FROM overlay WHERE first BETWEEN ? AND ? ORDER BY first",
+		func(v []driver.Value) error {
+			var n [4]int64
+			for i := range n {
+				var ok bool
+				if n[i], ok = v[i].(int64); !ok {
+					return errDamaged
+				}
 			}
-		}
-		r := ranges.Range{Lo: n[0] & maxIndex, Hi: n[1]&maxIndex + 1}
-		all, numbers = append(all, overlayRange{r, n[2], int(n[3])}), append(numbers, n[0]>>indexBits)
-		return nil
-	}, first, last)
+			r := ranges.Range{Lo: n[0] & maxIndex, Hi: n[1]&maxIndex + 1}
+			all, numbers = append(all, overlayRange{r, n[2], int(n[3])}), append(numbers, n[0]>>indexBits)
+			return nil
+		}, first, last)
 	if err != nil {
 		return err
 	}
@@ -227,7 +230,8 @@ func (o *overlay) stateSQL() string {
 	if len(o.ranges) == 0 {
 		return "state"
 	}
-	return fmt.Sprintf("CASE WHEN state IN (%d, %d) AND EXISTS (SELECT 1 FROM overlay WHERE time <> reopened AND last >= trial.id"+
-		" AND first = (SELECT max(first) FROM overlay WHERE first <= trial.id)) THEN %d ELSE state END",
+	return fmt.Sprintf(
+		"CASE WHEN state IN (%d, %d) AND EXISTS (SELECT 1 FROM overlay WHERE time <> reopened AND last >= trial.id"+
+			" AND first = (SELECT max(first) FROM overlay WHERE first <= trial.id)) THEN %d ELSE state END",
 		stateCode(grid.Failed), stateCode(grid.Cancelled), stateCode(grid.Pending))
 }

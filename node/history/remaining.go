@@ -140,12 +140,13 @@ func (l *Remaining) readOverlay(ctx context.Context, tx *sql.Tx, number int64) e
 		}
 		return eachSelected(ctx, tx, fn, text, values...)
 	}
-	return eachCovered(query, rowID(number, 0), rowID(number, maxIndex), func(_ int64, r overlayRange, covered []ranges.Range) {
-		for _, c := range covered {
-			l.Terminal.Remove(c.Lo, c.Hi)
-			l.addReopened(c, r.attempts)
-		}
-	})
+	return eachCovered(query, rowID(number, 0), rowID(number, maxIndex),
+		func(_ int64, r overlayRange, covered []ranges.Range) {
+			for _, c := range covered {
+				l.Terminal.Remove(c.Lo, c.Hi)
+				l.addReopened(c, r.attempts)
+			}
+		})
 }
 
 func (l *Remaining) addReopened(trials ranges.Range, attempts int) {

@@ -46,7 +46,8 @@ func (d *DB) hideSweep(id grid.SweepID) error {
 	err := d.w.transaction(func() error {
 		lo, hi := rowID(s.Number, 0)>>blockBits, rowID(s.Number, maxIndex)>>blockBits
 		return d.w.script(fmt.Sprintf("UPDATE sweep SET id = NULL, summary = '' WHERE number = %d;"+
-			"DELETE FROM stale WHERE block BETWEEN %d AND %d; DELETE FROM cause WHERE id >> 8 = %d", s.Number, lo, hi, s.Number))
+			"DELETE FROM stale WHERE block BETWEEN %d AND %d; DELETE FROM cause WHERE id >> 8 = %d", s.Number, lo, hi,
+			s.Number))
 	})
 	if err != nil {
 		d.stale = true
@@ -102,7 +103,8 @@ func (d *DB) removeBatch() (more bool, err error) {
 
 // remove deletes up to removeRows rows and returns whether there were any, as a number.
 func (w *writer) remove(table, key string, lo, hi int64) (int64, error) {
-	last, err := w.integer(fmt.Sprintf("SELECT coalesce(max(%s), -1) FROM (SELECT %s FROM %s WHERE %s BETWEEN %d AND %d ORDER BY %s LIMIT %d)",
+	last, err := w.integer(fmt.Sprintf(
+		"SELECT coalesce(max(%s), -1) FROM (SELECT %s FROM %s WHERE %s BETWEEN %d AND %d ORDER BY %s LIMIT %d)",
 		key, key, table, key, lo, hi, key, removeRows))
 	if err != nil || last < 0 {
 		return 0, err

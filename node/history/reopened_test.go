@@ -141,7 +141,8 @@ func checkListings(t *rapid.T, d *DB, trials []grid.Trial) {
 			return l.compare(place(&a), place(&b))
 		})
 		for _, trial := range sorted {
-			if trial.Index < q.From || q.After != nil && trial.Index >= q.After.Index { // After is used in descending order
+			// After is used in descending order
+			if trial.Index < q.From || q.After != nil && trial.Index >= q.After.Index {
 				continue
 			}
 			if state := trial.State; len(q.States) == 0 || slices.Contains(q.States, state) || state == "" &&

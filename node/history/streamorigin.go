@@ -34,7 +34,8 @@ func (d *DB) SetOrigin(ctx context.Context, o Origin) error {
 		return nil
 	}
 	err := d.w.transaction(func() error {
-		return d.w.each("UPDATE meta SET stream = ?, unread = ?", func([]driver.Value) error { return nil }, o.Stream, int64(o.Unread))
+		return d.w.each("UPDATE meta SET stream = ?, unread = ?", func([]driver.Value) error { return nil }, o.Stream,
+			int64(o.Unread))
 	})
 	if err != nil {
 		return fmt.Errorf("store stream origin: %w", d.markDamage(err))

@@ -22,8 +22,9 @@ type writer struct {
 	args []driver.NamedValue
 	data []byte // of a chunk
 
-	insert   [len(insertRows)]driver.Stmt // rows of trials, which replace those that are there
-	again    [len(insertRows)]driver.Stmt // rows of trials whose rows describe their only attempts so far, see earlierColumns
+	insert [len(insertRows)]driver.Stmt // rows of trials, which replace those that are there
+	// rows of trials whose rows describe their only attempts so far, see earlierColumns
+	again    [len(insertRows)]driver.Stmt
 	prepared [statementCount]driver.Stmt
 }
 

@@ -39,7 +39,8 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 		return r, trials.Count() + rest, err
 	}
 	now := time.Now()
-	if q.Bundle != "" && trials.Count() > 0 { // stored before they are reopened, so that no later attempt runs the older files
+	// stored before they are reopened, so that no later attempt runs the older files
+	if q.Bundle != "" && trials.Count() > 0 {
 		if err := m.storeUpdate(ctx, id, grid.NewUpdate(q.Bundle, now, trials)); err != nil {
 			return r, 0, err
 		}
@@ -89,7 +90,8 @@ func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update
 			id, grid.MaxUpdateRanges),
 			"start a new sweep with the changed files")
 	}
-	unlock, err := m.lockSubmissions(ctx) // a bundle must not be removed between the check for it and the record that names it
+	// a bundle must not be removed between the check for it and the record that names it
+	unlock, err := m.lockSubmissions(ctx)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,9 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 	for i := range 4 {
 		h := c.waitForLease(id)
 		if want := i < 3; !slices.Equal(h.Avoid, []grid.NodeID{"a"}) == want || h.Elsewhere != want || h.Attempt != 2 {
-			t.Errorf("lease %d: got attempt %d that avoids %v, elsewhere %t; want attempt 2, and a avoided while b has room for it", i, h.Attempt, h.Avoid, h.Elsewhere)
+			t.Errorf(
+				"lease %d: got attempt %d that avoids %v, elsewhere %t; want attempt 2, and a avoided while b has room for it",
+				i, h.Attempt, h.Avoid, h.Elsewhere)
 		}
 		small.Store(i == 2) // before the next lease
 		c.releaseLease(h)

@@ -39,7 +39,9 @@ func TestCancelOneTrial(t *testing.T) {
 	if got := cancelling(); !slices.Contains(got, runs.Lo) {
 		t.Fatalf("the record says that %v are to be stopped, want %d among them", got, runs.Lo)
 	}
-	c.waitFor("the other is out of the record", func(*scheduler) bool { return slices.Equal(cancelling(), []int64{runs.Lo}) })
+	c.waitFor("the other is out of the record", func(*scheduler) bool {
+		return slices.Equal(cancelling(), []int64{runs.Lo})
+	})
 	now := time.Now().UnixMicro()
 	lost := grid.Event{Kind: grid.Finished, Index: runs.Lo, Attempt: runs.Attempt, Run: run, Time: now,
 		Result: &grid.Result{Class: grid.ClassHalt, Started: now}}

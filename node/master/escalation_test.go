@@ -24,7 +24,9 @@ func (c *testMaster) takeLeaseOf(id grid.SweepID, need grid.Resources) *jetstrea
 	c.t.Helper()
 	r, _ := c.Sweep(id)
 	lane := grid.LaneOf(r.Sweep.Priority, need, r.Sweep.Task.Image)
-	c.waitFor("a lease is in the lane", func(s *scheduler) bool { return s.feeds[id] != nil && s.feeds[id].leasesInLane[lane] > 0 })
+	c.waitFor("a lease is in the lane", func(s *scheduler) bool {
+		return s.feeds[id] != nil && s.feeds[id].leasesInLane[lane] > 0
+	})
 	r, _ = c.Sweep(id)
 	if got, ok := r.AllLanes()[lane]; !ok || got != need {
 		c.t.Fatalf("the record's lanes: got %v, want %s in it", r.AllLanes(), lane)

@@ -293,7 +293,9 @@ func TestRestartLeasesWhatIsMissing(t *testing.T) {
 // waitAndTakeLease waits until the sweep has a lease and takes one.
 func (c *testMaster) waitAndTakeLease(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
-	c.waitFor("a lease of "+string(id), func(s *scheduler) bool { return s.feeds[id] != nil && len(s.feeds[id].leases) > 0 })
+	c.waitFor("a lease of "+string(id), func(s *scheduler) bool {
+		return s.feeds[id] != nil && len(s.feeds[id].leases) > 0
+	})
 	return c.takeLease(id)
 }
 

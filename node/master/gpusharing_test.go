@@ -39,10 +39,11 @@ func (c *testMaster) finishWithGPUUse(
 ) {
 	c.t.Helper()
 	c.runCount++
-	r := &grid.Result{Class: class, Reason: reason, Started: time.Now().Add(-time.Minute).UnixMicro(), Usage: grid.Usage{
-		Wall: time.Minute.Microseconds(),
-		GPU:  []grid.DeviceUse{{UUID: "GPU-1", Peak: peak, Model: model, Total: 80 * gib, Share: share}},
-	}}
+	r := &grid.Result{Class: class, Reason: reason, Started: time.Now().Add(-time.Minute).UnixMicro(),
+		Usage: grid.Usage{
+			Wall: time.Minute.Microseconds(),
+			GPU:  []grid.DeviceUse{{UUID: "GPU-1", Peak: peak, Model: model, Total: 80 * gib, Share: share}},
+		}}
 	c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n", Events: []grid.Event{
 		{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: fmt.Sprint("n.1.", c.runCount),
 			Time: time.Now().UnixMicro(), Result: r},

@@ -43,11 +43,12 @@ func TestRetryBesideTheEnd(t *testing.T) {
 			m.post(func(*scheduler) { close(busy); <-release })
 			<-busy
 			now := time.Now().UnixMicro()
-			seq, err := m.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
-				{Kind: grid.Finished, Index: held.Lo, Attempt: 1, Run: "n.1.99", Time: now,
-					Result: &grid.Result{Class: c.classes[last], Started: now}},
-				{Kind: grid.Released, Lease: held.Seq, LeaseID: held.ID, Time: now},
-			}})
+			seq, err := m.store.Events.Publish(t.Context(),
+				&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+					{Kind: grid.Finished, Index: held.Lo, Attempt: 1, Run: "n.1.99", Time: now,
+						Result: &grid.Result{Class: c.classes[last], Started: now}},
+					{Kind: grid.Released, Lease: held.Seq, LeaseID: held.ID, Time: now},
+				}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,9 +188,10 @@ func TestRestWithoutAWorker(t *testing.T) {
 				heartbeatStops(m.leases, "n", jetstream.HeldLease{Seq: h.Seq, ID: h.ID, Deliveries: 1})
 			}
 			if c.began {
-				seq, err := m.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
-					{Kind: grid.Started, Index: h.Lo, Attempt: 1, Run: "n.1.1", Time: time.Now().UnixMicro()},
-				}})
+				seq, err := m.store.Events.Publish(t.Context(),
+					&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+						{Kind: grid.Started, Index: h.Lo, Attempt: 1, Run: "n.1.1", Time: time.Now().UnixMicro()},
+					}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -204,7 +206,10 @@ func TestRestWithoutAWorker(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m.waitFor("the others are taken out", func(s *scheduler) bool { f := s.feeds[id]; return f == nil || len(f.leases) == c.outside })
+			m.waitFor("the others are taken out", func(s *scheduler) bool {
+				f := s.feeds[id]
+				return f == nil || len(f.leases) == c.outside
+			})
 			m.runReconcile()
 			if n, err := m.Outstanding(t.Context(), id); n != c.outside || err != nil {
 				t.Errorf("leases out: got %d, %v; want %d", n, err, c.outside)

@@ -37,11 +37,16 @@ func TestLongestFirst(t *testing.T) {
 		after int                      // trials, from which on the order holds
 		level float64                  // how much times of values differ that are taken together
 	}{
-		"one long value":   {[]string{"a=1:9", "b=1:9"}, func(at []int64) float64 { return 1 + 9*float64(at[1]/7) }, 24, 0},
-		"a product":        {[]string{"epoch=1:20", "unit=1:10"}, func(at []int64) float64 { return float64((at[0] + 1) * (at[1] + 1)) }, 60, 0},
-		"all alike":        {[]string{"a=1:100"}, func([]int64) float64 { return 3 }, 0, 0},
-		"an axis of many":  {[]string{"a=0:2000"}, func(at []int64) float64 { return 1 + float64(at[0]) }, 300, 32},
-		"many trials":      {[]string{"seed=0:500", "lr=0:200"}, func(at []int64) float64 { return 1 + float64(at[1]%7) + float64(at[0])/20 }, 30_000, 0},
+		"one long value": {[]string{"a=1:9", "b=1:9"}, func(at []int64) float64 { return 1 + 9*float64(at[1]/7) }, 24,
+			0},
+		"a product": {[]string{"epoch=1:20", "unit=1:10"}, func(at []int64) float64 {
+			return float64((at[0] + 1) * (at[1] + 1))
+		}, 60, 0},
+		"all alike":       {[]string{"a=1:100"}, func([]int64) float64 { return 3 }, 0, 0},
+		"an axis of many": {[]string{"a=0:2000"}, func(at []int64) float64 { return 1 + float64(at[0]) }, 300, 32},
+		"many trials": {[]string{"seed=0:500", "lr=0:200"}, func(at []int64) float64 {
+			return 1 + float64(at[1]%7) + float64(at[0])/20
+		}, 30_000, 0},
 		"without any axis": {nil, func([]int64) float64 { return 1 }, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -73,11 +78,13 @@ func TestLongestFirst(t *testing.T) {
 					n = -1
 				}
 			}
-			if i := slices.IndexFunc(met, func(n int) bool { return n != 1 }); i >= 0 || int64(len(order)) != s.Count() {
+			if i := slices.IndexFunc(met, func(n int) bool { return n != 1 }); i >= 0 ||
+				int64(len(order)) != s.Count() {
 				t.Fatalf("trial %d was met %d times", i, met[max(i, 0)])
 			}
 			rest := order[c.after:]
-			for i := range rest[:min(len(rest), 5000)%5000] { // of what is left, the longest is not much longer than what is taken
+			// of what is left, the longest is not much longer than what is taken
+			for i := range rest[:min(len(rest), 5000)%5000] {
 				if longest := slices.Max(rest[i:]); longest > 1.6*rest[i]+c.level {
 					t.Fatalf("trial %d of the order takes %.3g s, and one of %.3g s is left",
 						c.after+i, rest[i], longest)

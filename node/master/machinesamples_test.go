@@ -59,7 +59,9 @@ func TestSamples(t *testing.T) {
 		}
 		check("load", got.Load, load, 1)
 		if len(got.GPUs) > 0 && len(power) > 0 {
-			for interval := range load { // an interval with a sample in which the GPU was not told of keeps the value of that interval
+			// an interval with a sample in which the GPU was not told of keeps the value of that
+			// interval
+			for interval := range load {
 				if _, told := power[interval]; !told && interval > intervalOf(now)-sampleSlots {
 					got.GPUs[0].Power[sampleSlots-1-(intervalOf(now)-interval)] = noSample
 				}
@@ -226,7 +228,9 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 	}
 	s.add("n", &jetstream.Sample{Load: 7}, now.Add(-24*time.Hour))
 	got, _ = s.latest("n", resolutions[0], 2, now.Add(-24*time.Hour))
-	if !bytes.Equal(got.Load, []byte{noSample, 7}) || slices.ContainsFunc(got.GPUs, func(g api.GPUSamples) bool { return g.Power[1] != noSample }) {
+	if !bytes.Equal(got.Load, []byte{noSample, 7}) || slices.ContainsFunc(got.GPUs, func(g api.GPUSamples) bool {
+		return g.Power[1] != noSample
+	}) {
 		t.Errorf("a day before: got %v and %v", got.Load, got.GPUs)
 	}
 	s.removeNode("n")
@@ -238,7 +242,9 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 // TestSamplesOfTheNextMaster loads what the master before has saved.
 func TestSamplesOfTheNextMaster(t *testing.T) {
 	dir, nodes := t.TempDir(), &Nodes{
-		Members: func() []cluster.Member { return nil }, Disconnections: func(func(grid.NodeID)) func() { return func() {} },
+		Members: func() []cluster.Member { return nil }, Disconnections: func(func(grid.NodeID)) func() {
+			return func() {}
+		},
 	}
 	c := startWithNodes(t, dir, 1, nodes)
 	c.sampleStore.add("a", &jetstream.Sample{Load: 42}, time.Now())

@@ -49,7 +49,9 @@ func TestWhatIsLost(t *testing.T) {
 			gossip: cluster.Dead, after: later},
 		{name: "did not restart", beat: jetstream.Heartbeat{Restarting: true}, gossip: cluster.Dead,
 			after: restartLimit + later, want: "silent in gossip"},
-		{name: "connection ended", gossip: cluster.Alive, before: func(p *nodeTable, now time.Time) { p.recordDisconnect("n", now) }, after: later},
+		{name: "connection ended", gossip: cluster.Alive, before: func(p *nodeTable, now time.Time) {
+			p.recordDisconnect("n", now)
+		}, after: later},
 		{name: "agent died", gossip: cluster.Dead, before: agentDied(later), after: later},
 		{name: "agent died, and nobody comes", gossip: cluster.Dead,
 			before: agentDied(5*time.Second + restartGrace + ms),

@@ -31,7 +31,9 @@ type fakeCluster struct {
 
 func newFakeCluster() *fakeCluster {
 	return &fakeCluster{outage: Outage{AgentTimeout: 100 * time.Millisecond, Reconcile: LongestRunning},
-		states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, removed: map[grid.NodeID]bool{}, withheld: map[grid.NodeID]map[grid.Scope]string{}}
+		states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{},
+		quarantined: map[grid.NodeID]string{}, removed: map[grid.NodeID]bool{},
+		withheld: map[grid.NodeID]map[grid.Scope]string{}}
 }
 
 func (w *fakeCluster) setState(node grid.NodeID, s cluster.State) {

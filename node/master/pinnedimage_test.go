@@ -45,7 +45,10 @@ func TestMissingImagePausesItsSweep(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })
 	c.finishLease(c.waitAndTakeLease(id), grid.ClassImage, time.Millisecond)
-	c.waitFor("the sweep is paused", func(*scheduler) bool { r, _ := c.Sweep(id); return r.Sweep.State == grid.SweepPaused })
+	c.waitFor("the sweep is paused", func(*scheduler) bool {
+		r, _ := c.Sweep(id)
+		return r.Sweep.State == grid.SweepPaused
+	})
 	r, _ := c.Sweep(id)
 	if why := r.Sweep.Problem; !strings.Contains(why, "its image could not be had (on n)") ||
 		!strings.Contains(why, "mlfnode resume "+string(id)) {

@@ -84,7 +84,9 @@ func (c *testMaster) waitUntilContinues(id grid.SweepID, run string, beat func()
 // waitUntilStopped waits until a node is told to stop what it holds.
 func (c *testMaster) waitUntilStopped(h *jetstream.GrantedLease, beat func() jetstream.Directives) {
 	c.t.Helper()
-	c.waitFor("the node is told to stop", func(*scheduler) bool { return slices.Equal(beat().Stop, []grid.LeaseID{h.ID}) })
+	c.waitFor("the node is told to stop", func(*scheduler) bool {
+		return slices.Equal(beat().Stop, []grid.LeaseID{h.ID})
+	})
 }
 
 // TestNodeIsBackWithItsAttempt silences a node while its attempt goes on, and brings it back at
@@ -194,7 +196,9 @@ func TestManyOutages(t *testing.T) {
 		c.loseNode(w, "b", h, func() jetstream.Directives { return c.heartbeat("d", "1") })
 		again := c.waitForLease(id)
 		c.heartbeatRunning("d", again, c.startTrial("d", again), time.Millisecond)
-		c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+		c.waitUntilContinues(id, run, func() jetstream.Directives {
+			return c.heartbeatRunning("b", h, run, time.Minute)
+		})
 	}
 	if trial := c.trial(id, 0); len(trial.Failures) > 0 || trial.Attempt != 1 {
 		t.Errorf("got %v on the record and attempt %d, want nothing and the first", trial.Failures, trial.Attempt)
@@ -224,7 +228,9 @@ func TestResultOfALostNode(t *testing.T) {
 			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 				Result: &grid.Result{Started: 1}})
 			if running {
-				c.waitUntilStopped(again, func() jetstream.Directives { return c.heartbeatRunning("d", again, other, time.Second) })
+				c.waitUntilStopped(again, func() jetstream.Directives {
+					return c.heartbeatRunning("d", again, other, time.Second)
+				})
 				c.publishEvent("d", again,
 					grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
 						Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
@@ -336,10 +342,15 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 					t.Fatalf("taken by another node: got %+v, %v; want nothing", again, err)
 				}
 			}
-			c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+			c.waitUntilContinues(id, run, func() jetstream.Directives {
+				return c.heartbeatRunning("b", h, run, time.Minute)
+			})
 			c.publishEvent("d", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID}) // not its to give
-			c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
-			if err := c.store.Calls.LocalClient("d").ReturnLease(t.Context(), h); err == nil && !restarted { // later its ID says who has it
+			c.waitUntilContinues(id, run, func() jetstream.Directives {
+				return c.heartbeatRunning("b", h, run, time.Minute)
+			})
+			// later its ID says who has it
+			if err := c.store.Calls.LocalClient("d").ReturnLease(t.Context(), h); err == nil && !restarted {
 				t.Error("the lease is given back by a node that does not hold it")
 			}
 			if err := c.leaseClient().ReturnLease(t.Context(), h); err != nil {

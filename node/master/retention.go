@@ -79,7 +79,8 @@ func (c *collector) freeSpace(ctx context.Context) {
 		if len(u.OverShare) > 0 {
 			then = fmt.Sprintf("trials wait on %s, which stored its share of the last tenth", u.OverShare[0])
 		}
-		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); %s. %s, or raise retention.%s in node.yaml",
+		problem = fmt.Sprintf(
+			"the store for %s is nearly full (%d of %d MB); %s. %s, or raise retention.%s in node.yaml",
 			u.Name, u.Bytes/1e6, u.Limit/1e6, then, c.suggestRemoval(ctx), u.Name)
 	}
 	c.m.setSpaceProblem(problem)

@@ -210,7 +210,9 @@ func TestRestoreIsTriedAgain(t *testing.T) {
 		t.Errorf("a node is told to stop %v, which may be its", o.Stop)
 	}
 	alterHistory(t, dir, "ALTER TABLE hidden RENAME TO known")
-	c.waitUntilContinues(other, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+	c.waitUntilContinues(other, run, func() jetstream.Directives {
+		return c.heartbeatRunning("b", h, run, time.Minute)
+	})
 	if problem := c.Problem(); problem != "" {
 		t.Errorf("it goes on, and its problem is still %q", problem)
 	}

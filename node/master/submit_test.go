@@ -119,7 +119,8 @@ func TestNumbersGoOn(t *testing.T) {
 		}
 		c.stopMaster()
 	}
-	old := &grid.Sweep{ID: "z-9", Submitted: time.Now().Add(30 * 24 * time.Hour)} // by a clock that was wrong, and of an earlier version
+	// by a clock that was wrong, and of an earlier version
+	old := &grid.Sweep{ID: "z-9", Submitted: time.Now().Add(30 * 24 * time.Hour)}
 	fresh := &grid.Sweep{ID: "a-1", Number: 1, Submitted: time.Now()}
 	if fresh.Compare(old) <= 0 {
 		t.Error("a sweep of a wrong clock counts as the newer one")

@@ -147,7 +147,10 @@ func TestRejectsOutliveTheMaster(t *testing.T) {
 	if _, err := c.store.Events.Publish(t.Context(), fails(ids[0])); err != nil {
 		t.Fatal(err)
 	}
-	c.waitFor("the first is rejected", func(*scheduler) bool { n, _ := store.Newest(grid.TrialID{Sweep: ids[0]}); return n == 0 })
+	c.waitFor("the first is rejected", func(*scheduler) bool {
+		n, _ := store.Newest(grid.TrialID{Sweep: ids[0]})
+		return n == 0
+	})
 	if _, err := c.store.Events.Publish(t.Context(), fails("unknown-1")); err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +313,8 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	}
 	f.snapshotNodes[1] = "b"
 	for _, change := range []func(*cluster.Member){
-		func(m *cluster.Member) { m.Drained = true }, func(m *cluster.Member) { m.State = cluster.Dead }, func(m *cluster.Member) { m.Quarantined = true },
+		func(m *cluster.Member) { m.Drained = true }, func(m *cluster.Member) { m.State = cluster.Dead },
+		func(m *cluster.Member) { m.Quarantined = true },
 	} {
 		before := members[1]
 		change(&members[1])
@@ -328,7 +332,10 @@ func TestRemovedSweepsLeaveNoSnapshots(t *testing.T) {
 	h := c.waitAndTakeLease(id)
 	saveSnapshot(t, store, id, 1, 0)
 	c.finishLease(h, grid.ClassExit, time.Second)
-	c.waitFor("the sweep has ended", func(*scheduler) bool { r, _ := c.Sweep(id); return r.Sweep.State == grid.SweepFinished })
+	c.waitFor("the sweep has ended", func(*scheduler) bool {
+		r, _ := c.Sweep(id)
+		return r.Sweep.State == grid.SweepFinished
+	})
 	if n, _ := store.Newest(grid.TrialID{Sweep: id}); n != 1 {
 		t.Errorf("got snapshot %d of a trial that failed, want it kept for a retry", n)
 	}

@@ -103,7 +103,9 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			see(r.Sweep)
-			c.waitFor("the loop follows", func(s *scheduler) bool { return s.feeds[id] == nil || s.feeds[id].sweep.State == r.Sweep.State })
+			c.waitFor("the loop follows", func(s *scheduler) bool {
+				return s.feeds[id] == nil || s.feeds[id].sweep.State == r.Sweep.State
+			})
 			c.inLoop(func(s *scheduler) {
 				if f := s.feeds[id]; f != nil {
 					see(f.sweep)

@@ -39,7 +39,8 @@ func LoadPeers(stateDir string) (*Peers, error) {
 	var p Peers
 	b, err := os.ReadFile(filepath.Join(stateDir, peersFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("this node has credentials but does not know where its cluster is; join again with: mlfnode join --seed HOST")
+		return nil,
+			fmt.Errorf("this node has credentials but does not know where its cluster is; join again with: mlfnode join --seed HOST")
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &p)

@@ -26,7 +26,8 @@ func (s *Membership) RenewCertificate(ctx context.Context, ask func(context.Cont
 	defer tick.Stop()
 	for failing, expires := false, id.Expires(); ; {
 		err := ask(ctx)
-		due := time.Now().After(trust.RenewalDue(id.Leaf())) // until then, a master that does not answer is not a problem
+		// until then, a master that does not answer is not a problem
+		due := time.Now().After(trust.RenewalDue(id.Leaf()))
 		switch {
 		case ctx.Err() != nil:
 			return

@@ -20,8 +20,9 @@ import (
 // time.
 type Rotation struct {
 	Membership *Membership
-	Kick       func(grid.NodeID)                      // ends the connection of a node
-	Followed   func(ctx context.Context, keys uint64) // waits until the nodes that are there use this keyring, or ctx ends
+	Kick       func(grid.NodeID) // ends the connection of a node
+	// waits until the nodes that are there use this keyring, or ctx ends
+	Followed func(ctx context.Context, keys uint64)
 
 	mu sync.Mutex // held while the gossip key or the CA changes
 }

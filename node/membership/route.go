@@ -40,8 +40,9 @@ func (r *gossipRoute) look(ctx context.Context, gossip *cluster.Cluster, log *sl
 	}
 	if advertised != "" { // otherwise the master itself says what it advertises
 		gossip.Reroute(advertised, reached[i])
-		text := fmt.Sprintf("the master advertises %s, which this machine cannot reach; gossip goes to %s, the address that it joined by "+
-			"(`advertise` in the master's node.yaml chooses the address)", advertised, reached[i])
+		text := fmt.Sprintf(
+			"the master advertises %s, which this machine cannot reach; gossip goes to %s, the address that it joined by "+
+				"(`advertise` in the master's node.yaml chooses the address)", advertised, reached[i])
 		if text != r.logged {
 			r.logged = text
 			log.Warn(text)

@@ -66,7 +66,9 @@ func (h *fileHandlers) putBundle(w http.ResponseWriter, r *http.Request) {
 		h.log.Warn("unused bundles can't be removed", "err", err)
 	}
 	sum := sha256.New()
-	body := &digestReader{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string { return hex.EncodeToString(sum.Sum(nil)) }}
+	body := &digestReader{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string {
+		return hex.EncodeToString(sum.Sum(nil))
+	}}
 	if err := h.store.Bundles.Put(r.Context(), digest, body); err != nil {
 		if errors.Is(err, errDigest) {
 			err = badRequest("the bundle was damaged on its way", "submit again")

@@ -31,8 +31,10 @@ var (
 		{"t", "string", "only trials that began in a range LO..HI of seconds since the first event"},
 	}
 	valueQuery = []parameter{
-		{"value", "string", "the value to chart: objective, wall, cpu, memory or a metric; default: the objective, or the first metric"},
-		{"goal", "string", "maximize or minimize; default: the task's goal for its objective, minimize for other values"},
+		{"value", "string",
+			"the value to chart: objective, wall, cpu, memory or a metric; default: the objective, or the first metric"},
+		{"goal", "string",
+			"maximize or minimize; default: the task's goal for its objective, minimize for other values"},
 	}
 )
 
@@ -114,7 +116,8 @@ func (h *chartHandlers) routes() []route {
 func chartRoute[T any](
 	h *chartHandlers, name, summary string, query []parameter, draw func(*chart.View, url.Values) (*T, error),
 ) route {
-	return sweepChartRoute(h, name, summary, query, func(_ context.Context, _ *grid.Sweep, v *chart.View, q url.Values) (*T, error) { return draw(v, q) })
+	return sweepChartRoute(h, name, summary, query,
+		func(_ context.Context, _ *grid.Sweep, v *chart.View, q url.Values) (*T, error) { return draw(v, q) })
 }
 
 // sweepChartRoute returns the route of a chart that needs the record of the sweep, not only the
@@ -124,9 +127,10 @@ func sweepChartRoute[T any](h *chartHandlers, name, summary string, query []para
 	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts,
 		summary: summary, query: query,
 		call: call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
-			a, err := h.chart(r, name, knownParameters(query, r.URL.Query()), func(s *grid.Sweep, v *chart.View, q url.Values) (any, error) {
-				return draw(r.Context(), s, v, q)
-			})
+			a, err := h.chart(r, name, knownParameters(query, r.URL.Query()),
+				func(s *grid.Sweep, v *chart.View, q url.Values) (any, error) {
+					return draw(r.Context(), s, v, q)
+				})
 			sendChart(w, r, a, err)
 		}}}
 }

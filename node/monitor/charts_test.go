@@ -184,7 +184,10 @@ func TestChartsAreKept(t *testing.T) {
 		made := 0
 		get := func(key, version string) {
 			t.Helper()
-			if _, err := c.get(t.Context(), key, version, minAge, func() (any, selection, error) { made++; return strings.Repeat("x", keptBytes/4-100), selection{}, nil }); err != nil {
+			if _, err := c.get(t.Context(), key, version, minAge, func() (any, selection, error) {
+				made++
+				return strings.Repeat("x", keptBytes/4-100), selection{}, nil
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -207,7 +210,9 @@ func TestChartsAreKept(t *testing.T) {
 		if c.bytes > keptBytes || len(c.kept) != 4 {
 			t.Errorf("kept %d answers of %d bytes, want 4 in %d", len(c.kept), c.bytes, keptBytes)
 		}
-		large, err := c.get(t.Context(), "large", "1", minAge, func() (any, selection, error) { return strings.Repeat("x", largeAnswer), selection{}, nil })
+		large, err := c.get(t.Context(), "large", "1", minAge, func() (any, selection, error) {
+			return strings.Repeat("x", largeAnswer), selection{}, nil
+		})
 		if err != nil || len(large.body) < largeAnswer || len(c.kept) != 4 {
 			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept",
 				len(large.body), err, len(c.kept))
@@ -240,7 +245,11 @@ func TestChartsInUseShareTheTime(t *testing.T) {
 		made, oldest := 0, time.Duration(0)
 		ask := func(key string) {
 			t.Helper()
-			a, err := c.get(t.Context(), key, time.Now().String(), minAge, func() (any, selection, error) { made++; time.Sleep(took); return key, selection{}, nil })
+			a, err := c.get(t.Context(), key, time.Now().String(), minAge, func() (any, selection, error) {
+				made++
+				time.Sleep(took)
+				return key, selection{}, nil
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -319,7 +328,11 @@ func TestNoOldChartsAtRest(t *testing.T) {
 		c := newChartCache(keptAnswers)
 		for i, version := range []string{"1", "2", "2", "3"} {
 			made := false
-			a, err := c.get(t.Context(), "a", version, 0, func() (any, selection, error) { made = true; time.Sleep(minAge); return version, selection{}, nil })
+			a, err := c.get(t.Context(), "a", version, 0, func() (any, selection, error) {
+				made = true
+				time.Sleep(minAge)
+				return version, selection{}, nil
+			})
 			if err != nil || a.version != version || made == (i == 2) {
 				t.Errorf("question %d: got version %s, %v, made %v; want %s", i, a.version, err, made, version)
 			}
@@ -343,7 +356,11 @@ func TestETAsOfManySweeps(t *testing.T) {
 		for range 4 * 60 {
 			for i := range 3 * keptAnswers {
 				key := strconv.Itoa(i)
-				_, err := c.recent(key, time.Now().String(), etaAge, func() (any, selection, error) { made[key]++; time.Sleep(took); return key, selection{}, nil })
+				_, err := c.recent(key, time.Now().String(), etaAge, func() (any, selection, error) {
+					made[key]++
+					time.Sleep(took)
+					return key, selection{}, nil
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -396,12 +413,21 @@ func BenchmarkCharts(b *testing.B) {
 		draw func(v *chart.View) any
 	}{
 		{"view", func(*chart.View) any { return nil }}, {"marginals", func(v *chart.View) any { return v.Marginals() }},
-		{"parallel", func(v *chart.View) any { p, _ := v.Parallel(nil); return p }}, {"matrix", func(v *chart.View) any { return v.Matrix() }},
-		{"heat", func(v *chart.View) any { h, _ := v.Heat("a", "f", "", "median"); return h }}, {"histogram", func(v *chart.View) any { return v.Histogram() }},
-		{"history", func(v *chart.View) any { return v.History() }}, {"importance", func(v *chart.View) any { return v.Importance(false) }},
-		{"groups", func(v *chart.View) any { g, _ := v.Groups([]string{"f"}, false); return g }}, {"failures", func(v *chart.View) any { return v.Failures() }},
-		{"timeline", func(v *chart.View) any { return v.Timeline() }}, {"coverage", func(v *chart.View) any { return v.Coverage() }},
-		{"suggestions", func(v *chart.View) any { return v.Suggestions() }}, {"brushed", func(v *chart.View) any { return v.Marginals() }},
+		{"parallel", func(v *chart.View) any { p, _ := v.Parallel(nil); return p }},
+		{"matrix", func(v *chart.View) any { return v.Matrix() }},
+		{"heat", func(v *chart.View) any { h, _ := v.Heat("a", "f", "", "median"); return h }},
+		{"histogram", func(v *chart.View) any { return v.Histogram() }},
+		{"history", func(v *chart.View) any { return v.History() }}, {"importance", func(v *chart.View) any {
+			return v.Importance(false)
+		}},
+		{"groups", func(v *chart.View) any { g, _ := v.Groups([]string{"f"}, false); return g }},
+		{"failures", func(v *chart.View) any { return v.Failures() }},
+		{"timeline", func(v *chart.View) any { return v.Timeline() }}, {"coverage", func(v *chart.View) any {
+			return v.Coverage()
+		}},
+		{"suggestions", func(v *chart.View) any { return v.Suggestions() }}, {"brushed", func(v *chart.View) any {
+			return v.Marginals()
+		}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			where := chart.Where{}

@@ -46,7 +46,8 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Fatal("openapi.json is not what the table of routes gives; run: go test ./node/monitor -run TestDocument -update")
+		t.Fatal(
+			"openapi.json is not what the table of routes gives; run: go test ./node/monitor -run TestDocument -update")
 	}
 	doc, err := openapi3.NewLoader().LoadFromData(want)
 	if err != nil {
@@ -75,7 +76,9 @@ func TestDocument(t *testing.T) {
 }
 
 func tableOf(t *testing.T) *router {
-	return New(Config{Logger: testLog(t), Master: master.New(master.Config{Logger: testLog(t), Store: &jetstream.Store{}, Slots: func(grid.Resources) int { return 1 }})}).newRouter()
+	return New(Config{Logger: testLog(t),
+		Master: master.New(master.Config{Logger: testLog(t), Store: &jetstream.Store{},
+			Slots: func(grid.Resources) int { return 1 }})}).newRouter()
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)

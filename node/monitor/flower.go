@@ -51,7 +51,8 @@ func (h *flowerHandlers) routes() []route {
 		{"state", "string", "only in this state of Celery"},
 		{"received_start", "string", "only from then on, YYYY-MM-DD HH:MM"},
 		{"received_end", "string", "only until then"},
-		{"search", "string", "words that all have to be there, as name:, state:, worker:, args:, kwargs: or result:, or anywhere"},
+		{"search", "string",
+			"words that all have to be there, as name:, state:, worker:, args:, kwargs: or result:, or anywhere"},
 	}
 	all := []route{
 		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh,

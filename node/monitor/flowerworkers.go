@@ -167,9 +167,11 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 				node, kind, of.Task)
 		}
 		gauge("task_prefetch_time_seconds",
-			"The time the task spent waiting at the worker to be executed: nodes take no trial before it can start.", 0, node, of.Task)
+			"The time the task spent waiting at the worker to be executed: nodes take no trial before it can start.", 0,
+			node, of.Task)
 		gauge("worker_prefetched_tasks",
-			"Number of tasks of given type prefetched at a worker: nodes take no trial before it can start.", 0, node, of.Task)
+			"Number of tasks of given type prefetched at a worker: nodes take no trial before it can start.", 0, node,
+			of.Task)
 		buckets, count := cumulative(c.Runtime)
 		ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc("flower_task_runtime_seconds", "Task runtime",
 			[]string{"worker", "task"}, nil),

@@ -26,18 +26,21 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 	log := testLog(t)
 	m := New(Config{
 		Logger: log, Cluster: Cluster{Authority: authority},
-		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Slots: func(grid.Resources) int { return 1 }}),
+		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Slots: func(grid.Resources) int {
+			return 1
+		}}),
 	})
 	m.guard.recheckTime = 10 * time.Millisecond
 	table := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
 	ended := map[string]chan error{"/a": make(chan error, 1), "/b": make(chan error, 1)}
 	for path := range ended {
-		table.add("", &route{method: "GET", pattern: path, access: mayRead, call: call{stream: true}}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.WriteString(w, "begun")
-			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
-			ended[path] <- context.Cause(r.Context())
-		}))
+		table.add("", &route{method: "GET", pattern: path, access: mayRead, call: call{stream: true}},
+			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(w, "begun")
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+				ended[path] <- context.Cause(r.Context())
+			}))
 	}
 	srv := httptest.NewServer(m.guard.wrap(table))
 	defer srv.Close()

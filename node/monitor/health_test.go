@@ -54,8 +54,10 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 	}
 	cfg := Config{
 		Logger: log, Cluster: Cluster{Authority: authority}, Store: store, History: db.Listings(),
-		Node:   api.Node{Node: "host1", Version: "1.2.3"},
-		Master: master.New(master.Config{Store: store, History: db, Logger: log, Slots: func(grid.Resources) int { return 1 }}),
+		Node: api.Node{Node: "host1", Version: "1.2.3"},
+		Master: master.New(master.Config{Store: store, History: db, Logger: log, Slots: func(grid.Resources) int {
+			return 1
+		}}),
 	}
 	if edit != nil {
 		edit(&cfg)

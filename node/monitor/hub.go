@@ -68,7 +68,8 @@ const (
 
 func newHub(o *observer) *hub {
 	return &hub{
-		observe: o.observe, applied: func() uint64 { return o.history.Applied() }, changed: o.master.Changed, log: o.log,
+		observe: o.observe, applied: func() uint64 { return o.history.Applied() }, changed: o.master.Changed,
+		log:     o.log,
 		clients: map[*eventClient]struct{}{}, topics: map[topic]*topicClients{}, kick: make(chan struct{}, 1),
 	}
 }
@@ -176,7 +177,9 @@ func (h *hub) drain(c *eventClient) []*topicState {
 		all = append(all, s)
 	}
 	clear(c.pending)
-	slices.SortFunc(all, func(a, b *topicState) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
+	slices.SortFunc(all, func(a, b *topicState) int {
+		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key))
+	})
 	return all
 }
 

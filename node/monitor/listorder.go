@@ -111,7 +111,9 @@ func (l *listing) byState(ctx context.Context) error {
 	l.q.Sort, l.q.Desc = "index", false
 	if l.after != nil {
 		at, _ := l.after.Value.(int64)
-		states = states[max(0, slices.IndexFunc(states, func(s grid.State) bool { return int64(slices.Index(grid.States[:], s)) == at })):]
+		states = states[max(0, slices.IndexFunc(states, func(s grid.State) bool {
+			return int64(slices.Index(grid.States[:], s)) == at
+		})):]
 	}
 	for i, s := range states {
 		if i > 0 {

@@ -135,18 +135,19 @@ func (l *logIndex) extendLocked(ctx context.Context, logs *jetstream.Logs, t *tr
 		return nil
 	}
 	enough := false
-	err := t.read(ctx, logs, logMark{seq: l.next, position: l.end}, func(seq uint64, before position, c *jetstream.Chunk) error {
-		if seq != l.last {
-			if l.last > 0 && seq-l.last > minGap && len(l.gaps) < maxMarks {
-				l.gaps = append(l.gaps, logGap{l.last, seq})
+	err := t.read(ctx, logs, logMark{seq: l.next, position: l.end},
+		func(seq uint64, before position, c *jetstream.Chunk) error {
+			if seq != l.last {
+				if l.last > 0 && seq-l.last > minGap && len(l.gaps) < maxMarks {
+					l.gaps = append(l.gaps, logGap{l.last, seq})
+				}
+				l.mark(seq, before)
+				l.last = seq
 			}
-			l.mark(seq, before)
-			l.last = seq
-		}
-		err := piece(seq, before, c)
-		enough = err != nil
-		return err
-	}, func(seq uint64, end position) { l.next, l.end = seq+1, end })
+			err := piece(seq, before, c)
+			enough = err != nil
+			return err
+		}, func(seq uint64, end position) { l.next, l.end = seq+1, end })
 	if err == nil && !enough && t.ended {
 		l.next = t.ref.Last + 1
 	}
@@ -166,7 +167,8 @@ func (l *logIndex) walk(
 	for !enough && from.seq < l.next && !t.empty() {
 		known, next := *t, l.next
 		known.ref.Last = min(l.last, l.next-1)
-		if i := slices.IndexFunc(l.gaps, func(g logGap) bool { return g.after >= from.seq }); i >= 0 && l.gaps[i].next <= l.next {
+		if i := slices.IndexFunc(l.gaps, func(g logGap) bool { return g.after >= from.seq }); i >= 0 &&
+			l.gaps[i].next <= l.next {
 			known.ref.Last, next = l.gaps[i].after, l.gaps[i].next
 		}
 		behind := logMark{next, from.position}
@@ -207,7 +209,9 @@ func (l *logIndex) mark(seq uint64, before position) {
 func (l *logIndex) markBefore(stream uint8, offset int64) logMark {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at, found := slices.BinarySearchFunc(l.marks, offset, func(m logMark, offset int64) int { return cmp.Compare(m.of(stream), offset) })
+	at, found := slices.BinarySearchFunc(l.marks, offset, func(m logMark, offset int64) int {
+		return cmp.Compare(m.of(stream), offset)
+	})
 	switch {
 	case found:
 		return l.marks[at]

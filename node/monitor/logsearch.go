@@ -94,12 +94,13 @@ func (h *logHandlers) readLog(
 		return nil
 	}
 	r := recorder{incomplete: offset > 0 || stream > 0 || !t.ended}
-	err := h.indexes.get(t).walk(ctx, h.store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
-		r.add(p, c)
-		err := piece(p, c)
-		r.incomplete = r.incomplete || err != nil
-		return err
-	})
+	err := h.indexes.get(t).walk(ctx, h.store.Logs, t, stream, offset,
+		func(_ uint64, p position, c *jetstream.Chunk) error {
+			r.add(p, c)
+			err := piece(p, c)
+			r.incomplete = r.incomplete || err != nil
+			return err
+		})
 	if err == nil && !r.incomplete && len(r.pieces) > 0 {
 		h.indexes.cache.set(t, r.pieces)
 	}

@@ -195,10 +195,11 @@ func TestSearchPassesOverOthers(t *testing.T) {
 		}
 		walk := func() string {
 			var text strings.Builder
-			err := index.walk(t.Context(), b.store.Logs, log, 0, 0, func(_ uint64, _ position, c *jetstream.Chunk) error {
-				text.Write(c.Data)
-				return nil
-			})
+			err := index.walk(t.Context(), b.store.Logs, log, 0, 0,
+				func(_ uint64, _ position, c *jetstream.Chunk) error {
+					text.Write(c.Data)
+					return nil
+				})
 			if err != nil {
 				t.Fatal(err)
 			}

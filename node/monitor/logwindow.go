@@ -104,12 +104,13 @@ func (h *logHandlers) window(r *http.Request) (api.LogWindow, error) {
 		return w, nil
 	}
 	_, err = withPartialResult(r.Context(), h.indexes.timeout, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, index.walk(ctx, h.store.Logs, t, stream, w.Offset, func(_ uint64, p position, c *jetstream.Chunk) error {
-			if stream == 0 || c.Stream == stream {
-				return appendChunk(&w, p.of(stream), c, limit)
-			}
-			return nil
-		})
+		return struct{}{}, index.walk(ctx, h.store.Logs, t, stream, w.Offset,
+			func(_ uint64, p position, c *jetstream.Chunk) error {
+				if stream == 0 || c.Stream == stream {
+					return appendChunk(&w, p.of(stream), c, limit)
+				}
+				return nil
+			})
 	})
 	return w, err
 }

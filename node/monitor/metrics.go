@@ -259,7 +259,8 @@ func (s *scrape) activity(a *master.Activity) {
 		string(grid.Cancelled): a.Finished[grid.Cancelled] - stopped, string(grid.ClassStopped): stopped,
 	} {
 		s.counter("trials_finished_total",
-			"Trials that have come to their end since the master started, by state; stopped are those that were stopped early.", n,
+			"Trials that have come to their end since the master started, by state; stopped are those that were stopped early.",
+			n,
 			label{"state", state})
 	}
 	for class, n := range a.Attempts {

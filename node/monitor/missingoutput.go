@@ -92,16 +92,17 @@ func (h *outputHandlers) storedBytes(
 	ctx context.Context, sweep grid.SweepID, run string, ref grid.LogRef,
 ) (n int64, err error) {
 	var seen api.SeenOutput
-	err = h.store.Logs.Read(ctx, sweep, jetstream.LogRange{First: ref.First, Last: ref.Last}, func(_ uint64, chunks []jetstream.Chunk) error {
-		for i := range chunks {
-			if c := &chunks[i]; c.Run == run {
-				o := api.Output{Run: run, Stream: streamName(c.Stream), Offset: c.Offset, Data: c.Data}
-				if seen.Fresh(&o) {
-					n += int64(len(o.Data))
+	err = h.store.Logs.Read(ctx, sweep, jetstream.LogRange{First: ref.First, Last: ref.Last},
+		func(_ uint64, chunks []jetstream.Chunk) error {
+			for i := range chunks {
+				if c := &chunks[i]; c.Run == run {
+					o := api.Output{Run: run, Stream: streamName(c.Stream), Offset: c.Offset, Data: c.Data}
+					if seen.Fresh(&o) {
+						n += int64(len(o.Data))
+					}
 				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
 	return n, err
 }

@@ -48,7 +48,8 @@ func NewProxy(
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			for _, name := range []string{"Cookie", api.HeaderSession, "Authorization", "Origin", "Referer"} { // they concern only the browser and the proxy
+			// they concern only the browser and the proxy
+			for _, name := range []string{"Cookie", api.HeaderSession, "Authorization", "Origin", "Referer"} {
 				r.Out.Header.Del(name)
 			}
 			if q := r.Out.URL.Query(); q.Has(api.ParamSession) {
@@ -145,7 +146,9 @@ func (p *Proxy) Handler() http.Handler {
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
 		case r.Host == "localhost:"+p.port && r.Method == http.MethodGet && !callsAPI:
 			http.Redirect(w, r, p.origin()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
-		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names result from DNS rebinding
+		case r.Host != "127.0.0.1:"+p.port:
+			// localhost may be [::1], where another user can listen; other names result from DNS
+			// rebinding
 			sendError(w, &api.Error{Status: http.StatusMisdirectedRequest,
 				Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
 		case len(r.URL.RawQuery) > queryLimit:
@@ -210,7 +213,8 @@ func (p *Proxy) showSession(w http.ResponseWriter, r *http.Request) {
 func (p *Proxy) logIn(w http.ResponseWriter, r *http.Request) {
 	var login api.Login
 	r.Body = http.MaxBytesReader(w, r.Body, unauthenticatedBytes)
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout)) // anyone on this machine may send this request
+	// anyone on this machine may send this request
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout))
 	if err := decode(r, &login); err != nil {
 		sendError(w, err)
 		return

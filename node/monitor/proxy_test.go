@@ -235,7 +235,8 @@ func TestOtherSitesGetNothing(t *testing.T) {
 		want         int
 	}{
 		{"GET", sweeps, nil, 200},
-		{"GET", sweeps, []string{"Host", "localhost:" + port}, 421}, // which may be [::1], where another user can listen
+		// which may be [::1], where another user can listen
+		{"GET", sweeps, []string{"Host", "localhost:" + port}, 421},
 		{"GET", api.PathMetrics, []string{"Host", "localhost:" + port}, 421},
 		{"POST", api.Prefix + api.PathSession, []string{"Host", "localhost:" + port}, 421},
 		{"GET", sweeps, []string{"Host", "[::1]:" + port}, 421},

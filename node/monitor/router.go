@@ -220,7 +220,8 @@ func (p *deadlineWriter) WriteHeader(status int) {
 }
 
 func (p *deadlineWriter) extend() {
-	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.limit)) // a recorder of a test has none
+	// a recorder of a test has none
+	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.limit))
 }
 
 func (p *deadlineWriter) clearDeadline() {

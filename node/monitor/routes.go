@@ -200,7 +200,8 @@ func (h *handlers) sweepRoutes() []route {
 		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "List trials",
 			old: h.trials.listOld,
 			query: slices.Concat(whereQuery, []parameter{
-				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
+				{"sort", "string",
+					"index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
 				{"desc", "boolean", "in descending order"},
 				{"limit", "integer", "maximum number of trials, at most 500; default 100"},
 				{"offset", "integer", "number of trials to skip: next of the previous page"},
@@ -264,7 +265,8 @@ func (h *handlers) outputRoutes() []route {
 			summary: "Show a part of the output of a sweep's trials, in the order in which it was stored",
 			query: slices.Concat([]parameter{
 				stream, {"from", "integer", "position of the first piece"},
-				{"before", "integer", "return the output before this position instead; without from and before, the end"},
+				{"before", "integer",
+					"return the output before this position instead; without from and before, the end"},
 				{"limit", "integer", fmt.Sprintf("approximate number of bytes, at most %d; default %d", api.MaxWindow,
 					api.DefaultWindow)},
 			}, whereQuery),

@@ -77,7 +77,8 @@ func hiddenVariables(s *grid.Sweep) map[string]bool {
 	hidden := map[string]bool{}
 	for _, kv := range s.EnvironAdded {
 		name, _, _ := strings.Cut(kv, "=")
-		hidden[name] = grid.CheckVariable(name) == nil // earlier versions accepted any name, which would be code in a script
+		// earlier versions accepted any name, which would be code in a script
+		hidden[name] = grid.CheckVariable(name) == nil
 	}
 	maps.DeleteFunc(hidden, func(_ string, valid bool) bool { return !valid })
 	for name, value := range s.Task.Env {

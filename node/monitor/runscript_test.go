@@ -32,7 +32,8 @@ func TestByHand(t *testing.T) {
 		EnvironAdded: []string{"ADDED=" + secret, "THREADS=" + secret, "X}$(touch broken)=1"},
 		Task: grid.Task{
 			Name: "t", Command: []string{"sh", "-c",
-				`printf '%s|' "$1" "$THREADS" "$DOLLAR" "$MLF_TRIAL" "$MLF_PARAMS" "$ADDED"; test -d "$MLF_OUT" && echo done >"$MLF_METRICS"; cat "$MLF_METRICS"`, "run"},
+				`printf '%s|' "$1" "$THREADS" "$DOLLAR" "$MLF_TRIAL" "$MLF_PARAMS" "$ADDED"; test -d "$MLF_OUT" && echo done >"$MLF_METRICS"; cat "$MLF_METRICS"`,
+				"run"},
 			Env: map[string]string{"THREADS": "4", "DOLLAR": "$$d/x 'y'", "WANDB_API_KEY": secret,
 				"URL": "http://u:" + secret + "@host/", "FROM": "$PLAIN"},
 			Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries(),

@@ -16,11 +16,17 @@ import (
 var sweepColumns = []column[api.Sweep]{
 	{"sweep", func(s *api.Sweep) any { return s.Sweep }}, {"state", func(s *api.Sweep) any { return s.State }},
 	{"count", func(s *api.Sweep) any { return s.Count }}, {"pending", func(s *api.Sweep) any { return s.Pending }},
-	{"running", func(s *api.Sweep) any { return s.Running }}, {"succeeded", func(s *api.Sweep) any { return s.Succeeded }},
-	{"failed", func(s *api.Sweep) any { return s.Failed }}, {"cancelled", func(s *api.Sweep) any { return s.Cancelled }},
+	{"running", func(s *api.Sweep) any { return s.Running }}, {"succeeded", func(s *api.Sweep) any {
+		return s.Succeeded
+	}},
+	{"failed", func(s *api.Sweep) any { return s.Failed }}, {"cancelled", func(s *api.Sweep) any {
+		return s.Cancelled
+	}},
 	{"project", func(s *api.Sweep) any { return s.Project }}, {"task", func(s *api.Sweep) any { return s.Task }},
 	{"name", func(s *api.Sweep) any { return s.Name }}, {"priority", func(s *api.Sweep) any { return s.Priority }},
-	{"submitted", func(s *api.Sweep) any { return s.Submitted }}, {"started", func(s *api.Sweep) any { return s.Started }},
+	{"submitted", func(s *api.Sweep) any { return s.Submitted }}, {"started", func(s *api.Sweep) any {
+		return s.Started
+	}},
 	{"ended", func(s *api.Sweep) any { return s.Ended }}, {"cpu_seconds", func(s *api.Sweep) any { return s.CPU }},
 	{"eta_seconds", func(s *api.Sweep) any { return s.ETA }},
 }
@@ -66,7 +72,9 @@ func (h *sweepHandlers) list(w http.ResponseWriter, r *http.Request) {
 		if limit > 0 {
 			all = all[:min(int64(len(all)), limit)]
 		}
-		writeAll(w, media, sweepColumns, false, func(put func(*api.Sweep) error) error { return h.each(r.Context(), all, put) })
+		writeAll(w, media, sweepColumns, false, func(put func(*api.Sweep) error) error {
+			return h.each(r.Context(), all, put)
+		})
 		return
 	}
 	if int64(len(all)) > limit {

@@ -120,7 +120,8 @@ func (o *sweepOutput) before(
 		lo := max(first, (from>>placeBits-step)<<placeBits)
 		var part lastPieces
 		o.seen = api.SeenOutput{}
-		if _, err := o.read(ctx, lo, from, func(p *api.SweepPiece) error { part.add(p, limit); return nil }); err != nil {
+		if _, err := o.read(ctx, lo, from,
+			func(p *api.SweepPiece) error { part.add(p, limit); return nil }); err != nil {
 			return pieces, from, err
 		}
 		part.pieces = append(part.pieces, pieces...)
@@ -194,7 +195,8 @@ func (h *logHandlers) sweepWindow(r *http.Request) (api.SweepLog, error) {
 		return w, err
 	}
 	defer leave()
-	if w.Ended, err = h.rest.reached(r.Context(), o.sweep.ID, -1); err != nil { // determined before the end of the output
+	// determined before the end of the output
+	if w.Ended, err = h.rest.reached(r.Context(), o.sweep.ID, -1); err != nil {
 		return w, err
 	}
 	if w.First, w.Total, err = o.bounds(r.Context()); err != nil {
@@ -264,7 +266,9 @@ func (h *logHandlers) searchSweep(r *http.Request) (api.SweepHits, error) {
 	}
 	runs := map[string]*runSearch{}
 	next, err := withPartialResult(r.Context(), h.indexes.timeout, func(ctx context.Context) (int64, error) {
-		return o.read(ctx, max(from, first), end, func(p *api.SweepPiece) error { return of.addPiece(ctx, p, runs, &out) })
+		return o.read(ctx, max(from, first), end, func(p *api.SweepPiece) error {
+			return of.addPiece(ctx, p, runs, &out)
+		})
 	})
 	if err != nil {
 		return out, fmt.Errorf("search the output of %s: %w", o.sweep.ID, err)

@@ -103,7 +103,9 @@ func TestSweepLog(t *testing.T) {
 		{"limit=2000", 0, func(string) bool { return true }},
 		{"limit=1000&stream=stderr", time.Minute, func(s string) bool { return strings.Contains(s, " stderr ") }},
 		{"limit=3000&p[i]=1", time.Minute, func(s string) bool { return strings.HasPrefix(s, "1 ") }},
-		{"limit=3000&d[i]=1..2&stream=stdout", time.Minute, func(s string) bool { return s[0] != '0' && strings.Contains(s, " stdout ") }},
+		{"limit=3000&d[i]=1..2&stream=stdout", time.Minute, func(s string) bool {
+			return s[0] != '0' && strings.Contains(s, " stdout ")
+		}},
 		{"limit=3000&state=failed", time.Minute, func(string) bool { return false }},
 	} {
 		p.handlers.logs.indexes.timeout = c.patience

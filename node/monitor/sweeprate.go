@@ -9,8 +9,10 @@ import (
 
 // rates measure the throughput of sweeps. They belong to the hub's goroutine.
 type rates struct {
-	marks  map[grid.SweepID][2]sample
-	moving map[grid.SweepID]bool // sweeps in the last overview; true for those with trials that were running or were going to run
+	marks map[grid.SweepID][2]sample
+	// sweeps in the last overview; true for those with trials that were running or were going to
+	// run
+	moving map[grid.SweepID]bool
 }
 
 // sample is the number of trials that had ended at a time.

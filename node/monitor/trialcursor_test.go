@@ -139,7 +139,8 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 			}
 			q.Set("after", last)
 			batch := &grid.Batch{Sweep: s.ID, Node: "n1"}
-			for _, index := range []int64{page[49], page[random.IntN(49)], before[random.IntN(len(before))]} { // the last one, one before it, and any
+			// the last one, one before it, and any
+			for _, index := range []int64{page[49], page[random.IntN(49)], before[random.IntN(len(before))]} {
 				changed[index] = true
 				batch.Events = append(batch.Events, grid.Event{
 					Kind: grid.Finished, Index: index, Attempt: 2, Run: fmt.Sprint("again", seq, index), Time: 2e15,
@@ -147,9 +148,10 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 						Metrics: grid.Metric{"loss": json.RawMessage("77")}},
 				})
 			}
-			if _, err := m.handlers.trials.history.Fold(t.Context(), []history.Stored{{Seq: seq, Batch: batch}}, func(grid.SweepID) (history.Policy, bool) {
-				return history.Policy{Metric: "loss", Goal: "minimize"}, true
-			}); err != nil {
+			if _, err := m.handlers.trials.history.Fold(t.Context(), []history.Stored{{Seq: seq, Batch: batch}},
+				func(grid.SweepID) (history.Policy, bool) {
+					return history.Policy{Metric: "loss", Goal: "minimize"}, true
+				}); err != nil {
 				t.Fatal(err)
 			}
 		}

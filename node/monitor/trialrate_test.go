@@ -58,7 +58,9 @@ func TestRate(t *testing.T) {
 	}
 	if len(got) != 4 || got[5] != [3]int64{0, 1, 0} || got[2] != [3]int64{1, 1, 0} || got[0] != [3]int64{1, 0, 0} ||
 		got[59] != [3]int64{1, 0, 0} {
-		t.Errorf("got %v, want 1 and 1 failed 2 minutes ago, 1 now, 1 59 minutes ago, and 1 whose node died 5 minutes ago", got)
+		t.Errorf(
+			"got %v, want 1 and 1 failed 2 minutes ago, 1 now, 1 59 minutes ago, and 1 whose node died 5 minutes ago",
+			got)
 	}
 	if want := "5 trials ended in the last hour, at most 2 in a minute."; v.Sentence != want {
 		t.Errorf("it says %q, want %q", v.Sentence, want)

@@ -38,7 +38,9 @@ func (h *trialHandlers) list(w http.ResponseWriter, r *http.Request) {
 		h.table(w, r, l, columns, limit)
 		return
 	}
-	writeAll(w, media, columns, r.Form["field"] != nil, func(put func(*api.Trial) error) error { return l.each(r.Context(), put) })
+	writeAll(w, media, columns, r.Form["field"] != nil, func(put func(*api.Trial) error) error {
+		return l.each(r.Context(), put)
+	})
 }
 
 // table answers with a page of a listing, by columns.
@@ -169,10 +171,14 @@ func (h *trialHandlers) columns(r *http.Request, s *grid.Sweep) ([]column[api.Tr
 
 var trialFields = []column[api.Trial]{
 	{"index", func(t *api.Trial) any { return t.Index }}, {"state", func(t *api.Trial) any { return t.State }},
-	{"attempt", func(t *api.Trial) any { return t.Attempt }}, {"attempts", func(t *api.Trial) any { return t.Attempts }},
+	{"attempt", func(t *api.Trial) any { return t.Attempt }}, {"attempts", func(t *api.Trial) any {
+		return t.Attempts
+	}},
 	{"node", func(t *api.Trial) any { return t.Node }}, {"class", func(t *api.Trial) any { return t.Class }},
 	{"exit_code", func(t *api.Trial) any { return t.ExitCode }}, {"reason", func(t *api.Trial) any { return t.Reason }},
 	{"started", func(t *api.Trial) any { return t.Started }}, {"ended", func(t *api.Trial) any { return t.Ended }},
-	{"wall_seconds", func(t *api.Trial) any { return t.Usage.Wall }}, {"cpu_seconds", func(t *api.Trial) any { return t.Usage.CPU }},
+	{"wall_seconds", func(t *api.Trial) any { return t.Usage.Wall }}, {"cpu_seconds", func(t *api.Trial) any {
+		return t.Usage.CPU
+	}},
 	{"peak_memory_bytes", func(t *api.Trial) any { return t.Usage.Memory }},
 }

@@ -40,7 +40,9 @@ func newFront(t *testing.T, edit func(*Monitor)) *front {
 	log := testLog(t)
 	m := New(Config{
 		Logger: log, Cluster: Cluster{Authority: authority},
-		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Slots: func(grid.Resources) int { return 1 }}),
+		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Slots: func(grid.Resources) int {
+			return 1
+		}}),
 	})
 	if edit != nil {
 		edit(m)
@@ -104,7 +106,9 @@ func TestHalfSentRequestsEnd(t *testing.T) {
 	f := newFront(t, func(m *Monitor) { m.guard.requestTimeout = 100 * time.Millisecond })
 	for name, text := range halves() {
 		if name == "nothing at all" || name == "half a header" || name == "an answer that is not taken" {
-			continue // the server's own limits, which net/http tests, and the limit of connections, which is tested below
+			// the server's own limits, which net/http tests, and the limit of connections, which is
+			// tested below
+			continue
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -56,7 +56,9 @@ func TestWithinReportsWhetherItWasInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for after, want := range map[time.Duration]bool{0: true, 4 * time.Second: true, 6 * time.Second: false} {
 			began := time.Now()
-			got := Within(t.Context(), 5*time.Second, 100*time.Millisecond, func() bool { return time.Since(began) >= after })
+			got := Within(t.Context(), 5*time.Second, 100*time.Millisecond, func() bool {
+				return time.Since(began) >= after
+			})
 			if got != want {
 				t.Errorf("true after %v: got %v, want %v", after, got, want)
 			}

@@ -38,7 +38,9 @@ func TestStopOfANodeStartedByHand(t *testing.T) {
 	t.Cleanup(func() {
 		_ = byHand.Process.Kill() // where stop has failed
 	})
-	waitFor(t, "the node answers", func() bool { return m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed.Active })
+	waitFor(t, "the node answers", func() bool {
+		return m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed.Active
+	})
 	if r := m.mustAct(protocol.ActionStop, protocol.Request{}); len(r.Observed.Leftovers) > 0 || r.Observed.Active {
 		t.Errorf("got %+v, want nothing left", r.Observed)
 	}

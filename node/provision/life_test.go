@@ -68,7 +68,9 @@ func TestLife(t *testing.T) {
 	t.Run("other role", func(t *testing.T) { otherRole(t, worker, two) })
 	t.Run("hung", func(t *testing.T) { hung(t, worker, two) })
 	t.Run("another master", func(t *testing.T) {
-		waitFor(t, "the worker works", func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+		waitFor(t, "the worker works", func() bool {
+			return worker.mustAct(protocol.ActionInspect, two).Observed.Working
+		})
 		anotherMaster(t, newMachine(t, file), worker, two)
 		two.Desired.Token = token(t, master)
 		master.run("forget", "two")
@@ -104,7 +106,9 @@ func survive(t *testing.T, master, worker *machine, two protocol.Request) {
 	waitFor(t, "the trial begins", func() bool { first, _ = os.ReadFile(began); return len(first) > 0 })
 	same := func(what string) {
 		t.Helper()
-		waitFor(t, "the worker works after "+what, func() bool { return worker.mustAct(protocol.ActionInspect, two).Observed.Working })
+		waitFor(t, "the worker works after "+what, func() bool {
+			return worker.mustAct(protocol.ActionInspect, two).Observed.Working
+		})
 		now, _ := os.ReadFile(began)
 		if _, err := os.Stat("/proc/" + strings.TrimSpace(string(first))); err != nil || string(now) != string(first) {
 			t.Fatalf("after %s: got programs %q (%v), want the first one, %q, alone and alive", what, now, err, first)

@@ -73,8 +73,9 @@ func (o *operation) run(ctx context.Context, action string, in io.Reader) error 
 		return fmt.Errorf("read the request: %w", err)
 	}
 	if v := o.request.Version; v > protocol.Version {
-		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that sent the request "+
-			"(it speaks version %d, not %d)", protocol.Version, v), Cure: cureVersions}
+		return &protocol.Problem{Cause: fmt.Sprintf(
+			"the mlfnode on this machine is older than the one that sent the request "+
+				"(it speaks version %d, not %d)", protocol.Version, v), Cure: cureVersions}
 	}
 	if root := o.request.Root; !path.IsAbs(root) || path.Clean(root) != root || root == "/" {
 		return fmt.Errorf("the root folder %q is not an absolute path", root)

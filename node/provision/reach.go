@@ -83,7 +83,8 @@ func reachNodes(ctx context.Context, addresses []string) error {
 			}
 			return &protocol.Problem{Cause: fmt.Sprintf("the master can't reach this machine's port %s/tcp at %s (%s)",
 				port, host, why),
-				Cure: fmt.Sprintf("open the port for TCP and UDP in this machine's firewall, as with: sudo ufw allow %s", port)}
+				Cure: fmt.Sprintf(
+					"open the port for TCP and UDP in this machine's firewall, as with: sudo ufw allow %s", port)}
 		}
 	}
 	return nil
@@ -117,7 +118,9 @@ func unreachableProblem(address string, err error) *protocol.Problem {
 			"or check that %s is an address that this machine reaches", port, host)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		why = "refused"
-		cure = fmt.Sprintf("see on the master whether its node runs and listens there (ss -ltn), or whether a firewall rejects port %s", port)
+		cure = fmt.Sprintf(
+			"see on the master whether its node runs and listens there (ss -ltn), or whether a firewall rejects port %s",
+			port)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		why, cure = "there is no route to it", "ip route get "+strings.Trim(host, "[]")+
 			" on this machine shows which network is missing"

@@ -129,8 +129,10 @@ func TestReceiveRefuses(t *testing.T) {
 	}{
 		{"up", "leads out of the project", func(p *testPush) { p.add("../a", "", false) }, []string{"../a"}},
 		{"absolute", "leads out of the project", func(p *testPush) { p.add("/tmp/a", "", false) }, []string{"/tmp/a"}},
-		{"link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "../../x"} }, []string{"l"}},
-		{"absolute link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "/etc"} }, []string{"l"}},
+		{"link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "../../x"} },
+			[]string{"l"}},
+		{"absolute link", "leads out of the project", func(p *testPush) { p.files["l"] = protocol.File{Link: "/etc"} },
+			[]string{"l"}},
 		{"unnamed", "does not name", func(*testPush) {}, []string{"b"}},
 		{"changed", "changed in transit", changed, []string{"a"}},
 	}

@@ -112,7 +112,9 @@ func stopAgent(ctx context.Context, p protocol.Layout, how string) error {
 // awaitStop waits until a process that was asked to stop has ended or is overdue.
 func awaitStop(ctx context.Context, p protocol.Layout, own processid.ID) {
 	asked := time.Now()
-	poll.Within(ctx, node.StopLimit, pollInterval, func() bool { return !own.Alive() || stopTimedOut(p, asked, stopTimeout) })
+	poll.Within(ctx, node.StopLimit, pollInterval, func() bool {
+		return !own.Alive() || stopTimedOut(p, asked, stopTimeout)
+	})
 }
 
 // leftovers lists what is still there after a stop and should not be. held are the ports that the
@@ -130,7 +132,8 @@ func (i *installation) leftovers(seen protocol.Observed, held []doctor.TakenPort
 		return left
 	}
 	own, others := ports(i.Layout, cfg, true)
-	unknown := slices.DeleteFunc(others, func(t doctor.TakenPort) bool { return t.PID > 0 }) // not taken by another program
+	// not taken by another program
+	unknown := slices.DeleteFunc(others, func(t doctor.TakenPort) bool { return t.PID > 0 })
 	for _, t := range append(own, unknown...) {
 		if slices.ContainsFunc(held, func(h doctor.TakenPort) bool { return h.Port == t.Port }) {
 			left = append(left, "port "+t.Port+", "+t.Cause)

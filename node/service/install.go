@@ -245,7 +245,8 @@ func (i *installation) write(ctx context.Context) error {
 	}
 	if _, err := os.Stat(i.config); err != nil {
 		text := fmt.Sprintf("# Settings of this host's mlfnode; `systemctl reload mlfnode` has them read again.\n"+
-			"# The node.yaml that comes with mlfnode explains every setting.\n\n# Folder for everything the node keeps.\nstate: %q\n", i.state)
+			"# The node.yaml that comes with mlfnode explains every setting.\n\n# Folder for everything the node keeps.\nstate: %q\n",
+			i.state)
 		if i.Role == Worker && i.Seed != "" {
 			text += fmt.Sprintf("\n# The master, as HOST or HOST:PORT.\nseed: %q\n", i.Seed)
 		}

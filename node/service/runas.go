@@ -39,7 +39,9 @@ func CommandAs(
 		return nil, nil, err
 	}
 	if info, err := os.Stat(u.HomeDir); err != nil || !info.IsDir() {
-		return nil, nil, fmt.Errorf("the user %s has no home folder for the settings and the state of a service: %s is not a folder", u.Username, u.HomeDir)
+		return nil, nil,
+			fmt.Errorf("the user %s has no home folder for the settings and the state of a service: %s is not a folder",
+				u.Username, u.HomeDir)
 	}
 	runtime := filepath.Join("/run/user", u.Uid)
 	if err := startUserManager(ctx, u, runtime, install); err != nil {
@@ -69,7 +71,9 @@ func startUserManager(ctx context.Context, u *user.User, runtime string, install
 		if _, err := os.Stat(filepath.Join(u.HomeDir, ".config", "systemd", "user", Unit)); err != nil {
 			return ErrNoService
 		}
-		return fmt.Errorf("the service of %s is installed, but the systemd of this user does not run; loginctl enable-linger %[1]s starts it", u.Username)
+		return fmt.Errorf(
+			"the service of %s is installed, but the systemd of this user does not run; loginctl enable-linger %[1]s starts it",
+			u.Username)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("it does not start"))
 	defer cancel()

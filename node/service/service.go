@@ -156,7 +156,9 @@ func (h Manager) checkReachable(ctx context.Context) error {
 			if u, err := user.Current(); err == nil {
 				name = u.Username
 			}
-			return fmt.Errorf("reach the systemd of this user: %w; log in again, or have root run: loginctl enable-linger %s", err, name)
+			return fmt.Errorf(
+				"reach the systemd of this user: %w; log in again, or have root run: loginctl enable-linger %s", err,
+				name)
 		}
 		return fmt.Errorf("reach systemd: %w", err)
 	}

@@ -26,11 +26,13 @@ type unit struct {
 // read it on a host.
 func (u unit) text() string {
 	var b strings.Builder
-	b.WriteString("# Written by `mlfnode service install`, which overwrites it. Put settings of your own into a drop-in:\n")
+	b.WriteString(
+		"# Written by `mlfnode service install`, which overwrites it. Put settings of your own into a drop-in:\n")
 	fmt.Fprintf(&b, "#   systemctl %sedit %s\n", map[bool]string{true: "--user "}[u.manager.User], Unit)
 	fmt.Fprintf(&b, "[Unit]\nDescription=mlfnode %s\n", u.role)
 	if !u.manager.User {
-		b.WriteString("Wants=network-online.target\nAfter=network-online.target nss-lookup.target nvidia-persistenced.service\n")
+		b.WriteString(
+			"Wants=network-online.target\nAfter=network-online.target nss-lookup.target nvidia-persistenced.service\n")
 	}
 	fmt.Fprintf(&b, "RequiresMountsFor=%s\n", quote(u.state))
 	b.WriteString("# Never give up: the agent of a machine whose master is down must be there when it is back.\nStartLimitIntervalSec=0\n\n")

@@ -173,9 +173,11 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 // the trials after it are returned while it continues.
 func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a := newAgents(t)
-	r, marks := a.scriptedSweep(5, `case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`, func(r *grid.Sweep) {
-		r.MaxParallel = 1
-	})
+	r, marks := a.scriptedSweep(5,
+		`case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`,
+		func(r *grid.Sweep) {
+			r.MaxParallel = 1
+		})
 	a.startNext()
 	a.lease(r, 0, 5)
 	a.run()
@@ -201,9 +203,10 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	if a.gpus, err = inventorytest.New("1xA100-40", t.Name(), ""); err != nil {
 		t.Fatal(err)
 	}
-	r, marks := a.scriptedSweep(1, "echo $$ >$MARKS/pid.new; mv $MARKS/pid.new $MARKS/pid; exec env -i sleep 1000", func(r *grid.Sweep) {
-		r.Task.Resources.GPUs = grid.One
-	})
+	r, marks := a.scriptedSweep(1, "echo $$ >$MARKS/pid.new; mv $MARKS/pid.new $MARKS/pid; exec env -i sleep 1000",
+		func(r *grid.Sweep) {
+			r.Task.Resources.GPUs = grid.One
+		})
 	a.startNext()
 	a.lease(r, 0, 1)
 	a.run()

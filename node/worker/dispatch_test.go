@@ -272,18 +272,19 @@ func TestTrialGoesElsewhere(t *testing.T) {
 	onGPU := s.sweep("gpu-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
 	s.dispatcher.avoidedDevices.add(grid.TrialID{Sweep: onGPU.ID}, "GPU-a", time.Now())
 	var other *allocator.Allocation
-	eventually(t, "another trial has the other device, which the dispatcher reserves while it looks for a lease", func() bool {
-		got, refusal := s.dispatcher.allocator.Reserve("other", onGPU.Task.Resources)
-		if refusal.Code != "" {
+	eventually(t, "another trial has the other device, which the dispatcher reserves while it looks for a lease",
+		func() bool {
+			got, refusal := s.dispatcher.allocator.Reserve("other", onGPU.Task.Resources)
+			if refusal.Code != "" {
+				return false
+			}
+			other, _ = s.dispatcher.allocator.ReplaceDevice(got, onGPU.Task.Resources, "GPU-a")
+			if slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
+				return true
+			}
+			s.dispatcher.allocator.Release(other, false)
 			return false
-		}
-		other, _ = s.dispatcher.allocator.ReplaceDevice(got, onGPU.Task.Resources, "GPU-a")
-		if slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
-			return true
-		}
-		s.dispatcher.allocator.Release(other, false)
-		return false
-	})
+		})
 	publish(onGPU)
 	if all := s.released(onGPU.ID, 1); len(all) != 1 {
 		t.Errorf("got %v of a trial whose other device is in use, want its lease given back", kinds(all))

@@ -26,11 +26,13 @@ func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 		want string
 	}{
 		"more points than there are": {
-			bad(`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}`),
+			bad(
+				`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}`),
 			"combinations",
 		},
 		"fewer points than there are": {
-			bad(`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 3"],"blocks":[{"lo":[0],"hi":[4],"kept":2}]}`),
+			bad(
+				`{"axes":[{"key":"a","values":[1,2,3,4]}],"exclude":["a > 3"],"blocks":[{"lo":[0],"hi":[4],"kept":2}]}`),
 			"combinations",
 		},
 		"too many to look at": {

@@ -139,7 +139,8 @@ func TestJudges(t *testing.T) {
 		{"daemon-not-restarted", "configuration", Fix, "was not restarted since", Fixable},
 		{"old-runtime", "configuration", Fix, "does not know the NVIDIA runtime", Fixable},
 		{"leftovers", "leftovers", Fix,
-			"nvidia-docker2, /etc/apt/sources.list.d/nvidia-docker.list, /etc/apt/trusted.gpg.d/nvidia-docker.gpg, /usr/share/containers/oci/hooks.d/oci-nvidia-hook.json", Fixable},
+			"nvidia-docker2, /etc/apt/sources.list.d/nvidia-docker.list, /etc/apt/trusted.gpg.d/nvidia-docker.gpg, /usr/share/containers/oci/hooks.d/oci-nvidia-hook.json",
+			Fixable},
 		{"source-in-main-list", "leftovers", Stop, "/etc/apt/sources.list names NVIDIA's repository", Stopped},
 		{"toolkit-old", "toolkit", Fix, "1.13.5 is older than 1.18.0", Fixable},
 		{"toolkit-part", "toolkit", Fix,
@@ -195,7 +196,8 @@ func TestEverySituationIsJudged(t *testing.T) {
 
 func TestLeave(t *testing.T) {
 	if got := judgeRecorded(t, "containers-run",
-		Options{RestartDocker: true}).line("configuration"); got.Verdict != Fix || !strings.Contains(got.Program, "FORCE='1'") {
+		Options{RestartDocker: true}).line("configuration"); got.Verdict != Fix ||
+		!strings.Contains(got.Program, "FORCE='1'") {
 		t.Errorf("got %s with leave to restart Docker, want fix by force", got.Verdict)
 	}
 	if got := judgeRecorded(t, "mismatch", Options{Reboot: true}).line("driver"); got.Verdict != Fix ||

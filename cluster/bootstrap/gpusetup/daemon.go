@@ -47,7 +47,8 @@ func checkConfiguration(h host, o Options) Finding {
 	case inFile && known:
 		return Finding{Verdict: OK, Note: "Docker has the runtime nvidia"}
 	case !h.systemd:
-		return stop("Docker does not know the NVIDIA runtime, and is not run by systemd, so that gpu-setup cannot restart it",
+		return stop(
+			"Docker does not know the NVIDIA runtime, and is not run by systemd, so that gpu-setup cannot restart it",
 			"run nvidia-ctk runtime configure --runtime=docker as root, and restart Docker")
 	case h.info.ContainersRunning > 0 && !h.info.LiveRestoreEnabled && !o.RestartDocker:
 		return stop("Docker must be restarted to know the NVIDIA runtime, which would end its "+

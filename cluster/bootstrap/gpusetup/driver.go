@@ -163,7 +163,8 @@ func (h *host) notLoaded(reboot Finding) Finding {
 	installed := h.value("module", "filename") != ""
 	switch {
 	case installed && strings.Contains(h.text("secureboot"), "SecureBoot enabled") && h.value("module", "signer") == "":
-		return stop("Secure Boot is on, and the kernel module of the NVIDIA driver is not signed, so that it cannot be loaded",
+		return stop(
+			"Secure Boot is on, and the kernel module of the NVIDIA driver is not signed, so that it cannot be loaded",
 			"install signed modules (Ubuntu: linux-modules-nvidia-…), or enrol the key that DKMS signs with "+
 				"(mokutil --import /var/lib/dkms/mok.pub, then restart)")
 	case installed && len(h.sections["reboot"]) > 0:

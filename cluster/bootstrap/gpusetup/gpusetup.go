@@ -21,14 +21,16 @@ const DefaultImage = "debian:12-slim"
 // Options say what may be done to a machine. The zero value fixes what can be fixed without
 // disturbing anybody.
 type Options struct {
-	DryRun        bool          // change nothing, and tell which programs would be run
-	Reboot        bool          // the machine may be rebooted if nothing else helps; its node must be drained
-	RestartDocker bool          // Docker may be restarted although containers run and would end
-	Sudo          string        // what makes a program run as root for a user who is not; "" for "sudo -n"
-	Version       string        // of the toolkit, "1.19.1"; "" for DefaultVersion, or for minVersion and newer if it is installed
-	Image         string        // image for the last check; "" for DefaultImage, "-" for no such check
-	Site          string        // where NVIDIA's packages are, or a mirror of them; "" for NVIDIA's own site
-	LockWait      time.Duration // how long to wait for another installation to end; 0 for five minutes
+	DryRun        bool   // change nothing, and tell which programs would be run
+	Reboot        bool   // the machine may be rebooted if nothing else helps; its node must be drained
+	RestartDocker bool   // Docker may be restarted although containers run and would end
+	Sudo          string // what makes a program run as root for a user who is not; "" for "sudo -n"
+	// of the toolkit, "1.19.1"; "" for DefaultVersion, or for minVersion and newer if it is
+	// installed
+	Version  string
+	Image    string        // image for the last check; "" for DefaultImage, "-" for no such check
+	Site     string        // where NVIDIA's packages are, or a mirror of them; "" for NVIDIA's own site
+	LockWait time.Duration // how long to wait for another installation to end; 0 for five minutes
 
 	now   func() time.Time // the clock that the machine's is compared with; time.Now when nil
 	hooks testHooks

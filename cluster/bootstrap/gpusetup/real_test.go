@@ -10,7 +10,9 @@ import (
 
 // TestThisMachine asks the machine that runs the tests, whatever it is, and changes nothing.
 func TestThisMachine(t *testing.T) {
-	r, err := Setup(t.Context(), shell.Local{}, Options{DryRun: true, Image: "-"}, func(s Step) { t.Logf("%s %s %s", s.Check, s.Verdict, s.Text) })
+	r, err := Setup(t.Context(), shell.Local{}, Options{DryRun: true, Image: "-"}, func(s Step) {
+		t.Logf("%s %s %s", s.Check, s.Verdict, s.Text)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,9 @@ func OtherRole(node, has, wanted string) *Problem {
 	if has == string(trust.Master) {
 		p.Cure = "leave it the master, because it keeps the results; to move them to another machine: mlfnode move-master HOST"
 	} else {
-		p.Cure = fmt.Sprintf("a worker keeps no results, so set it up again: mlfnode down %s --purge, then mlfnode up; "+
-			"to make it the master: mlfnode move-master %s", node, node)
+		p.Cure = fmt.Sprintf(
+			"a worker keeps no results, so set it up again: mlfnode down %s --purge, then mlfnode up; "+
+				"to make it the master: mlfnode move-master %s", node, node)
 	}
 	return p
 }

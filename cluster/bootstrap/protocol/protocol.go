@@ -101,8 +101,9 @@ type Response struct {
 	Problem  *Problem  `json:"problem,omitempty"` // why the action failed
 	Notes    []string  `json:"notes,omitempty"`   // what a person should know
 	Observed *Observed `json:"seen,omitempty"`    // what is there now: after inspect, start and stop
-	Done     []string  `json:"done,omitempty"`    // the changes, in a few words each: "joined", "restarted", "pushed 3 files"
-	Missing  []string  `json:"missing,omitempty"` // files that receive lacks
+	// the changes, in a few words each: "joined", "restarted", "pushed 3 files"
+	Done    []string `json:"done,omitempty"`
+	Missing []string `json:"missing,omitempty"` // files that receive lacks
 	// FormerName is the name that the machine had in this cluster until now, if it has joined under
 	// another one.
 	FormerName string `json:"renamed,omitempty"`
@@ -126,7 +127,8 @@ type Observed struct {
 	Node    string `json:"node,omitempty"`    // the name in those
 	Role    string `json:"role,omitempty"`    // the role in those
 	Cluster string `json:"cluster,omitempty"` // digest of the authority that issued those, hex
-	Moved   bool   `json:"moved,omitempty"`   // they are a master's that was copied to another machine: it does not start
+	// they are a master's that was copied to another machine: it does not start
+	Moved   bool   `json:"moved,omitempty"`
 	Service string `json:"service,omitempty"` // what keeps the node running; "" for nothing
 	// BestService is the best way to keep a node running on this machine.
 	BestService string `json:"can_service"`

@@ -79,8 +79,10 @@ func (s agentSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Sig
 	return waitForAgent(s.attempt, func() (*ssh.Signature, error) {
 		signature, err := fn()
 		if err != nil {
-			err = problemf("confirm it when the agent asks, or touch the security key; ssh-add -l lists the agent's keys",
-				"the ssh agent did not sign with the key %s (%s)", agentName(s.PublicKey()), strings.TrimPrefix(err.Error(), "agent: "))
+			err = problemf(
+				"confirm it when the agent asks, or touch the security key; ssh-add -l lists the agent's keys",
+				"the ssh agent did not sign with the key %s (%s)", agentName(s.PublicKey()),
+				strings.TrimPrefix(err.Error(), "agent: "))
 		}
 		return signature, err
 	})

@@ -186,8 +186,9 @@ func TestJumpSilent(t *testing.T) {
 	defer hung.Close()
 	dir := t.TempDir()
 	o := Options{ConfigFile: filepath.Join(dir, "config"), KnownHosts: filepath.Join(dir, "known_hosts"), Key: jump.key}
-	write(t, o.ConfigFile, fmt.Sprintf("Host gpu*\nHostName 127.0.0.1\nPort %d\nHostKeyAlias inner\nIdentityFile %s\nProxyJump %s\n"+
-		"Host far\nProxyJump %s\nHost *\nUser root\nConnectTimeout 1\n", last.port, last.key, at, hung.Addr()))
+	write(t, o.ConfigFile,
+		fmt.Sprintf("Host gpu*\nHostName 127.0.0.1\nPort %d\nHostKeyAlias inner\nIdentityFile %s\nProxyJump %s\n"+
+			"Host far\nProxyJump %s\nHost *\nUser root\nConnectTimeout 1\n", last.port, last.key, at, hung.Addr()))
 	write(t, o.KnownHosts, "inner "+authorized(last.hosts["ed25519"])+knownhosts.Normalize(at.String())+" "+
 		authorized(jump.hosts["ed25519"]))
 	d := dialer(t, o)
@@ -195,7 +196,9 @@ func TestJumpSilent(t *testing.T) {
 	silence()
 	for machine, want := range map[string]string{
 		"gpu1": fmt.Sprintf("the jump host 127.0.0.1 did not get through to %s within 1s", last.address()),
-		"far":  fmt.Sprintf("the jump host 127.0.0.1 of far cannot be passed, %s took the connection and then said nothing for 10s", hung.Addr()),
+		"far": fmt.Sprintf(
+			"the jump host 127.0.0.1 of far cannot be passed, %s took the connection and then said nothing for 10s",
+			hung.Addr()),
 	} {
 		if _, err := d.Dial(limited(t), Target{Host: machine}); err == nil || err.Error() != want {
 			t.Errorf("dial %s = %v; want %s", machine, err, want)
@@ -208,7 +211,9 @@ func TestJumpForbidden(t *testing.T) {
 	last, jump := sshd(t, []string{"ed25519"}), sshd(t, []string{"ed25519"}, "AllowTcpForwarding no")
 	o, _ := behind(t, Options{}, last, jump)
 	_, err := dialer(t, o).Dial(limited(t), Target{Host: "gpu0"})
-	want := fmt.Sprintf("the jump host jump0 cannot reach %s (it passes no connections on, see AllowTcpForwarding of its ssh server)", last.address())
+	want := fmt.Sprintf(
+		"the jump host jump0 cannot reach %s (it passes no connections on, see AllowTcpForwarding of its ssh server)",
+		last.address())
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -60,7 +60,8 @@ func readKey(path string, prompt Prompter) *fileKey {
 		key.signer, key.public = signer, signer.PublicKey()
 	case encrypted:
 		if key.public = locked.PublicKey; key.public == nil {
-			key.public, _ = readPublic(path + ".pub") // old formats hide it; without that file it is opened to be offered
+			// old formats hide it; without that file it is opened to be offered
+			key.public, _ = readPublic(path + ".pub")
 		}
 	default:
 		// The public half alone names a key of the agent.

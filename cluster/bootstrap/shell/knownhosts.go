@@ -153,7 +153,8 @@ func (k *knownHosts) checkCertificate(r route, cert *ssh.Certificate) error {
 		return ok
 	}}
 	if err := checker.CheckHostKey(r.knownHostsName(), noAddr{}, cert); err != nil {
-		return problemf("have the host key signed again for that name, or correct the @cert-authority line of the known hosts",
+		return problemf(
+			"have the host key signed again for that name, or correct the @cert-authority line of the known hosts",
 			"the host certificate of %s does not hold (%s)", r, strings.TrimPrefix(err.Error(), "ssh: "))
 	}
 	return nil

@@ -53,7 +53,9 @@ func TestMethodsObeyed(t *testing.T) {
 		{"keys off", s, "PubkeyAuthentication no", "did not take the password of root", passwordTries},
 		{"password first", s, "PreferredAuthentications password,publickey", "", passwordTries},
 		{"passwords off", byPassword, "PasswordAuthentication no",
-			fmt.Sprintf("%s takes password, and of the ways to be let in ssh's configuration allows publickey, keyboard-interactive", byPassword.address()), 0},
+			fmt.Sprintf(
+				"%s takes password, and of the ways to be let in ssh's configuration allows publickey, keyboard-interactive",
+				byPassword.address()), 0},
 		{"keys off, password", byPassword, "PubkeyAuthentication no", "", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -156,7 +156,9 @@ func (a *userAnswers) method(name string) ssh.AuthMethod {
 	a.tries++
 	if name == "password" {
 		r := a.handshake.route
-		return ssh.PasswordCallback(func() (string, error) { return a.promptPassword("password of " + r.user + " on " + r.String()) })
+		return ssh.PasswordCallback(func() (string, error) {
+			return a.promptPassword("password of " + r.user + " on " + r.String())
+		})
 	}
 	return ssh.KeyboardInteractive(a.answerQuestions)
 }

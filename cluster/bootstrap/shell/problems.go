@@ -20,8 +20,9 @@ func changedProblem(r route, key ssh.PublicKey, want []knownhosts.KnownKey) *Pro
 		w = want[i] // the line that ought to match
 	}
 	return &Problem{
-		Cause: fmt.Sprintf("the host key of %s is not the known one: it shows %s, and %s:%d says %s. The machine was reinstalled, or somebody "+
-			"intercepts the connection", r, fingerprint(key), w.Filename, w.Line, fingerprint(w.Key)),
+		Cause: fmt.Sprintf(
+			"the host key of %s is not the known one: it shows %s, and %s:%d says %s. The machine was reinstalled, or somebody "+
+				"intercepts the connection", r, fingerprint(key), w.Filename, w.Line, fingerprint(w.Key)),
 		Cure: fmt.Sprintf("if it was reinstalled, forget the old key with `ssh-keygen -R %s -f %s` and try again",
 			Quote(knownhosts.Normalize(r.knownHostsName())), Quote(w.Filename)),
 	}

@@ -58,7 +58,9 @@ func TestProblems(t *testing.T) {
 		{"changed", Options{Key: s.key, KnownHosts: changed, AcceptNew: true, Prompt: &person{yes: true}}, s.target(),
 			fmt.Sprintf("the host key of %s is not the known one: it shows %s, and %s:2 says %s. The machine was reinstalled, or somebody intercepts the connection",
 				s.address(), host, changed, fingerprint(otherKey)),
-			fmt.Sprintf("if it was reinstalled, forget the old key with `ssh-keygen -R '[127.0.0.1]:%d' -f '%s'` and try again", port, changed)},
+			fmt.Sprintf(
+				"if it was reinstalled, forget the old key with `ssh-keygen -R '[127.0.0.1]:%d' -f '%s'` and try again",
+				port, changed)},
 		{"revoked", Options{Key: s.key, KnownHosts: revoked, AcceptNew: true}, s.target(),
 			fmt.Sprintf("the host key of %s is revoked by %s:1, %s", s.address(), revoked, host),
 			"give the machine a new host key; do not use it before"},
@@ -81,13 +83,19 @@ func TestProblems(t *testing.T) {
 		{"unknown", Options{Key: s.key, KnownHosts: filepath.Join(dir, "none")}, s.target(),
 			fmt.Sprintf("the host key of %s is not known, and there is no terminal to ask whether %s is right",
 				s.address(), host),
-			fmt.Sprintf("run `ssh -p %d root@127.0.0.1` once and compare the fingerprint, or add --accept-new to trust machines that are new", port)},
+			fmt.Sprintf(
+				"run `ssh -p %d root@127.0.0.1` once and compare the fingerprint, or add --accept-new to trust machines that are new",
+				port)},
 		{"not accepted", Options{Key: s.key, KnownHosts: filepath.Join(dir, "none"), Prompt: &person{}}, s.target(),
 			fmt.Sprintf("the host key of %s was not accepted, %s", s.address(), host),
 			"compare it with what `ssh-keygen -l -f` says of the file in /etc/ssh there"},
 		{"no key accepted", Options{Key: other, KnownHosts: s.know("ed25519")}, s.target(),
-			fmt.Sprintf("%s lets root in with none of the keys here, tried %s; it takes publickey, password, keyboard-interactive", s.address(), other),
-			fmt.Sprintf("run `ssh-copy-id -p %d root@127.0.0.1` once, or name the key with -i or an IdentityFile in ~/.ssh/config", port)},
+			fmt.Sprintf(
+				"%s lets root in with none of the keys here, tried %s; it takes publickey, password, keyboard-interactive",
+				s.address(), other),
+			fmt.Sprintf(
+				"run `ssh-copy-id -p %d root@127.0.0.1` once, or name the key with -i or an IdentityFile in ~/.ssh/config",
+				port)},
 		{"encrypted", Options{Key: locked, KnownHosts: s.know("ed25519")}, s.target(),
 			"the key " + locked + " is encrypted, and there is no terminal to ask for its passphrase",
 			"run `ssh-add '" + locked + "'` first"},

@@ -21,8 +21,10 @@ func TestProxyCommand(t *testing.T) {
 	write(t, script, fmt.Sprintf("echo $$ \"$@\" >> %s/ran\nexec %s -F none -i %s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p %d -W 127.0.0.1:$2 root@127.0.0.1\n",
 		s.dir, gridtest.Program(t, "ssh"), s.key, s.port))
 	config := filepath.Join(t.TempDir(), "config")
-	write(t, config, fmt.Sprintf("Host gpu1\nProxyCommand none\nHost gpu*\nProxyCommand sh %s %%h %%p %%r %%n 100%%%%\nProxyJump nowhere.invalid\n"+
-		"HostName inside\nPort %d\nHostKeyAlias inner\n", script, s.port))
+	write(t, config,
+		fmt.Sprintf(
+			"Host gpu1\nProxyCommand none\nHost gpu*\nProxyCommand sh %s %%h %%p %%r %%n 100%%%%\nProxyJump nowhere.invalid\n"+
+				"HostName inside\nPort %d\nHostKeyAlias inner\n", script, s.port))
 	d := dialer(t, Options{ConfigFile: config, KnownHosts: known, Key: s.key})
 	c := open(t, d, Target{User: "root", Host: "gpu2"})
 	if got, err := Output(limited(t), c, "echo hello", nil); got != "hello\n" {

@@ -140,10 +140,11 @@ func (h *headquarters) open(ctx context.Context, dir string) error {
 	}
 	h.server, err = jetstream.Start(jetstream.Config{
 		Dir: filepath.Join(dir, "jetstream"), Node: "m", Logger: crowdLog(),
-		Listen: &natsd.Listen{Host: "127.0.0.1", TLS: id.NATSServer(authority.Known), Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
-			node, _, err := trust.PeerOf(s)
-			return node, err
-		}},
+		Listen: &natsd.Listen{Host: "127.0.0.1", TLS: id.NATSServer(authority.Known),
+			Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
+				node, _, err := trust.PeerOf(s)
+				return node, err
+			}},
 	})
 	if err != nil {
 		return err

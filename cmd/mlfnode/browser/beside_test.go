@@ -41,7 +41,8 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _, _ = s.Client().Sweeps().Cancel(context.Background(), sweep.Sweep, false) }) // it goes with the folder
+	// it goes with the folder
+	b.Cleanup(func() { _, _ = s.Client().Sweeps().Cancel(context.Background(), sweep.Sweep, false) })
 	m := c.monitor()
 	own := newBrowser(b)
 	own.allowFailures(true) // it is not in a cluster
@@ -108,7 +109,8 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 			perSecond := func(n int64) float64 { return float64(n) / span.Seconds() }
 			b.Logf("alone %.0f, beside %.0f trials/s", alone[len(alone)-1].rate, beside[len(beside)-1].rate)
 			b.Logf("replayed %.1f requests, %.1f events and %.0f kB a second; %d of %d were not modified, the slowest took %v",
-				perSecond(r.Requests), perSecond(r.Events), perSecond(r.Bytes)/1e3, r.NotModified, r.Requests, r.Slowest.Round(time.Millisecond))
+				perSecond(r.Requests), perSecond(r.Events), perSecond(r.Bytes)/1e3, r.NotModified, r.Requests,
+				r.Slowest.Round(time.Millisecond))
 			b.Logf("the client took %.3f processors", r.CPU.Seconds()/span.Seconds())
 		}
 		byRate, byCPU := func(f figures) float64 { return f.rate }, func(f figures) float64 { return f.cpu }

@@ -75,7 +75,9 @@ func newState(t testing.TB) *cluster {
 	c := &cluster{t: t, dir: t.TempDir(), program: program}
 	c.config = filepath.Join(c.dir, "node.yaml")
 	ports := gridtest.FreePorts(t, "127.0.0.1", 3)
-	text := fmt.Sprintf("node: gpu-1\ncpus: 4\nbind: 127.0.0.1\nadvertise: 127.0.0.1\nports: {api: %d, nats: %d, gossip: %d}\n", ports[0], ports[1], ports[2])
+	text := fmt.Sprintf(
+		"node: gpu-1\ncpus: 4\nbind: 127.0.0.1\nadvertise: 127.0.0.1\nports: {api: %d, nats: %d, gossip: %d}\n",
+		ports[0], ports[1], ports[2])
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +117,8 @@ func build(t testing.TB, flags ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mlfnode")
 	if out, err := exec.CommandContext(t.Context(),
-		"go", append(append([]string{"build"}, flags...), "-o", path, "mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
+		"go", append(append([]string{"build"}, flags...), "-o", path,
+			"mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
 		t.Fatalf("build mlfnode: %v\n%s", err, out)
 	}
 	return path

@@ -87,14 +87,17 @@ func TestHostileTexts(t *testing.T) {
 		b.see(".log .ln.stderr")
 		clean(values[i])
 		if want := values[i]; !strings.Contains(want, "\x1b") &&
-			!eval[bool](b, fmt.Sprintf("[...document.querySelectorAll('table.values td')].some(e => e.textContent === %q)", want)) {
+			!eval[bool](b,
+				fmt.Sprintf("[...document.querySelectorAll('table.values td')].some(e => e.textContent === %q)",
+					want)) {
 			t.Errorf("parameter %q is not shown as it is", want)
 		}
 	}
 	eval[bool](b, "(document.querySelector('.log:not(.last)').scrollTop = 0, true)")
 	b.wait(fmt.Sprintf("[...document.querySelectorAll('.log .ln')].some(e => e.textContent === %q)", payloads[1]))
 	for _, path := range []string{"/sweeps/%3Cscript%3Ewindow.hit=1%3C%2Fscript%3E",
-		"/nodes/%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E", "/sweeps?state=<img>&find=<svg/onload=window.hit=1>", "/sweeps/" + id + "/trials/0?p[%22]=<x>#<img>"} {
+		"/nodes/%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E", "/sweeps?state=<img>&find=<svg/onload=window.hit=1>",
+		"/sweeps/" + id + "/trials/0?p[%22]=<x>#<img>"} {
 		b.allowFailures(true)
 		b.open(path)
 		b.see("main > *")

@@ -13,7 +13,8 @@ func TestLog(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep(`printf '\033[31mred\033[0m plain\n'; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo "line $i"; done; echo needle
 		j=0; while [ ! -e `+c.dir+
-		`/stop ]; do j=$((j+1)); printf '\rbar %d' $j; sleep 0.05; done; echo; echo the last line; echo to stderr >&2`, "x=1")
+		`/stop ]; do j=$((j+1)); printf '\rbar %d' $j; sleep 0.05; done; echo; echo the last line; echo to stderr >&2`,
+		"x=1")
 	b := newBrowser(t)
 	b.login(c.monitor())
 	b.open("/sweeps/" + id + "/trials/0")
@@ -32,7 +33,8 @@ func TestLog(t *testing.T) {
 	}
 	b.wait("document.querySelector('h1').parentNode.textContent.includes('succeeded')")
 	eval[bool](b, "(document.activeElement.blur(), true)")
-	if !eval[bool](b, "document.querySelector('.logbar button[title=f]').ariaPressed === 'true'") { // a hit at the end makes it follow again
+	// a hit at the end makes it follow again
+	if !eval[bool](b, "document.querySelector('.logbar button[title=f]').ariaPressed === 'true'") {
 		b.press("f")
 	}
 	b.wait("[...document.querySelectorAll('.log .ln')].some(l => l.textContent === 'the last line')")
@@ -52,9 +54,12 @@ func TestSweepLog(t *testing.T) {
 	b.login(c.monitor())
 	b.open("/sweeps/" + id + "/logs")
 	has := func(text string, index int) string {
-		return fmt.Sprintf("[...document.querySelectorAll('.log .ln')].some(l => l.textContent.includes(%q) && l.querySelector('a.of').textContent === '%d')", text, index)
+		return fmt.Sprintf(
+			"[...document.querySelectorAll('.log .ln')].some(l => l.textContent.includes(%q) && l.querySelector('a.of').textContent === '%d')",
+			text, index)
 	}
-	b.wait(has("warning --x=1", 0) + "||" + has("warning --x=2", 1) + "||" + has("warning --x=3", 2)) // what is seen alone is drawn
+	// what is seen alone is drawn
+	b.wait(has("warning --x=1", 0) + "||" + has("warning --x=2", 1) + "||" + has("warning --x=3", 2))
 	b.shot("logs")
 	if err := os.WriteFile(filepath.Join(c.dir, "stop"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -64,14 +69,17 @@ func TestSweepLog(t *testing.T) {
 	}
 	c.settled(id)
 	b.press("f")
-	first := "(" + has("begin --x=1", 0) + "||" + has("begin --x=2", 1) + "||" + has("begin --x=3", 2) + ")" // whose output came first is chance
-	b.wait("(document.querySelector('.log').scrollTop = 0, " + first + ")")                                  // which loads what was before, several times
+	// whose output came first is chance
+	first := "(" + has("begin --x=1", 0) + "||" + has("begin --x=2", 1) + "||" + has("begin --x=3", 2) + ")"
+	// which loads what was before, several times
+	b.wait("(document.querySelector('.log').scrollTop = 0, " + first + ")")
 	b.fill("input[data-search]", "needle --x=2\r")
 	b.wait("document.querySelector('.log .ln.current')?.textContent.endsWith('needle --x=2')")
 	b.says("1 of 1 hits")
 	eval[bool](b, "(document.activeElement.blur(), true)")
 	b.wait("(document.querySelector('select[aria-label=Stream]').value = 'stderr', document.querySelector('select[aria-label=Stream]').dispatchEvent(new Event('change', {bubbles: true})), true)")
-	b.wait("document.querySelectorAll('.log .ln').length === 3 && document.querySelectorAll('.log .ln.stderr').length === 3")
+	b.wait(
+		"document.querySelectorAll('.log .ln').length === 3 && document.querySelectorAll('.log .ln.stderr').length === 3")
 	b.open("/sweeps/" + id + "/logs?p[x]=3&state=succeeded")
 	b.wait(has("end --x=3", 2))
 	if eval[bool](b, "[...document.querySelectorAll('.log a.of')].some(a => a.textContent !== '2')") {

@@ -198,7 +198,9 @@ func (b *tab) says(text string) {
 // click clicks the button or link that begins with a text.
 func (b *tab) click(text string) {
 	b.t.Helper()
-	find := fmt.Sprintf("[...document.querySelectorAll('dialog[open] button, dialog[open] a, button, a, summary')].find(e => e.textContent.trim().startsWith(%q) && !e.disabled)", text)
+	find := fmt.Sprintf(
+		"[...document.querySelectorAll('dialog[open] button, dialog[open] a, button, a, summary')].find(e => e.textContent.trim().startsWith(%q) && !e.disabled)",
+		text)
 	b.wait(find)
 	eval[bool](b, "("+find+".click(), true)")
 }

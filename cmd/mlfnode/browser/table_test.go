@@ -22,7 +22,8 @@ func TestMillionRows(t *testing.T) {
 	eval[bool](b, "("+grid+".focus(), true)")
 	shows := func(index string) {
 		t.Helper()
-		b.wait("[..." + grid + ".querySelectorAll('[role=gridcell]')].some(c => c.textContent.replaceAll(',', '') === '" + index + "')")
+		b.wait("[..." + grid +
+			".querySelectorAll('[role=gridcell]')].some(c => c.textContent.replaceAll(',', '') === '" + index + "')")
 	}
 	b.press(kb.End)
 	shows("999999")
@@ -36,7 +37,8 @@ func TestMillionRows(t *testing.T) {
 	eval[bool](b, "("+grid+".dispatchEvent(new WheelEvent('wheel', {deltaY: 260, cancelable: true})), true)")
 	b.press("\r")
 	b.wait("location.pathname.startsWith('/sweeps/" + id + "/trials/')")
-	if n := eval[int](b, "performance.getEntriesByType('resource').filter(r => /trials\\?.*offset/.test(r.name)).length"); n > 40 {
+	if n := eval[int](b,
+		"performance.getEntriesByType('resource').filter(r => /trials\\?.*offset/.test(r.name)).length"); n > 40 {
 		t.Errorf("the page has asked %d times for rows", n)
 	}
 }

@@ -32,9 +32,11 @@ var examples = map[string]example{
 	"mlfnode trials --explain train-3/17": {prepare: ended("train"),
 		prints: []string{"train-3/17 "}},
 	"mlfnode gpus": {prepare: (*machine).master},
-	"mlfnode trials chainer-3 --class cuda_oom     # the trials whose last attempt failed this way": {prepare: ended("chainer"), prints: []string{"Address already in use"}},
+	"mlfnode trials chainer-3 --class cuda_oom     # the trials whose last attempt failed this way": {
+		prepare: ended("chainer"), prints: []string{"Address already in use"}},
 	"mlfnode doctor --classify train.log": {prepare: ended("chainer"), prints: []string{"port"}},
-	"mlfnode sweep --set n=1,2 -- sh -c 'echo \"OSError: [Errno 98] Address already in use\" >&2; test $MLF_ATTEMPT -gt 1'": {prints: []string{"2 succeeded", "port"}},
+	"mlfnode sweep --set n=1,2 -- sh -c 'echo \"OSError: [Errno 98] Address already in use\" >&2; test $MLF_ATTEMPT -gt 1'": {prints: []string{"2 succeeded",
+		"port"}},
 }
 
 // shown are blocks that are output, by their beginning.

@@ -29,7 +29,8 @@ type celery struct {
 
 func newCelery(t *testing.T) *celery {
 	t.Helper()
-	const server = "/usr/lib/rabbitmq/bin/rabbitmq-server" // the one on the PATH runs as a user of its own, in folders of the system
+	// the one on the PATH runs as a user of its own, in folders of the system
+	const server = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 	if _, err := os.Stat(server); err != nil {
 		gridtest.Missing(t, "needs RabbitMQ, which .ci/install installs", err)
 	}

@@ -124,10 +124,11 @@ func submit(t *testing.T, c *api.Client, task, script string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := c.Sweeps().Submit(t.Context(), api.Submit{Project: "proj", Space: points, Environ: os.Environ(), Task: grid.Task{
-		Name: task, Command: []string{"/bin/sh", "-c", script, "sh"}, Resources: grid.Resources{CPUs: grid.One},
-		Retries: grid.Retries{}, Grace: time.Second,
-	}})
+	v, err := c.Sweeps().Submit(t.Context(),
+		api.Submit{Project: "proj", Space: points, Environ: os.Environ(), Task: grid.Task{
+			Name: task, Command: []string{"/bin/sh", "-c", script, "sh"}, Resources: grid.Resources{CPUs: grid.One},
+			Retries: grid.Retries{}, Grace: time.Second,
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +241,8 @@ func (p *pair) compare(method, path string) {
 		if a, b := anyID(p.theirs, theirs.text), anyID(p.ours, ours.text); a != b {
 			p.t.Errorf("%s: got %q, want %q", path, b, a)
 		}
-	case strings.Contains(path, "status=1"), theirs.status != http.StatusOK: // names of workers; an error has its text in a key
+	case strings.Contains(path, "status=1"), theirs.status != http.StatusOK:
+		// names of workers; an error has its text in a key
 		same(p.t, path, values(theirs.value, "error"), values(ours.value, "error"), false)
 	case strings.Contains(path, "queues"): // Flower knows lengths with RabbitMQ's management alone
 		same(p.t, path, keys(theirs.value), keys(ours.value), false)

@@ -145,7 +145,9 @@ var apiAttacks = []attack{
 	}},
 	{"garbage for the API", func(a *attacks) error { return a.garbage(apiPort) }},
 	{"oversize headers", func(a *attacks) error {
-		r := a.request(trusting(), "GET", "/v1/sweeps", nil, func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", 4<<20)) })
+		r := a.request(trusting(), "GET", "/v1/sweeps", nil, func(r *http.Request) {
+			r.Header.Set("X-Long", strings.Repeat("x", 4<<20))
+		})
 		return r.refused(http.StatusRequestHeaderFieldsTooLarge, http.StatusUnauthorized)
 	}},
 	{"oversize body without a token", func(a *attacks) error {
@@ -162,7 +164,8 @@ var apiAttacks = []attack{
 		token := bearer(a.NewToken("--role", "operator"))
 		digest := strings.Repeat("0", 64)
 		return a.call(trusting(), token, "PUT", "/v1/bundles/"+digest,
-			strings.NewReader("text")).refused(http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusConflict)
+			strings.NewReader("text")).refused(http.StatusBadRequest, http.StatusUnprocessableEntity,
+			http.StatusConflict)
 	}},
 	{"paths out of the store", func(a *attacks) error {
 		token := bearer(a.NewToken("--role", "operator"))
@@ -221,7 +224,9 @@ var natsAttacks = []attack{
 	{"NATS without a certificate, with a password", func(a *attacks) error {
 		return a.notLetIn(trusting(), nats.UserInfo("mlfnode", "mlfnode"))
 	}},
-	{"NATS with a certificate of another authority", func(a *attacks) error { return a.notLetIn(trusting(a.forged(nil))) }},
+	{"NATS with a certificate of another authority", func(a *attacks) error {
+		return a.notLetIn(trusting(a.forged(nil)))
+	}},
 	{"NATS with a certificate that a worker has signed", func(a *attacks) error {
 		worker := a.stolen(a.worker)
 		return a.notLetIn(trusting(a.forged(&worker)))
@@ -247,12 +252,16 @@ var natsAttacks = []attack{
 		return a.cannotPublish("mlf.event."+a.victim.Name+".bash-1", "mlf.event.=.bash-1", "mlf.event.bash-1",
 			"mlf.event."+a.worker.Name+".a.b")
 	}},
-	{"output of another node", func(a *attacks) error { return a.cannotPublish("mlf.log."+a.victim.Name+".bash-1", "mlf.log.=.bash-1") }},
+	{"output of another node", func(a *attacks) error {
+		return a.cannotPublish("mlf.log."+a.victim.Name+".bash-1", "mlf.log.=.bash-1")
+	}},
 	{"artifacts of another node", func(a *attacks) error {
 		return a.cannotPublish("mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x",
 			"mlf.artifacts.data."+a.victim.Name+".bash-1.0.x.u", "mlf.bundles.meta.=.x", "mlf.bundles.data.=.x.u")
 	}},
-	{"calls of another node", func(a *attacks) error { return a.cannotPublish("mlf.call."+a.victim.Name+".beat", "mlf.call.=.beat") }},
+	{"calls of another node", func(a *attacks) error {
+		return a.cannotPublish("mlf.call."+a.victim.Name+".beat", "mlf.call.=.beat")
+	}},
 	{"sweep records and leases", func(a *attacks) error {
 		return a.cannotPublish("mlf.sweep.bash-1", "mlf.number.bash", "mlf.lease.x", "$KV.sweeps.bash-1")
 	}},
@@ -282,7 +291,8 @@ var natsAttacks = []attack{
 			"$JS.API.CONSUMER.CREATE.artifacts.mine", "$JS.API.STREAM.MSG.GET.events", "$JS.API.DIRECT.GET.events",
 			"$JS.API.DIRECT.GET.logs", "$JS.API.STREAM.MSG.GET.artifacts",
 			"$JS.API.DIRECT.GET.artifacts.mlf.artifacts.meta."+a.victim.Name+
-				".bash-1.0.x", "$JS.API.CONSUMER.DELETE.leases.shape_x", "$JS.API.CONSUMER.CREATE.leases.mine", "$JS.API.CONSUMER.MSG.NEXT.events.fold")
+				".bash-1.0.x", "$JS.API.CONSUMER.DELETE.leases.shape_x", "$JS.API.CONSUMER.CREATE.leases.mine",
+			"$JS.API.CONSUMER.MSG.NEXT.events.fold")
 	}},
 	{"the store itself", func(a *attacks) error {
 		own := a.worker.Name

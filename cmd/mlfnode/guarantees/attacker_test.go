@@ -124,9 +124,10 @@ const callLimit = 20 * time.Second
 
 func (a *attacks) request(cfg *tls.Config, method, path string, body io.Reader, change func(*http.Request)) reply {
 	a.t.Helper()
-	transport := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true, DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-		return a.attacker.Dial(network, addr)
-	}}
+	transport := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true,
+		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+			return a.attacker.Dial(network, addr)
+		}}
 	ctx, stop := context.WithTimeout(a.t.Context(), callLimit)
 	defer stop()
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+a.at(a.Master, apiPort), body)

@@ -24,7 +24,8 @@ func TestFastFailure(t *testing.T) {
 		back         func(h *hosts.Host)
 	}{
 		{"power cut", 0, 5 * time.Second, (*hosts.Host).PowerCut, (*hosts.Host).Boot},
-		{"killed agent", patience, patience + 2*time.Second, func(h *hosts.Host) { h.Agent.Kill() }, func(*hosts.Host) {}},
+		{"killed agent", patience, patience + 2*time.Second, func(h *hosts.Host) { h.Agent.Kill() },
+			func(*hosts.Host) {}},
 	} {
 		var times []time.Duration
 		for range scale(4, 20) {

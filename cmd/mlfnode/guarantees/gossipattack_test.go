@@ -45,7 +45,8 @@ var gossipAttacks = []attack{
 	{"a gossip message that says it is huge", func(a *attacks) error {
 		before := memory(a.t, a.worker)
 		for range 32 {
-			answer, err := a.speaks(a.at(a.worker, gossipPort), append([]byte{10, 0x7f, 0xff, 0xff, 0xff}, make([]byte, 1<<16)...)) // type encrypt, length
+			answer, err := a.speaks(a.at(a.worker, gossipPort),
+				append([]byte{10, 0x7f, 0xff, 0xff, 0xff}, make([]byte, 1<<16)...)) // type encrypt, length
 			if err != nil || len(answer) > 512 {
 				return fmt.Errorf("got %d bytes, %v", len(answer), err)
 			}
@@ -66,7 +67,8 @@ var gossipAttacks = []attack{
 // intrude has a real memberlist node try to join with a key that is not the cluster's.
 func (a *attacks) intrude(key []byte) error {
 	name := fmt.Sprintf("intruder-%d", len(key))
-	err := a.attacker.RunInside(func() error { // dialling happens on this thread, listening sockets stay where they were made
+	// dialling happens on this thread, listening sockets stay where they were made
+	err := a.attacker.RunInside(func() error {
 		cfg := memberlist.DefaultLANConfig()
 		cfg.Name, cfg.BindAddr, cfg.AdvertiseAddr, cfg.BindPort, cfg.SecretKey = name, a.attacker.Addr,
 			a.attacker.Addr, gossipPort, key
@@ -259,7 +261,8 @@ func scan(t *testing.T, from, to *hosts.Host) (open []int) {
 // scanUDP gives the UDP ports of a host that do not say that nobody is there.
 func scanUDP(t *testing.T, from, to *hosts.Host) (open []int) {
 	t.Helper()
-	for _, name := range []string{"icmp_ratelimit", "icmp_msgs_per_sec", "icmp_msgs_burst"} { // the kernel would say it now and then only
+	// the kernel would say it now and then only
+	for _, name := range []string{"icmp_ratelimit", "icmp_msgs_per_sec", "icmp_msgs_burst"} {
 		value := "1000000"
 		if name == "icmp_ratelimit" {
 			value = "0"

@@ -324,7 +324,8 @@ func TestExplainedDevices(t *testing.T) {
 	waits := p.sweep
 	p.explained(runs, "it runs on host1 since")
 	p.explained(waits, "no node has taken it",
-		"host1: 0 GPUs free, and a trial needs 1 GPU (busy)", "host2: ", "Xid 48", "(sick)", "host3: ", "used by sleep", "(foreign)")
+		"host1: 0 GPUs free, and a trial needs 1 GPU (busy)", "host2: ", "Xid 48", "(sick)", "host3: ", "used by sleep",
+		"(foreign)")
 	p.Master.Must("drain", "host1")
 	p.say(other.Name, "gone 0")
 	p.explained(waits, "host1: is drained", "(drained)", "does not show it any more", "(gone)")

@@ -212,9 +212,12 @@ func TestTrueState(t *testing.T) {
 func TestNoOrphan(t *testing.T) {
 	h := newHome(t)
 	mark := newMark(t)
-	script := fmt.Sprintf(`trap '' TERM; setsid sh -c 'trap "" TERM HUP; sleep 300; : %[1]s' & (setsid sleep 300 %[1]s &) ; sleep 300; : %[1]s`, mark)
+	script := fmt.Sprintf(
+		`trap '' TERM; setsid sh -c 'trap "" TERM HUP; sleep 300; : %[1]s' & (setsid sleep 300 %[1]s &) ; sleep 300; : %[1]s`,
+		mark)
 	script = strings.ReplaceAll(script, "sleep 300 "+mark, "sh -c 'sleep 300; : "+mark+"'")
-	h.interruptOnce(func() bool { return len(processes(t, mark)) >= 4 }, syscall.SIGKILL, "sweep", "-q", "--", "sh", "-c", script)
+	h.interruptOnce(func() bool { return len(processes(t, mark)) >= 4 }, syscall.SIGKILL, "sweep", "-q", "--", "sh",
+		"-c", script)
 	h.must("sweeps")
 	if left := processes(t, mark); len(left) > 0 {
 		t.Errorf("processes left: %v", left)

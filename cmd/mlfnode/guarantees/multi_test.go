@@ -111,7 +111,8 @@ var networkFaults = []fault{
 		h.LinkUp()
 	}},
 	{"20 % loss and 200 ms delay", func(p *scenario) {
-		p.SetLinkConditions(hosts.LinkConditions{Loss: 0.1, Delay: 100 * time.Millisecond}) // each way: a fifth is lost there and back
+		// each way: a fifth is lost there and back
+		p.SetLinkConditions(hosts.LinkConditions{Loss: 0.1, Delay: 100 * time.Millisecond})
 		p.finish(settle)
 		p.SetLinkConditions(hosts.LinkConditions{})
 	}},
@@ -314,7 +315,8 @@ sleep 0.5`, deadly)
 		}
 		return fmt.Errorf("the trial has taken down %d hosts and has not failed", len(down))
 	})
-	if len(down) < 3 || len(down) > 4 { // if the first went so fast that nobody heard of the trial, it counts from the second on
+	// if the first went so fast that nobody heard of the trial, it counts from the second on
+	if len(down) < 3 || len(down) > 4 {
 		t.Errorf("the trial took down %d hosts, want 3", len(down))
 	}
 	p.finish(settle)

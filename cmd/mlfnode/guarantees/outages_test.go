@@ -29,7 +29,9 @@ func during(begin, end func(p *scenario, worker *hosts.Host), span time.Duration
 }
 
 func masterLink(span time.Duration) func(*scenario, *hosts.Host) {
-	return during(func(p *scenario, _ *hosts.Host) { p.Master.LinkDown() }, func(p *scenario, _ *hosts.Host) { p.Master.LinkUp() }, span)
+	return during(func(p *scenario, _ *hosts.Host) { p.Master.LinkDown() }, func(p *scenario, _ *hosts.Host) {
+		p.Master.LinkUp()
+	}, span)
 }
 
 // masterCable is masterLink with a machine that sees that its cable is out.
@@ -40,11 +42,14 @@ func masterCable(span time.Duration) func(*scenario, *hosts.Host) {
 			p.t.Fatalf("carrier %s: %s", state, r.Stderr)
 		}
 	}
-	return during(func(p *scenario, _ *hosts.Host) { carrier(p, "off") }, func(p *scenario, _ *hosts.Host) { carrier(p, "on") }, span)
+	return during(func(p *scenario, _ *hosts.Host) { carrier(p, "off") }, func(p *scenario, _ *hosts.Host) {
+		carrier(p, "on")
+	}, span)
 }
 
 func workerLink(span time.Duration) func(*scenario, *hosts.Host) {
-	return during(func(_ *scenario, w *hosts.Host) { w.LinkDown() }, func(_ *scenario, w *hosts.Host) { w.LinkUp() }, span)
+	return during(func(_ *scenario, w *hosts.Host) { w.LinkDown() }, func(_ *scenario, w *hosts.Host) { w.LinkUp() },
+		span)
 }
 
 // toMaster loses what a worker sends to the master. What it sent last is sent again up to some
@@ -100,7 +105,9 @@ func stopped(
 			}
 		}
 	}
-	return during(each(func(h *hosts.Host) { h.Agent.Signal(unix.SIGSTOP) }), each(func(h *hosts.Host) { h.Agent.Signal(unix.SIGCONT) }), span)
+	return during(each(func(h *hosts.Host) { h.Agent.Signal(unix.SIGSTOP) }), each(func(h *hosts.Host) {
+		h.Agent.Signal(unix.SIGCONT)
+	}), span)
 }
 
 func theMaster(p *scenario, _ *hosts.Host) []*hosts.Host      { return p.Hosts[:1] }

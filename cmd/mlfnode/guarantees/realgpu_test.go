@@ -150,7 +150,8 @@ func TestRealGPU(t *testing.T) {
 	if bad[0].Class != grid.ClassCUDAError {
 		t.Errorf("an illegal access: got %s: %s", bad[0].Class, bad[0].Reason)
 	}
-	checkResults(t, r.sweep("{cpus: 0.1, gpus: 1}", 1, func() {}, "hold", 64, 0), 1, grid.Succeeded) // the GPU stays in service
+	// the GPU stays in service
+	checkResults(t, r.sweep("{cpus: 0.1, gpus: 1}", 1, func() {}, "hold", 64, 0), 1, grid.Succeeded)
 
 	// A program of somebody else keeps trials away until it is gone.
 	other := exec.Command("python3", r.script, "hold", "512", "1000")

@@ -342,7 +342,8 @@ func leftovers(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid()), "-x", "sleep|sh").Output() // it fails if there is none
+	// it fails if there is none
+	own, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid()), "-x", "sleep|sh").Output()
 	var lines []string
 	for line := range strings.Lines(string(mounts)) {
 		if strings.HasPrefix(line, fmt.Sprintf("%s%d ", diskName, os.Getpid())) {

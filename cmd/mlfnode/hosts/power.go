@@ -96,7 +96,8 @@ func (p *power) setUp(etc string) error {
 
 // enterNamespaces moves the calling thread into the namespaces of a process.
 func enterNamespaces(pid int) error {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its file system context may not change its mount namespace
+	// a thread that shares its file system context may not change its mount namespace
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
 	for name, flag := range map[string]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC,

@@ -116,7 +116,9 @@ func (h *Host) sshdText() string {
 			passwords = "yes"
 		}
 	}
-	fmt.Fprintf(&b, "PasswordAuthentication %s\nPermitRootLogin yes\nKbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\n", passwords)
+	fmt.Fprintf(&b,
+		"PasswordAuthentication %s\nPermitRootLogin yes\nKbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\n",
+		passwords)
 	b.WriteString("PidFile none\nPrintMotd no\nAcceptEnv LANG LC_*\nSubsystem sftp internal-sftp\n")
 	return b.String()
 }

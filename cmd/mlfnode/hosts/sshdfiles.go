@@ -87,11 +87,13 @@ func (h *Host) walkFiles(dir, prefix string, found map[string]string) {
 			return nil
 		case err != nil:
 			return err
-		case slices.Contains(logs, name), prefix == "" && name == h.harness.Dir, filepath.Dir(name) == "/" && name[1] == '.': // workdir
+		case slices.Contains(logs, name), prefix == "" && name == h.harness.Dir,
+			filepath.Dir(name) == "/" && name[1] == '.': // workdir
 			if d.IsDir() {
 				return fs.SkipDir
 			}
-		case prefix == "" || !d.IsDir() || !h.isSystemFile(name): // overlayfs has its own copy of each folder that contains a change
+		case prefix == "" || !d.IsDir() || !h.isSystemFile(name):
+			// overlayfs has its own copy of each folder that contains a change
 			found[name] = fingerprint(path, d)
 		}
 		return nil

@@ -121,7 +121,9 @@ func (h *Host) ownLines() string {
 		}
 	}
 	for _, name := range missing {
-		fmt.Fprintf(&b, "rm -f /usr/local/sbin/%s /usr/local/bin/%[1]s /usr/sbin/%[1]s /usr/bin/%[1]s /sbin/%[1]s /bin/%[1]s\n", name)
+		fmt.Fprintf(&b,
+			"rm -f /usr/local/sbin/%s /usr/local/bin/%[1]s /usr/sbin/%[1]s /usr/bin/%[1]s /sbin/%[1]s /bin/%[1]s\n",
+			name)
 	}
 	return b.String()
 }

@@ -274,7 +274,8 @@ func (d *day) smallerCluster(t *testing.T) {
 	ada := d.ada(t)
 	out := ada.does("up", "-a", "host2", "-r", "ML", "-m", "1", "-w", "1")
 	const hint = "mlfnode down host1 host3 -f cluster.yaml.old"
-	wantAll(t, out, "the previous cluster.yaml is now cluster.yaml.old; the new one does not have host1, host3; stop what runs there with: "+hint+"\n")
+	wantAll(t, out,
+		"the previous cluster.yaml is now cluster.yaml.old; the new one does not have host1, host3; stop what runs there with: "+hint+"\n")
 	wantLine(t, out, "host2", "unchanged")
 	wantLine(t, ada.does(strings.Fields(hint)[1:]...), "host3", "stopped")
 	d.runsNothing(t, d.machines[2])

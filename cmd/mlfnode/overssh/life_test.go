@@ -19,7 +19,8 @@ var three = []string{"up", "-a", "host1,host2,host3", "-r", "ML", "-m", "1", "-w
 func wantLine(t *testing.T, text string, words ...string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) > 0 && f[0] == words[0] && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+		if f := strings.Fields(line); len(f) > 0 && f[0] == words[0] &&
+			!slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
 			return
 		}
 	}

@@ -83,7 +83,8 @@ func parallel(p *page, body json.RawMessage) error {
 		}
 	}
 	value := scale{low, top, height - under, over}
-	for i := min(bestDrawn, len(c.Lines.Trial), len(c.Lines.Value), len(c.Lines.Rank)) - 1; i >= 0; i-- { // the best one last, so that it is on top
+	// the best one last, so that it is on top
+	for i := min(bestDrawn, len(c.Lines.Trial), len(c.Lines.Value), len(c.Lines.Rank)) - 1; i >= 0; i-- {
 		var path strings.Builder
 		for a, levels := range c.Lines.Levels {
 			if i < len(levels) {
@@ -110,7 +111,9 @@ func parallel(p *page, body json.RawMessage) error {
 	p.text(x(len(c.Axes))+5, value.at(top)+4, "start", number(top))
 	p.printf("</svg>")
 	drawn := min(bestDrawn, len(c.Lines.Trial))
-	p.printf("<p class=muted>Bands are as wide as many trials go that way, and coloured by their mean rank: yellow is best. Lines are the best %d trials.</p>", drawn)
+	p.printf(
+		"<p class=muted>Bands are as wide as many trials go that way, and coloured by their mean rank: yellow is best. Lines are the best %d trials.</p>",
+		drawn)
 	return nil
 }
 
@@ -173,7 +176,9 @@ func heat(p *page, body json.RawMessage) error {
 	p.text(names, float64(height)-6, "start", c.X.Key+" →   "+c.Y.Key+" ↑")
 	p.printf("</svg>")
 	if few {
-		p.printf("<details><summary>As a table</summary><div class=scroll><table><tr><th>%s</th><th>%s</th><th class=n>trials</th><th class=n>mean %s</th></tr>\n", c.Y.Key, c.X.Key, c.Value)
+		p.printf(
+			"<details><summary>As a table</summary><div class=scroll><table><tr><th>%s</th><th>%s</th><th class=n>trials</th><th class=n>mean %s</th></tr>\n",
+			c.Y.Key, c.X.Key, c.Value)
 		for j := range ny {
 			for i := range min(nx, len(values[j]), len(counts[j])) {
 				if finite(values[j][i]) {
@@ -239,10 +244,14 @@ func curves(p *page, body json.RawMessage) error {
 	p.text(left-6, y.at(low)+4, "end", number(low))
 	p.text(left, height-6, "start", "step "+number(first))
 	p.text(wide-10, height-6, "end", number(last))
-	p.printf("</svg><details><summary>As a table</summary><div class=scroll><table><tr><th class=n>trial</th><th>state</th><th class=n>points</th><th class=n>last step</th><th class=n>last %s</th></tr>\n", c.Value)
+	p.printf(
+		"</svg><details><summary>As a table</summary><div class=scroll><table><tr><th class=n>trial</th><th>state</th><th class=n>points</th><th class=n>last step</th><th class=n>last %s</th></tr>\n",
+		c.Value)
 	for _, t := range c.Curves {
 		if n := min(len(t.Steps), len(t.Values)); n > 0 {
-			p.printf("<tr><td class=n>%d</td><td>%s</td><td class=n>%d</td><td class=n>%s</td><td class=n>%s</td></tr>\n", t.Trial, t.State, n, number(float64(t.Steps[n-1])), number(float64(t.Values[n-1])))
+			p.printf(
+				"<tr><td class=n>%d</td><td>%s</td><td class=n>%d</td><td class=n>%s</td><td class=n>%s</td></tr>\n",
+				t.Trial, t.State, n, number(float64(t.Steps[n-1])), number(float64(t.Values[n-1])))
 		}
 	}
 	p.printf("</table></div></details>")

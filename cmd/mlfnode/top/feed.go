@@ -159,7 +159,8 @@ func (f *feed) listen(ctx context.Context, topics []string, changed <-chan struc
 }
 
 // gather sends events on; events that arrive together become one message.
-func (f *feed) gather(ctx context.Context, events <-chan api.Events, changed <-chan struct{}, stop context.CancelCauseFunc) {
+func (f *feed) gather(ctx context.Context, events <-chan api.Events, changed <-chan struct{},
+	stop context.CancelCauseFunc) {
 	var all states
 	t := time.NewTimer(gathering)
 	t.Stop()

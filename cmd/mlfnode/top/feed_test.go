@@ -71,7 +71,9 @@ type feeding struct {
 func run(t *testing.T, client *api.Client) *feeding {
 	t.Helper()
 	r := &feeding{t: t, sent: make(chan tea.Msg, 1000)}
-	r.feed = newFeed(func() *api.Client { return client }, func(context.Context) error { return nil }, func(m tea.Msg) { r.sent <- m })
+	r.feed = newFeed(func() *api.Client { return client }, func(context.Context) error { return nil }, func(m tea.Msg) {
+		r.sent <- m
+	})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

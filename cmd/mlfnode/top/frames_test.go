@@ -101,7 +101,8 @@ func busy(width, height int) *Model {
 	running.Succeeded, running.Pending = 610, 348
 	gpu := func(i, use int, state string) api.GPU {
 		return api.GPU{Index: i, Instance: -1, UUID: fmt.Sprint("GPU-", i), Name: "H200", Memory: 80 << 30,
-			Used: 40 << 30, Utilization: use, Temperature: 61, Power: 300, State: state, Trials: []string{"chainer-3/640"}}
+			Used: 40 << 30, Utilization: use, Temperature: 61, Power: 300, State: state,
+			Trials: []string{"chainer-3/640"}}
 	}
 	return settle(send(m, states{
 		{Overview: &api.Overview{Active: 1, Sweeps: 3, Pending: 348, Running: 12, Succeeded: 616, Failed: 30}},
@@ -170,9 +171,10 @@ func onTrial(width, height, lines int) *Model {
 		fmt.Fprintf(&b, "epoch %d of the training, with a loss of 0.%d and an accuracy that grows\n", i, i)
 	}
 	data := []byte(b.String())
-	t.log.out.replace(&api.LogWindow{Attempt: 2, Next: int64(len(data)) + 5, Total: int64(len(data)) + 5, Ended: true, Pieces: []api.LogPiece{
-		{Stream: "stdout", Data: data}, {Stream: "stderr", Offset: int64(len(data)), Data: []byte("oops\n")},
-	}})
+	t.log.out.replace(&api.LogWindow{Attempt: 2, Next: int64(len(data)) + 5, Total: int64(len(data)) + 5, Ended: true,
+		Pieces: []api.LogPiece{
+			{Stream: "stdout", Data: data}, {Stream: "stderr", Offset: int64(len(data)), Data: []byte("oops\n")},
+		}})
 	t.log.of = 2
 	return settle(send(m, states{}))
 }
@@ -334,7 +336,9 @@ func TestHostileText(t *testing.T) {
 		send(m, states{})
 		for _, l := range m.frame() {
 			l = strings.NewReplacer("\x1b[m", "", "\x1b[1m", "", "\x1b[7m", "").Replace(l)
-			if i := strings.IndexFunc(l, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }); i >= 0 {
+			if i := strings.IndexFunc(l, func(r rune) bool {
+				return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
+			}); i >= 0 {
 				t.Errorf("%s: %q reaches the terminal", name, l)
 			}
 		}

@@ -17,12 +17,14 @@ const (
 
 // output is what an attempt has printed, as lines: a range of its bytes that grows at both ends.
 type output struct {
-	pieces     []api.LogPiece
-	lines      []outputLine
-	open       map[string]int // index of the unfinished line of each stream, -1 for none; a stream whose first line is cut has no entry
-	empty      int            // consecutive empty lines at the end
-	first      int64          // everything before it has been removed
-	from, next int64          // the range
+	pieces []api.LogPiece
+	lines  []outputLine
+	// index of the unfinished line of each stream, -1 for none; a stream whose first line is cut
+	// has no entry
+	open       map[string]int
+	empty      int   // consecutive empty lines at the end
+	first      int64 // everything before it has been removed
+	from, next int64 // the range
 	total      int64
 	ended      bool
 	cut        int64

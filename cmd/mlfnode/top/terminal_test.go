@@ -42,7 +42,9 @@ func newMachine(t *testing.T) *machine {
 	m := &machine{t: t, dir: t.TempDir()}
 	ports := gridtest.FreePorts(t, "127.0.0.1", 3)
 	m.api = ports[0]
-	settings := fmt.Sprintf("node: gpu-1\ncpus: 2\nbind: 127.0.0.1\nadvertise: 127.0.0.1\nports: {api: %d, nats: %d, gossip: %d}\n", ports[0], ports[1], ports[2])
+	settings := fmt.Sprintf(
+		"node: gpu-1\ncpus: 2\nbind: 127.0.0.1\nadvertise: 127.0.0.1\nports: {api: %d, nats: %d, gossip: %d}\n",
+		ports[0], ports[1], ports[2])
 	if err := os.WriteFile(filepath.Join(m.dir, "node.yaml"), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}

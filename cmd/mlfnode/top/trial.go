@@ -64,7 +64,8 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 		return tea.Batch(all...)
 	}
 	if len(t.attempts.value) > 0 {
-		if t.log.attempt == 0 && t.log.out.known && v.Attempt != t.shownAttempt() && v.Attempt > 0 { // the state now comes from another attempt
+		// the state now comes from another attempt
+		if t.log.attempt == 0 && t.log.out.known && v.Attempt != t.shownAttempt() && v.Attempt > 0 {
 			t.pick(0)
 		}
 		all = append(all, t.log.refresh(m))

@@ -67,7 +67,8 @@ func TestAttemptEndsWhenTheEngineStaysAway(t *testing.T) {
 	e.Signal(syscall.SIGKILL) // its containers survive
 	out := end(t, ends)
 	gone()
-	if out.Class != grid.ClassEngine || !strings.Contains(out.Reason, "500ms") { // the code depends on whether the engine had reported the start
+	// the code depends on whether the engine had reported the start
+	if out.Class != grid.ClassEngine || !strings.Contains(out.Reason, "500ms") {
 		t.Errorf("got %+v, want class engine for want of patience", out)
 	}
 	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126, "did not answer")

@@ -76,7 +76,9 @@ func (r *run) containerConfig() (*container.Config, *container.HostConfig, error
 	labels := map[string]string{}
 	maps.Copy(labels, c.Labels)
 	labels[labelToken], labels[labelRun], labels[labelVersion] = r.x.o.Token, r.record.Spec.Name, "1"
-	environ := slices.DeleteFunc(slices.Clone(a.Env), func(kv string) bool { return strings.HasPrefix(kv, agentTokenVar) })
+	environ := slices.DeleteFunc(slices.Clone(a.Env), func(kv string) bool {
+		return strings.HasPrefix(kv, agentTokenVar)
+	})
 	config := &container.Config{
 		Image: cmp.Or(c.Digest, c.Image), User: user.User, Env: grid.MergeEnviron(environ, []string{runVar + r.name}),
 		WorkingDir: a.Dir, Labels: labels, Entrypoint: argv[:1], Cmd: argv[1:],

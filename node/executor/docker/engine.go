@@ -19,9 +19,11 @@ import (
 
 // Settings say which engine a node uses, and how.
 type Settings struct {
-	Socket        string        `json:"socket,omitempty"`   // unix:///…; empty or auto selects the first that answers
-	OutageTimeout time.Duration `json:"patience,omitempty"` // how long an engine may be unavailable before its containers are given up; 0 is DefaultOutageTimeout
-	Network       string        `json:"network,omitempty"`  // of containers that name none; empty means host
+	Socket string `json:"socket,omitempty"` // unix:///…; empty or auto selects the first that answers
+	// how long an engine may be unavailable before its containers are given up; 0 is
+	// DefaultOutageTimeout
+	OutageTimeout time.Duration `json:"patience,omitempty"`
+	Network       string        `json:"network,omitempty"` // of containers that name none; empty means host
 }
 
 // DefaultOutageTimeout is longer than the restart of an engine that runs many containers.

@@ -44,10 +44,16 @@ var imageErrorRules = sync.OnceValue(func() []errorRule {
 	return []errorRule{
 		{grid.ClassDisk, regexp.MustCompile(diskWords), ""},
 		{grid.ClassStorage, regexp.MustCompile(storageWords), ""},
-		{grid.ClassRegistry, regexp.MustCompile(`toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|dial tcp|no such host|x509|Client\.Timeout|unexpected EOF|TLS handshake|i/o timeout|` +
-			`server gave HTTP|server misbehaving|unknown blob|received unexpected HTTP status: 5|connection reset|: EOF$|made no progress`), ""},
-		{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|pull access denied|invalid reference|no matching manifest|manifest unknown|name unknown|not found: manifest|manifest for .* not found|(repository|reference) .* not found$|: not found$|` +
-			`don't match image configuration|unsupported (manifest|media type)|requested access|unauthorized|no basic auth|authentication required|repository name must be`), ""},
+		{grid.ClassRegistry,
+			regexp.MustCompile(
+				`toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|dial tcp|no such host|x509|Client\.Timeout|unexpected EOF|TLS handshake|i/o timeout|` +
+					`server gave HTTP|server misbehaving|unknown blob|received unexpected HTTP status: 5|connection reset|: EOF$|made no progress`),
+			""},
+		{grid.ClassImage,
+			regexp.MustCompile(
+				`[Nn]o such image|pull access denied|invalid reference|no matching manifest|manifest unknown|name unknown|not found: manifest|manifest for .* not found|(repository|reference) .* not found$|: not found$|` +
+					`don't match image configuration|unsupported (manifest|media type)|requested access|unauthorized|no basic auth|authentication required|repository name must be`),
+			""},
 	}
 })
 
@@ -72,15 +78,21 @@ var launchErrorRules = sync.OnceValue(func() []errorRule {
 		{grid.ClassStorage, regexp.MustCompile(storageWords), ""},
 		{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|image not known|invalid reference format`), ""},
 		{grid.ClassImage, regexp.MustCompile(`exec: "` + shell + `": stat .*no such file`), noShell},
-		{grid.ClassDriver, regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
+		{grid.ClassDriver,
+			regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
 			"the image needs a newer NVIDIA driver than this node has"},
-		{grid.ClassEngine, regexp.MustCompile(`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},
+		{grid.ClassEngine,
+			regexp.MustCompile(
+				`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},
 		{grid.ClassEngine, regexp.MustCompile(`container-init binary not found`),
 			"install catatonit on this node, which Podman needs to pass signals on to programs"},
 		{grid.ClassEngine, regexp.MustCompile(`docker-init|error setting rlimit|operation not permitted|cgroup`), ""},
-		{grid.ClassStart, regexp.MustCompile(`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
-			`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +
-			`must be positive|is not an absolute path|too long|Duplicate mount point|destination can't be`), ""},
+		{grid.ClassStart,
+			regexp.MustCompile(
+				`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
+					`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +
+					`must be positive|is not an absolute path|too long|Duplicate mount point|destination can't be`),
+			""},
 	}
 })
 

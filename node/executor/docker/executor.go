@@ -197,7 +197,8 @@ func retryPauses() poll.Backoff { return poll.Backoff{First: minRetryPause, Long
 func (x *Executor) retryWhileUnavailable(ctx context.Context, request func(context.Context) error) error {
 	var since time.Time
 	for pause := retryPauses(); ; {
-		bounded, stop := withCallTimeout(context.WithoutCancel(ctx)) // an abandoned request could still take effect later
+		// an abandoned request could still take effect later
+		bounded, stop := withCallTimeout(context.WithoutCancel(ctx))
 		err := request(bounded)
 		stop()
 		if err == nil || !isUnavailable(err) || ctx.Err() != nil {

@@ -88,7 +88,8 @@ func (g gpuAccess) attach(mode string, uuids []string, c *container.Config, h *c
 	switch {
 	case mode == GPUsCDI:
 		return &EngineError{Class: grid.ClassEngine, Reason: fmt.Sprintf(
-			"the engine can't give GPUs by CDI: %v; try: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml", cdiErr)}
+			"the engine can't give GPUs by CDI: %v; try: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+			cdiErr)}
 	case g.docker:
 		h.DeviceRequests = append(h.DeviceRequests, container.DeviceRequest{
 			Driver: "nvidia", DeviceIDs: uuids, Capabilities: [][]string{{"gpu", "compute", "utility"}},

@@ -177,7 +177,9 @@ func (m *Images) Status(w ImageRequest) ImageStatus {
 	e := m.tracked[key]
 	if e == nil {
 		if len(m.tracked) >= maxTracked {
-			maps.DeleteFunc(m.tracked, func(_ ImageRequest, e *trackedImage) bool { return !e.fetching && now.Sub(e.requestedAt) > requestTTL })
+			maps.DeleteFunc(m.tracked, func(_ ImageRequest, e *trackedImage) bool {
+				return !e.fetching && now.Sub(e.requestedAt) > requestTTL
+			})
 		}
 		e = &trackedImage{}
 		m.tracked[key] = e
@@ -261,7 +263,8 @@ func (m *Images) ensure(ctx context.Context, w ImageRequest, e *trackedImage) (*
 				Reason: fmt.Sprintf("the image %s is not on this node, and pull: never forbids to pull it", w.target())}
 		case w.Pinned != "" && !IsDigestPin(w.Pinned):
 			return nil, &ImageError{Class: grid.ClassImage, Reason: fmt.Sprintf(
-				"the image %s came from no registry and is not on this node; push it to a registry, or copy it with docker save and docker load", w.Reference)}
+				"the image %s came from no registry and is not on this node; push it to a registry, or copy it with docker save and docker load",
+				w.Reference)}
 		}
 	}
 	if err := m.pull(ctx, api, w, e); err != nil {

@@ -186,11 +186,15 @@ func TestPullFailuresHaveTheirClass(t *testing.T) {
 		"no such tag":     {func(*dockertest.Registry) {}, "lab/x:2", grid.ClassImage, ""},
 		"no such name":    {func(*dockertest.Registry) {}, "lab/other:1", grid.ClassImage, ""},
 		"not a reference": {func(*dockertest.Registry) {}, "lab/X Y", grid.ClassImage, ""},
-		"no access":       {func(r *dockertest.Registry) { r.User, r.Password = "ann", "secret" }, "lab/x:1", grid.ClassImage, ""},
-		"rate limit":      {func(r *dockertest.Registry) { r.Status = http.StatusTooManyRequests }, "lab/x:1", grid.ClassRegistry, "rate limit"},
-		"server error":    {func(r *dockertest.Registry) { r.Status = http.StatusBadGateway }, "lab/x:1", grid.ClassRegistry, ""},
-		"registry away":   {func(r *dockertest.Registry) { r.Listener.Close() }, "lab/x:1", grid.ClassRegistry, ""},
-		"stalls":          {func(r *dockertest.Registry) { r.Stall = make(chan struct{}) }, "lab/x:1", grid.ClassRegistry, "no progress"},
+		"no access": {func(r *dockertest.Registry) { r.User, r.Password = "ann", "secret" }, "lab/x:1",
+			grid.ClassImage, ""},
+		"rate limit": {func(r *dockertest.Registry) { r.Status = http.StatusTooManyRequests }, "lab/x:1",
+			grid.ClassRegistry, "rate limit"},
+		"server error": {func(r *dockertest.Registry) { r.Status = http.StatusBadGateway }, "lab/x:1",
+			grid.ClassRegistry, ""},
+		"registry away": {func(r *dockertest.Registry) { r.Listener.Close() }, "lab/x:1", grid.ClassRegistry, ""},
+		"stalls": {func(r *dockertest.Registry) { r.Stall = make(chan struct{}) }, "lab/x:1", grid.ClassRegistry,
+			"no progress"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -201,7 +201,8 @@ func (r *run) finish() {
 	}
 	r.out.close()
 	r.x.events.remove(r.name)
-	ctx, stop := withCallTimeout(context.Background()) // the container is removed after the attempt's context has ended, too
+	// the container is removed after the attempt's context has ended, too
+	ctx, stop := withCallTimeout(context.Background())
 	defer stop()
 	if !r.away {
 		err := r.remove(ctx)

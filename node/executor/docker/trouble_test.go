@@ -203,7 +203,10 @@ func byHand(t *testing.T, e *dockertest.Engine) {
 			a := attempt(t, "echo >ready; "+c.script)
 			ends := begin(t, x, a)
 			var all []string
-			eventually(t, "the container to be listed", func() bool { all = e.Containers("mlfnode.token=" + o.Token); return len(all) == 1 })
+			eventually(t, "the container to be listed", func() bool {
+				all = e.Containers("mlfnode.token=" + o.Token)
+				return len(all) == 1
+			})
 			if err := e.Do(c.method, "/containers/"+all[0]+c.path, nil, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -426,7 +429,9 @@ func TestOrphansOnAnotherEngine(t *testing.T) {
 				os.WriteFile(filepath.Join(o.Dir, run, "order.json"), []byte(order), 0o600)); err != nil {
 				t.Fatal(err)
 			}
-			body := fmt.Sprintf(`{"Image":%q,"Cmd":["sleep","1000"],"Env":["MLF_RUN=%s"],"Labels":{"mlfnode.token":%q},"HostConfig":{"NetworkMode":"none"}}`, dockertest.Image, run, o.Token)
+			body := fmt.Sprintf(
+				`{"Image":%q,"Cmd":["sleep","1000"],"Env":["MLF_RUN=%s"],"Labels":{"mlfnode.token":%q},"HostConfig":{"NetworkMode":"none"}}`,
+				dockertest.Image, run, o.Token)
 			if err := errors.Join(e.Do("POST", "/containers/create?name="+run, strings.NewReader(body), nil),
 				e.Do("POST", "/containers/"+run+"/start", nil, nil)); err != nil {
 				t.Fatal(err)

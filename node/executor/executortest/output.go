@@ -61,7 +61,9 @@ func outputAtTheEnd(t *testing.T, e executor.Executor) {
 		{`head -c 65536 /dev/zero; kill -9 $$`, grid.ClassSignal, 137, pipeful, 0},
 		{`sleep 0.02; head -c 65536 /dev/zero; kill -9 $$`, grid.ClassSignal, 137, pipeful, 0},
 		// A child prints more than a pipe holds when it is told to end.
-		{`(trap 'i=0; while [ $i -lt 2000 ]; do printf %0100d 0; i=$((i+1)); done; exit' TERM; echo >ready; while :; do :; done) & while ! test -e ready; do :; done; exit 0`, grid.ClassNone, 0, 200000, 0},
+		{
+			`(trap 'i=0; while [ $i -lt 2000 ]; do printf %0100d 0; i=$((i+1)); done; exit' TERM; echo >ready; while :; do :; done) & while ! test -e ready; do :; done; exit 0`,
+			grid.ClassNone, 0, 200000, 0},
 	} {
 		if s.kit.Contained && strings.Contains(c.text, "trap") { // a container ends with its program
 			continue

@@ -102,7 +102,8 @@ func killAtOnce(t *testing.T, e executor.Executor) {
 	a.Grace = time.Hour
 	o := s.runThen(ctx, a, func() { cancel(fmt.Errorf("%w: %w", executor.ErrKill, executor.ErrCancelled)) })
 	s.expect(o, grid.ClassCancel, 128+9, "cancelled")
-	s.expect(s.run(t.Context(), s.script("sleep 0.1; exit 3")), grid.ClassExit, 3, "") // the kill does not reach the slot's next attempt
+	// the kill does not reach the slot's next attempt
+	s.expect(s.run(t.Context(), s.script("sleep 0.1; exit 3")), grid.ClassExit, 3, "")
 }
 
 func killDuringGrace(t *testing.T, e executor.Executor) {
@@ -123,7 +124,9 @@ func killDuringGrace(t *testing.T, e executor.Executor) {
 func politeEnd(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	o := s.runThen(ctx, s.script("trap 'exit 0' TERM; echo >ready; while :; do sleep 0.01; done"), func() { cancel(executor.ErrCancelled) })
+	o := s.runThen(ctx, s.script("trap 'exit 0' TERM; echo >ready; while :; do sleep 0.01; done"), func() {
+		cancel(executor.ErrCancelled)
+	})
 	s.expect(o, grid.ClassCancel, 0, "cancelled")
 }
 

@@ -28,7 +28,9 @@ func sessionLeader(t *testing.T, e executor.Executor) {
 // daemon forks twice into a session of its own, and the orphan starts children.
 func daemon(t *testing.T, e executor.Executor) {
 	s := newHarness(t, e)
-	o := s.run(t.Context(), s.script("(setsid sh -c '(sleep 1000 & echo >ready; sleep 1000) & exit' &); while ! test -e ready; do :; done; exit 4"))
+	o := s.run(t.Context(),
+		s.script(
+			"(setsid sh -c '(sleep 1000 & echo >ready; sleep 1000) & exit' &); while ! test -e ready; do :; done; exit 4"))
 	s.expect(o, grid.ClassExit, 4, "")
 	s.leftovers(o, 2, 100)
 }
@@ -68,7 +70,9 @@ echo >ready; exec sleep 1000
 	}
 	// The same tree, stopped.
 	ctx, cancel := context.WithCancelCause(t.Context())
-	o := s.runThen(ctx, s.script("setsid sh nest.sh & while ! test -e ready; do :; done; exec sleep 1000"), func() { cancel(executor.ErrCancelled) })
+	o := s.runThen(ctx, s.script("setsid sh nest.sh & while ! test -e ready; do :; done; exec sleep 1000"), func() {
+		cancel(executor.ErrCancelled)
+	})
 	s.expect(o, grid.ClassCancel, 143, "cancelled")
 }
 

@@ -80,7 +80,8 @@ const (
 	maxScanInterval = 50 * time.Millisecond
 	maxOrphan       = 2 * time.Second // the longest grace of processes that outlived their program
 	maxForking      = 100 * time.Millisecond
-	maxDoubt        = 50 * time.Millisecond // how long to look for a process that can't be seen; loading a program takes less
+	// how long to look for a process that can't be seen; loading a program takes less
+	maxDoubt = 50 * time.Millisecond
 )
 
 // killLeftovers ends the processes that outlived the program and returns their number once they are

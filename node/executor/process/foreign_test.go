@@ -128,7 +128,9 @@ func foreignRecorded() error {
 		var all []processid.ID
 		b, _ := os.ReadFile("strays")
 		_ = json.Unmarshal(b, &all)
-		if len(all) > 0 && !slices.ContainsFunc(all, func(id processid.ID) bool { return unix.Kill(id.PID, 0) == unix.EPERM }) {
+		if len(all) > 0 && !slices.ContainsFunc(all, func(id processid.ID) bool {
+			return unix.Kill(id.PID, 0) == unix.EPERM
+		}) {
 			return os.WriteFile("told", nil, 0o600)
 		}
 		if time.Now().After(end) {

@@ -30,7 +30,8 @@ func OpenMeter(pid int) *Meter {
 		return m
 	}
 	open := func(controller, name string) counter {
-		if of[controller].Dir == "" || of[controller].Dir == own[controller].Dir { // it is our own, or outside of what we can see
+		// it is our own, or outside of what we can see
+		if of[controller].Dir == "" || of[controller].Dir == own[controller].Dir {
 			return absent
 		}
 		return openCounter(of[controller].Dir, name, unix.O_RDONLY)

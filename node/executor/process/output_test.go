@@ -64,7 +64,8 @@ func TestOutputToAFullDisk(t *testing.T) {
 				o.Class, o.Reason, o.Cut, o.Kept, took, c.reason, c.cut, patience)
 		}
 	}
-	if o, took := runOnce(t, "exit 3", full, func(p *Executor) { p.stallTimeout = time.Minute }); o.Class != grid.ClassExit || took > 30*time.Second {
+	if o, took := runOnce(t, "exit 3", full,
+		func(p *Executor) { p.stallTimeout = time.Minute }); o.Class != grid.ClassExit || took > 30*time.Second {
 		t.Errorf("a program that prints nothing: got class %q after %v, want exit at once", o.Class, took)
 	}
 }

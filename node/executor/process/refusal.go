@@ -41,7 +41,9 @@ func refusal(a *executor.Attempt, file string, err error) executor.Outcome {
 	case errno == unix.EACCES, errno == unix.EPERM:
 		reason = forbidden(name, file)
 	case errno == unix.ENOEXEC:
-		reason = fmt.Sprintf("%q is not a program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name, name)
+		reason = fmt.Sprintf(
+			"%q is not a program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name,
+			name)
 	case errno == unix.E2BIG:
 		reason = executor.ArgumentsTooLong(a)
 	case errno == unix.ETXTBSY:

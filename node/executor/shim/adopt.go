@@ -67,7 +67,9 @@ var errNoAnswer = fmt.Errorf("it is alive but did not answer within %s", takeOve
 func (c *Client) connectEarlier(ctx context.Context, p shimDir, log *slog.Logger) (*controlConn, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, takeOverTimeout, errNoAnswer)
 	defer stop()
-	slow := time.AfterFunc(helloTimeout, func() { log.Warn("waiting for a shim that does not answer", "limit", takeOverTimeout) })
+	slow := time.AfterFunc(helloTimeout, func() {
+		log.Warn("waiting for a shim that does not answer", "limit", takeOverTimeout)
+	})
 	defer slow.Stop()
 	var l *controlConn
 	var last error

@@ -290,7 +290,9 @@ func killBoth(t *testing.T, choice process.Cgroups) {
 	if err := dirs[0].load(processFile, &self); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the daemon", func() bool { return exists(l.run("a", "daemon")) && strings.HasSuffix(l.read("a", "daemon"), "\n") })
+	eventually(t, "the daemon", func() bool {
+		return exists(l.run("a", "daemon")) && strings.HasSuffix(l.read("a", "daemon"), "\n")
+	})
 	pid := strings.TrimSpace(l.read("a", "daemon"))
 	if choice == process.CgroupsOff {
 		eventually(t, "the daemon to be recorded", func() bool {

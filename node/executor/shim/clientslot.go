@@ -138,7 +138,8 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	l := s.conn
 	if a.Container != nil && !l.control.info.Containers {
 		return refused(grid.ClassNode,
-			"its shim is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
+			"its shim is of an older version, which runs no containers; it is replaced when it has nothing left to run",
+			began)
 	}
 	if a.Container != nil && a.Name != "" {
 		held, started, release := *a, a.Started, func() {}
@@ -217,11 +218,13 @@ func (c *slotConn) awaitGone(id uint64, began time.Time) (o executor.Outcome, kn
 func (s *clientSlot) collect() {
 	if l := s.uncollected; l != nil {
 		s.uncollected = nil
-		_ = l.control.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)}) // a shim that is gone has nothing to collect
+		// a shim that is gone has nothing to collect
+		_ = l.control.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)})
 	}
 }
 
-var errTooLong = errors.New("the argument list is too long: arguments and environment take more than 16 MiB; pass large values in a file")
+var errTooLong = errors.New(
+	"the argument list is too long: arguments and environment take more than 16 MiB; pass large values in a file")
 
 // sendRun sends the attempt with its files.
 func (s *clientSlot) sendRun(id uint64, a *executor.Attempt) (err error) {

@@ -132,7 +132,8 @@ func (s *serverSlot) performRun(m *message, body []byte, files []*os.File) {
 	}
 	if max(o.Stdout, o.Stderr) > len(files) { // the process had no descriptors left for them
 		srv.endRun(s, r, refused(grid.ClassNode,
-			"its output files could not be passed to the shim, which has too many open files; raise the limit (ulimit -n)", time.Now()))
+			"its output files could not be passed to the shim, which has too many open files; raise the limit (ulimit -n)",
+			time.Now()))
 		return
 	}
 	srv.endRun(s, r, s.exec.Run(ctx, a))

@@ -99,7 +99,8 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 	if err := p.load(settingsFile, &set); err != nil {
 		return err
 	}
-	self := processRecord{V: version, ID: processid.Self(), Cgroups: cgroups.Own()} // before the executor moves this process
+	// before the executor moves this process
+	self := processRecord{V: version, ID: processid.Self(), Cgroups: cgroups.Own()}
 	if err := p.save(processFile, self); err != nil {
 		return err
 	}

@@ -36,7 +36,8 @@ func (c *slotConn) forwardStop(ctx context.Context, id uint64, a *executor.Attem
 }
 
 // newStopForwarder calls leave, unless it is nil, if the cause of ctx's end is executor.ErrLeave.
-func newStopForwarder(ctx context.Context, l *controlConn, id uint64, kill <-chan struct{}, leave func()) *stopForwarder {
+func newStopForwarder(ctx context.Context, l *controlConn, id uint64, kill <-chan struct{},
+	leave func()) *stopForwarder {
 	s := &stopForwarder{control: l, id: id, kill: kill}
 	if ctx.Done() == nil {
 		return s

@@ -113,10 +113,12 @@ type Part struct {
 // trials are all trials of the data, with what charts derive from it. Views share them.
 type trials struct {
 	d      *Data
-	axes   []*axis    // those with more than one value
-	hidden []string   // the keys of the others
-	levels [][]uint8  // by axis, of every row
-	long   [][]uint16 // by axis, the position of every row; nil if each level has one position, or if there are too many
+	axes   []*axis   // those with more than one value
+	hidden []string  // the keys of the others
+	levels [][]uint8 // by axis, of every row
+	// by axis, the position of every row; nil if each level has one position, or if there are too
+	// many
+	long [][]uint16
 	// value is that of trials that have ended: what others have reported so far is not their
 	// result. An infinite value ranks below all finite ones, whatever its sign: an infinite value
 	// that would be the best is treated as missing, NaN.

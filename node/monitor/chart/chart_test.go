@@ -322,7 +322,8 @@ func TestImportanceOfAKnownFunction(t *testing.T) {
 		t.Errorf("pair: got %+v, want %.3f", p, 4./9/total)
 	}
 	half := viewOf(t, d, "p[a]=1").Importance(true)
-	if i := slices.IndexFunc(half.Axes, func(s AxisShare) bool { return s.Key == "a" }); half.Axes[i].Why != "only one value has run" {
+	if i := slices.IndexFunc(half.Axes,
+		func(s AxisShare) bool { return s.Key == "a" }); half.Axes[i].Why != "only one value has run" {
 		t.Errorf("one value of a: got %+v", half.Axes[i])
 	}
 }
@@ -418,7 +419,9 @@ func TestFisher(t *testing.T) {
 func TestGroupsOverSeeds(t *testing.T) {
 	s := spaceOf(t, nil, numbers("lr", "1 2"), numbers("seed", "1 2 3"))
 	values := []float64{3, 3.1, 2.9, 1, 9, 8}
-	d := dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: values[i]} })
+	d := dataOf(t, s, func(i int64, _ map[string]string) trial {
+		return trial{state: grid.Succeeded, value: values[i]}
+	})
 	g, err := viewOf(t, d, "").Groups([]string{"seed"}, false)
 	if err != nil {
 		t.Fatal(err)

@@ -12,9 +12,10 @@ import (
 // Curves shows the course of a metric in the selected trials, by step.
 type Curves struct {
 	Head
-	Sampled int64        `json:"sampled"` // curves that the band comes from, of trials spread evenly over those that match
-	Steps   []Number     `json:"steps"`   // of the band
-	Low     []Number     `json:"low"`     // 10 % of the curves are below
+	// curves that the band comes from, of trials spread evenly over those that match
+	Sampled int64        `json:"sampled"`
+	Steps   []Number     `json:"steps"` // of the band
+	Low     []Number     `json:"low"`   // 10 % of the curves are below
 	Median  []Number     `json:"median"`
 	High    []Number     `json:"high"` // 10 % of the curves are above
 	Counts  []int64      `json:"counts"`

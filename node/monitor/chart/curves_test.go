@@ -18,7 +18,9 @@ import (
 // have no value outside their steps.
 func TestCurveBand(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "0 1 2 3 4"))
-	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")
+	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial {
+		return trial{state: grid.Succeeded, value: float64(i)}
+	}), "")
 	points := map[int64][]grid.Point{
 		0: {{Step: 0, Value: 0}, {Step: 10, Value: 10}},
 		1: {{Step: 0, Value: 1}, {Step: 5, Value: 6}, {Step: 10, Value: 11}},
@@ -57,7 +59,9 @@ func TestCurveBand(t *testing.T) {
 // is that curve.
 func TestCurveProperties(t *testing.T) {
 	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
-	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")
+	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial {
+		return trial{state: grid.Succeeded, value: float64(i)}
+	}), "")
 	rapid.Check(t, func(t *rapid.T) {
 		points := map[int64][]grid.Point{}
 		lo, hi := math.Inf(1), math.Inf(-1)
@@ -96,7 +100,9 @@ func TestCurveProperties(t *testing.T) {
 // less than 200 kB.
 func TestCurvesAreSmall(t *testing.T) {
 	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
-	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")
+	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial {
+		return trial{state: grid.Succeeded, value: float64(i)}
+	}), "")
 	points, chosen := map[int64][]grid.Point{}, []int64{}
 	for i := range s.Count() {
 		for k := range grid.MaxPoints {

@@ -81,7 +81,8 @@ func (t *trials) ETA() *ETA {
 	}
 	rest, ok := m.schedule(correct, float64(e.Busy))
 	if !ok {
-		idle := work.running / 2 * max(0, 1-1/float64(e.Busy)) // at the end slots wait for the last trial, on average for half of one
+		// at the end slots wait for the last trial, on average for half of one
+		idle := work.running / 2 * max(0, 1-1/float64(e.Busy))
 		rest = max(work.rest/float64(e.Busy)+min(idle, work.rest), work.longest)
 	}
 	e.Seconds = Number(rest)
@@ -124,7 +125,8 @@ func (m *model) correction(all []int32) (ratio, spread float64) {
 		for i := range ratios {
 			ratios[i] = math.Abs(ratios[i] - middle)
 		}
-		spread = 1.4826 * median(ratios) // for a normal distribution this is the standard deviation; a few outliers do not matter
+		// for a normal distribution this is the standard deviation; a few outliers do not matter
+		spread = 1.4826 * median(ratios)
 	}
 	if !finite(ratio) {
 		return 1, spread
@@ -321,7 +323,8 @@ func (d *Data) busy() float64 {
 		}
 	}
 	if from = max(from, to-window); d.Stride > 1 && d.RecentFrom > from {
-		from, to = d.RecentFrom, d.RecentFrom // if trials are very short, only the newest are included, and none of this moment
+		// if trials are very short, only the newest are included, and none of this moment
+		from, to = d.RecentFrom, d.RecentFrom
 		for _, run := range runs {
 			if !run.Running {
 				to = max(to, run.End)

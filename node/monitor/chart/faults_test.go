@@ -38,7 +38,9 @@ func TestOnlyResultsAreValues(t *testing.T) {
 			math.IsNaN(float64(m.Axes[0].Mean[6])) {
 			t.Errorf("maximize %v: marginals have %d values, the best in %d", maximize, m.N, m.Trial)
 		}
-		if h := v.History(); h.Trial[len(h.Trial)-1] != best || slices.ContainsFunc(h.Best, func(n Number) bool { return !finite(float64(n)) }) {
+		if h := v.History(); h.Trial[len(h.Trial)-1] != best || slices.ContainsFunc(h.Best, func(n Number) bool {
+			return !finite(float64(n))
+		}) {
 			t.Errorf("maximize %v: history ends with %v in %v", maximize, h.Best, h.Trial)
 		}
 		heat, err := v.Heat("a", "b", "", StatBest)

@@ -206,8 +206,10 @@ func countStates(v *View, a int) (done, runs, failures []int64) {
 // indexes. The only filter that it applies is that of the view.
 type Coverage struct {
 	Head
-	Axes  []Covered `json:"axes"`
-	Strip []Number  `json:"strip"` // the share that is done of each of some equal parts of all indexes; null where it was not looked at
+	Axes []Covered `json:"axes"`
+	// the share that is done of each of some equal parts of all indexes; null where it was not
+	// looked at
+	Strip []Number `json:"strip"`
 }
 
 // Covered is one parameter; its lists have an entry for each level.

@@ -43,7 +43,8 @@ func (v *selection) Trials(o Order) (all []int64, places func(n int) Place, ok b
 		rows, column = sortByParameter(v, at, places)
 		desc = false // the ranks of the values include it
 		if o.After != nil {
-			o.After = &Place{o.After.Index, valuePlace(v, o.After.Index, at, places)} // the axis may have been extended since
+			// the axis may have been extended since
+			o.After = &Place{o.After.Index, valuePlace(v, o.After.Index, at, places)}
 		}
 	case o.By == "index":
 		if o.Desc {

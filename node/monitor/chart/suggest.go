@@ -76,7 +76,9 @@ func suggestFor(v *View, a int, share *AxisShare, pairs []PairShare, top []int32
 			best = l
 		}
 	}
-	together := slices.ContainsFunc(pairs, func(p PairShare) bool { return (p.X == axis.Key || p.Y == axis.Key) && p.Share >= weak })
+	together := slices.ContainsFunc(pairs, func(p PairShare) bool {
+		return (p.X == axis.Key || p.Y == axis.Key) && p.Share >= weak
+	})
 	if share.Share+sureShare*share.SE < weak && !together {
 		return []Suggestion{{
 			Kind: "fix", Key: axis.Key, Values: []json.Number{}, Label: axis.Levels[best].Label, Args: []string{},

@@ -71,7 +71,8 @@ func TestTrend(t *testing.T) {
 // TestTrendIsLessSureFarAway checks that the deviation grows with the distance from what is known.
 func TestTrendIsLessSureFarAway(t *testing.T) {
 	values := []float64{1, 2, 4, 8, 16}
-	trend := fitTrend(values, known(values, 2, func(x float64) float64 { return 1 + 0.2*x }), slices.Repeat([]float64{0.01}, 5))
+	trend := fitTrend(values, known(values, 2, func(x float64) float64 { return 1 + 0.2*x }),
+		slices.Repeat([]float64{0.01}, 5))
 	for i := 2; i < len(values)-1; i++ {
 		_, near := trend.at(values[i])
 		if _, far := trend.at(values[i+1]); !(far > near) {
@@ -124,7 +125,9 @@ func TestSeedsHaveNoTrend(t *testing.T) {
 		s := spaceOf(t, nil, numbers("seed", first), numbers("way", "plain careful"), numbers("repeat", "0 1 2 3 4 5"))
 		var all []float64
 		for seed := range uint64(100) {
-			r := record(t, s, grid.OrderIndex, 2, seed, func(get func(string) string) float64 { return map[string]float64{"plain": 3, "careful": 6}[get("way")] })
+			r := record(t, s, grid.OrderIndex, 2, seed, func(get func(string) string) float64 {
+				return map[string]float64{"plain": 3, "careful": 6}[get("way")]
+			})
 			d, rest := r.at(t, 0.25+rand.New(rand.NewPCG(seed, 1)).Float64()/4)
 			all = append(all, math.Abs(float64(viewOf(t, d, "").ETA().Seconds)/rest-1))
 		}

@@ -110,7 +110,9 @@ func (v *View) Histogram() *Histogram {
 		}
 		h.Edges = append(h.Edges, Number(edge))
 	}
-	bin := func(n int) int { // of the value at position n from the lowest one: -1 below the first edge, and bins above the last
+	// of the value at position n from the lowest one: -1 below the first edge, and bins above the
+	// last
+	bin := func(n int) int {
 		switch f := from(n); {
 		case f < lo:
 			return -1

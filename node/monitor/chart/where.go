@@ -63,7 +63,9 @@ func ParseWhere(q url.Values) (Where, error) {
 		}
 		w.parts = append(w.parts, c)
 	}
-	slices.SortFunc(w.parts, func(a, b condition) int { return strings.Compare(a.kind+"\x00"+a.key, b.kind+"\x00"+b.key) })
+	slices.SortFunc(w.parts, func(a, b condition) int {
+		return strings.Compare(a.kind+"\x00"+a.key, b.kind+"\x00"+b.key)
+	})
 	return w, nil
 }
 

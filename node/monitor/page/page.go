@@ -85,7 +85,8 @@ func New() *Page {
 
 func newFile(name string, b []byte) *file {
 	sum := sha256.Sum256(b)
-	return &file{plain: b, packed: sync.OnceValue(func() []byte { return pack(b) }), media: mediaOf(name), tag: `"` + hex.EncodeToString(sum[:8]) + `"`}
+	return &file{plain: b, packed: sync.OnceValue(func() []byte { return pack(b) }), media: mediaOf(name),
+		tag: `"` + hex.EncodeToString(sum[:8]) + `"`}
 }
 
 var (
@@ -95,8 +96,11 @@ var (
 
 // strip leaves out what is for people alone: a quarter of what is sent.
 func strip(script []byte) []byte {
-	script = blockComment.ReplaceAllFunc(script, func(c []byte) []byte { return bytes.Repeat([]byte("\n"), bytes.Count(c, []byte("\n"))) })
-	return lineStart.ReplaceAll(lineStart.ReplaceAll(script, nil), nil) // a comment stands behind the indentation that the first pass removes
+	script = blockComment.ReplaceAllFunc(script, func(c []byte) []byte {
+		return bytes.Repeat([]byte("\n"), bytes.Count(c, []byte("\n")))
+	})
+	// a comment stands behind the indentation that the first pass removes
+	return lineStart.ReplaceAll(lineStart.ReplaceAll(script, nil), nil)
 }
 
 func pack(b []byte) []byte {

@@ -246,7 +246,8 @@ func (m *Machine) PassDown(controller string) (ok bool) {
 		m.restore = func() { _ = os.WriteFile(control, []byte("-"+controller), 0) }
 	}
 	dir := mount
-	for part := range strings.SplitSeq(strings.Trim(filepath.Dir(strings.TrimSpace(path)), "/"), "/") { // init is in a scope of its own
+	// init is in a scope of its own
+	for part := range strings.SplitSeq(strings.Trim(filepath.Dir(strings.TrimSpace(path)), "/"), "/") {
 		dir = filepath.Join(dir, part)
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
 			m.t.Fatal(err)

@@ -186,7 +186,8 @@ func (w *workload) reserve(lane grid.Lane, r grid.Resources) {
 			w.failf("a refusal without a reason: %+v", refusal)
 		}
 		if empty := (&model{cpus: w.m.cpus, memory: w.m.memory, share: w.m.share,
-			devices: revived(w.m.devices)}); refusal.Never() == (empty.hasRoom(&r) && len(empty.usableDevices(&r)) >= n) {
+			devices: revived(w.m.devices)}); refusal.Never() == (empty.hasRoom(&r) &&
+			len(empty.usableDevices(&r)) >= n) {
 			w.failf("%+v: never is wrong", refusal)
 		}
 		return

@@ -19,9 +19,10 @@ import (
 type Client struct{ http http.Client }
 
 func newClient(socket string) *Client {
-	return &Client{http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}, DisableKeepAlives: true}}}
+	}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Do sends a request to the engine's API and decodes the answer into to, unless to is nil.

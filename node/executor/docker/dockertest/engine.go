@@ -123,7 +123,8 @@ func open(e *Engine) (_ *Engine, err error) {
 	tools := map[string]string{}
 	for _, name := range []string{"sh", "sleep", "cat", "true", "echo", "kill", "dd", "head", "tail", "env", "id", "ls",
 		"rm", "mkdir", "touch", "wc",
-		"seq", "setsid", "tr", "yes", "sha256sum", "chmod", "ln", "printf", "grep", "sed", "readlink", "stat", "test", "timeout", "mkfifo", "ps", "nohup", "cp", "mv"} {
+		"seq", "setsid", "tr", "yes", "sha256sum", "chmod", "ln", "printf", "grep", "sed", "readlink", "stat", "test",
+		"timeout", "mkfifo", "ps", "nohup", "cp", "mv"} {
 		tools["bin/"+name] = "/bin/busybox"
 	}
 	if err := e.Import(Image, tools); err != nil {
