@@ -39,6 +39,22 @@ type Columns struct {
 	Causes  []Cause
 }
 
+// Index returns the index of the trial in a row.
+func (c *Columns) Index(row int) int64 { return c.Blocks[row/blockTrials] + int64(row%blockTrials) }
+
+// ClassOf returns the failure class of the trial in a row, ClassNone if it has none. It returns
+// false for a class that a fold is just adding: Classes may not have its name yet.
+func (c *Columns) ClassOf(row int) (grid.Class, bool) {
+	number := int(c.Class[row])
+	switch {
+	case number == 0:
+		return grid.ClassNone, true
+	case number > len(c.Classes):
+		return grid.ClassNone, false
+	}
+	return c.Classes[number-1], true
+}
+
 // BlockTrials is how many neighbouring trials a block has.
 const BlockTrials = blockTrials
 

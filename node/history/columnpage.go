@@ -139,7 +139,7 @@ func (p *columnPage) collectKeys(
 	zero := p.column == ColumnWall || p.column == ColumnCPU // where 0 is none
 	for i := span.Lo; i < span.Hi; i++ {
 		s := p.c.State[i]
-		if !wanted[s] || p.l.q.From > 0 && p.c.index(i) < p.l.q.From {
+		if !wanted[s] || p.l.q.From > 0 && p.c.Index(i) < p.l.q.From {
 			continue
 		}
 		f := p.columnValue(int32(i))
@@ -187,7 +187,7 @@ func (p *columnPage) ids(ctx context.Context) (ids []int64, ok bool, err error) 
 	if a := q.After; a != nil && a.Value == nil {
 		from, last = n, n
 		at, _ := slices.BinarySearchFunc(p.order.missing, a.Index, func(r int32, index int64) int {
-			return cmp.Compare(p.c.index(int(r)), index+1)
+			return cmp.Compare(p.c.Index(int(r)), index+1)
 		})
 		missing = p.order.missing[at:]
 	} else if a != nil {
@@ -210,7 +210,7 @@ func (p *columnPage) ids(ctx context.Context) (ids []int64, ok bool, err error) 
 	return ids, true, nil
 }
 
-func (p *columnPage) rowID(row int32) int64 { return rowID(p.l.sweep.Number, p.c.index(int(row))) }
+func (p *columnPage) rowID(row int32) int64 { return rowID(p.l.sweep.Number, p.c.Index(int(row))) }
 
 // rounded returns a value as the column has it.
 func (p *columnPage) rounded(value any) float32 {
@@ -346,9 +346,4 @@ func (p *columnPage) readValues(ctx context.Context, ids []int64) ([]candidate, 
 		p.l.d.writeMu.Lock() // wait for the current fold
 		p.l.d.writeMu.Unlock()
 	}
-}
-
-// index returns the index of a trial by its place in the columns.
-func (c *Columns) index(row int) int64 {
-	return c.Blocks[row/blockTrials] + int64(row%blockTrials)
 }

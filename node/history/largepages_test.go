@@ -49,7 +49,7 @@ func TestLargePages(t *testing.T) {
 			var want []int32
 			for r := range int32(rows) {
 				known := c.State[r] > 0 && (len(q.States) == 0 || slices.Contains(q.States, grid.States[c.State[r]-1]))
-				if known && c.index(int(r)) >= q.From {
+				if known && c.Index(int(r)) >= q.From {
 					want = append(want, r)
 				}
 			}
@@ -67,7 +67,7 @@ func TestLargePages(t *testing.T) {
 				q.Offset, q.After = int64(at), nil
 				if random.IntN(2) == 0 && at > 0 { // after the one before
 					r := want[at-1]
-					q.After = &Cursor{Index: c.index(int(r)), Value: value(r)}
+					q.After = &Cursor{Index: c.Index(int(r)), Value: value(r)}
 					if math.IsNaN(value(r)) {
 						q.After.Value = nil
 					}
@@ -80,7 +80,7 @@ func TestLargePages(t *testing.T) {
 				}
 				var page []int64
 				for _, r := range want[at:min(at+50, len(want))] {
-					page = append(page, rowID(s.Number, c.index(int(r))))
+					page = append(page, rowID(s.Number, c.Index(int(r))))
 				}
 				if !slices.Equal(ids, page) {
 					t.Fatalf("column %d, %+v, after %+v: got %v, want %v", column, q, q.After, ids, page)

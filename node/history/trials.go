@@ -236,7 +236,7 @@ func (l *listing) byState(ctx context.Context, yield func(grid.Trial, error) boo
 		if l.q.Desc {
 			row = len(c.State) - 1 - n
 		}
-		i := c.index(row)
+		i := c.Index(row)
 		if s := c.State[row]; s > 0 && i >= lo && i <= hi && slices.Contains(l.q.States, grid.States[s-1]) {
 			if skip > 0 {
 				skip--

@@ -10,7 +10,6 @@ import (
 	"mlfnode/grid/ranges"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
-	"mlfnode/node/history"
 )
 
 // Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or
@@ -136,16 +135,11 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) (*r
 		if code == 0 {
 			continue // it has no row
 		}
-		class := grid.ClassNone
-		if n := int(c.Class[row]); n > len(c.Classes) {
-			continue // history is just adding a class: the trial fails meanwhile
-		} else if n > 0 {
-			class = c.Classes[n-1]
-		}
-		if !isWanted(grid.States[code-1], class) {
+		class, known := c.ClassOf(row)
+		if !known || !isWanted(grid.States[code-1], class) { // a trial of an unknown class is just failing
 			continue
 		}
-		i := c.Blocks[row/history.BlockTrials] + int64(row%history.BlockTrials)
+		i := c.Index(row)
 		if i != open.Hi {
 			all.Add(open.Lo, open.Hi)
 			open.Lo = i

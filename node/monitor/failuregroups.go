@@ -9,7 +9,6 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
-	"mlfnode/node/history"
 )
 
 // failures groups the failed trials of a sweep by class. The counts come from the columns of
@@ -25,15 +24,15 @@ func (h *sweepHandlers) failures(r *http.Request) (api.Failures, error) {
 		return out, err
 	}
 	var counts [math.MaxUint8 + 1]int64
-	var first [math.MaxUint8 + 1]int64 // trial of each class
+	var first [math.MaxUint8 + 1]int // the row of an example of each class
 	failed := uint8(slices.Index(grid.States[:], grid.Failed) + 1)
-	for i, state := range c.State {
+	for row, state := range c.State {
 		if state != failed {
 			continue
 		}
-		class := c.Class[i]
+		class := c.Class[row]
 		if counts[class] == 0 {
-			first[class] = c.Blocks[i/history.BlockTrials] + int64(i%history.BlockTrials)
+			first[class] = row
 		}
 		counts[class]++
 		out.Counted++
@@ -42,11 +41,11 @@ func (h *sweepHandlers) failures(r *http.Request) (api.Failures, error) {
 		if n == 0 {
 			continue
 		}
-		t, _, err := h.history.Trial(r.Context(), grid.TrialID{Sweep: s.ID, Index: first[class]})
+		t, _, err := h.history.Trial(r.Context(), grid.TrialID{Sweep: s.ID, Index: c.Index(first[class])})
 		if err != nil {
 			return out, err
 		}
-		t.Result.Class = className(c, class)
+		t.Result.Class, _ = c.ClassOf(first[class])
 		g := failureGroup(s.ID, &t)
 		g.Count = n
 		out.Groups = append(out.Groups, *g)
@@ -55,15 +54,6 @@ func (h *sweepHandlers) failures(r *http.Request) (api.Failures, error) {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Class, b.Class))
 	})
 	return out, nil
-}
-
-// className returns the class with a number in a column, or none for 0. A class that a fold has
-// just added may be missing from the names.
-func className(c *history.Columns, number int) grid.Class {
-	if number == 0 || number > len(c.Classes) {
-		return grid.ClassNone
-	}
-	return c.Classes[number-1]
 }
 
 // failureGroup returns a group for the class of a trial, with the trial as its example.

@@ -269,7 +269,7 @@ func (l *listing) filter(ctx context.Context) (func(index int64) bool, error) {
 			if known := c.State[row]; known > 0 {
 				state = grid.States[known-1]
 			}
-			class = className(c, int(c.Class[row]))
+			class, _ = c.ClassOf(int(row))
 		}
 		return l.wantsState(state) && (l.q.Class == "" || class == l.q.Class)
 	}, nil
