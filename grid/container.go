@@ -86,8 +86,7 @@ func CheckGPUMode(v string) error { return oneOf("gpus", v, gpuModes) }
 
 func oneOf(what, v string, known []string) error {
 	if !slices.Contains(known, v) {
-		return problem.Errorf("Write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1]+".",
-			"%s is %.60q", what, v)
+		return problem.Errorf(problem.WriteOneOf(known), "%s is %.60q", what, v)
 	}
 	return nil
 }

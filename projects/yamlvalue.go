@@ -222,20 +222,12 @@ func parsed[T any](parse func(text string) (T, error), fault, hint string) func(
 
 // oneOf returns a reader of one of several texts.
 func oneOf[T ~string](choices ...T) func(yamlValue) (T, bool) {
-	hint := "Write " + string(choices[0])
-	for i, c := range choices[1:] {
-		if i+2 == len(choices) {
-			hint += " or " + string(c) + "."
-		} else {
-			hint += ", " + string(c)
-		}
-	}
 	return parsed(func(text string) (T, error) {
 		if !slices.Contains(choices, T(text)) {
 			return "", errors.New("not a choice")
 		}
 		return T(text), nil
-	}, "", hint)
+	}, "", problem.WriteOneOf(choices))
 }
 
 // foreignTag reports whether a value has an explicit tag other than its own.

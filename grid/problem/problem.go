@@ -81,6 +81,16 @@ func Errorf(hint, format string, args ...any) *Error {
 	return &Error{Msg: fmt.Sprintf(format, args...), Hint: hint}
 }
 
+// WriteOneOf returns the hint `Write a, b or c.`; there must be at least two choices.
+func WriteOneOf[T ~string](choices []T) string {
+	texts := make([]string, len(choices))
+	for i, c := range choices {
+		texts[i] = string(c)
+	}
+	last := len(texts) - 1
+	return "Write " + strings.Join(texts[:last], ", ") + " or " + texts[last] + "."
+}
+
 // maxNearest bounds the names that Nearest returns.
 const maxNearest = 3
 

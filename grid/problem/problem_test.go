@@ -17,3 +17,15 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestWriteOneOf(t *testing.T) {
+	t.Parallel()
+	for want, choices := range map[string][]string{
+		"Write a or b.":    {"a", "b"},
+		"Write a, b or c.": {"a", "b", "c"},
+	} {
+		if got := WriteOneOf(choices); got != want {
+			t.Errorf("%q: got %q, want %q", choices, got, want)
+		}
+	}
+}
