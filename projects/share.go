@@ -1,20 +1,20 @@
 package projects
 
 import (
-	"fmt"
 	"path"
 	"path/filepath"
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 )
 
 // CheckShare explains why the entries of a task's share can't name anything. A project's loader
 // finds the same problems, and reports them with their line numbers.
 func CheckShare(share []string) error {
 	for _, text := range share {
-		if msg, hint := shareProblem("share", text); msg != "" {
-			return fmt.Errorf("%s. %s", msg, hint)
+		if err := checkShared("share", text); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -24,49 +24,49 @@ func CheckShare(share []string) error {
 // anything. A project's loader finds the same problems, and reports them with their line numbers.
 func CheckInputs(inputs []string) error {
 	for _, text := range inputs {
-		if msg, hint := patternProblem("setup.inputs", text); msg != "" {
-			return fmt.Errorf("%s. %s", msg, hint)
+		if err := checkPattern("setup.inputs", text); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// shareProblem returns what is wrong with an entry of share, and what to write instead; "" if
-// nothing is.
-func shareProblem(what, text string) (msg, hint string) {
+// checkShared returns an error if text can't be an entry of share. The message says that what has
+// it.
+func checkShared(what, text string) error {
 	switch {
 	case strings.HasPrefix(text, "~"):
-		return fmt.Sprintf("%s has %q, and '~' means another folder on each machine", what, text),
-			"Write the absolute path."
+		return problem.Errorf("Write the absolute path.",
+			"%s has %q, and '~' means another folder on each machine", what, text)
 	case !isOutside(text):
-		return patternProblem(what, text)
+		return checkPattern(what, text)
 	case strings.ContainsAny(strings.TrimSuffix(text, "/**"), "*?[\\\n"):
-		return fmt.Sprintf("%s has the pattern %q, and patterns name files in the project only", what, text),
-			"Name the folder."
+		return problem.Errorf("Name the folder.",
+			"%s has the pattern %q, and patterns name files in the project only", what, text)
 	}
-	return "", ""
+	return nil
 }
 
-// patternProblem returns what is wrong with a pattern that names files in a project, and what to
-// write instead; "" if nothing is.
-func patternProblem(what, text string) (msg, hint string) {
+// checkPattern returns an error if text can't be a pattern for files in a project. The message says
+// that what has it.
+func checkPattern(what, text string) error {
 	p, ok := parsePattern(text)
 	switch {
 	case !ok, p.never, p.negative:
-		return fmt.Sprintf("%s has %q, which names no file", what, text),
-			"Write the name of a file or folder, or a pattern like data/** as in .gitignore."
+		return problem.Errorf("Write the name of a file or folder, or a pattern like data/** as in .gitignore.",
+			"%s has %q, which names no file", what, text)
 	case strings.ContainsAny(text, "\n\r"):
-		return fmt.Sprintf("%s has a line end in %q", what, text), "Give each pattern in an entry of its own."
+		return problem.Errorf("Give each pattern in an entry of its own.", "%s has a line end in %q", what, text)
 	case !grid.IsRelative(strings.TrimPrefix(text, "/")):
-		return fmt.Sprintf("the pattern %q of %s leaves the project", text, what),
-			"Patterns start at the project's folder: no '..'."
+		return problem.Errorf("Patterns start at the project's folder: no '..'.",
+			"the pattern %q of %s leaves the project", text, what)
 	}
 	if plain := path.Clean("/" + text); plain == "/" {
-		return fmt.Sprintf("%s has %q, the whole project", what, text), "Write ** for everything in it."
+		return problem.Errorf("Write ** for everything in it.", "%s has %q, the whole project", what, text)
 	} else if strings.TrimSuffix(text, "/") != plain && strings.TrimSuffix(text, "/") != plain[1:] {
-		return fmt.Sprintf("%s has %q, and no file has such a name", what, text), fmt.Sprintf("Write %s.", plain)
+		return problem.Errorf("Write "+plain+".", "%s has %q, and no file has such a name", what, text)
 	}
-	return "", ""
+	return nil
 }
 
 // SharePatterns returns the entries of share that name something in the project.

@@ -180,7 +180,7 @@ func setupFields(t *task) map[string]field {
 			if v.isText() {
 				text, _ := v.filled()
 				t.Inputs = []string{text}
-				reportPattern(v, v.what, text)
+				v.reportError(checkPattern(v.what, text))
 			} else if t.Inputs = patterns(v); len(t.Inputs) == 0 {
 				v.report("Name the files, or leave inputs out: then the step reads all files.", "setup.inputs is empty")
 			}
@@ -247,24 +247,16 @@ func readEnv(v yamlValue, t *task) {
 func patterns(v yamlValue) []string {
 	texts, values := v.texts(`[".git", "gen/**"]`)
 	for i, p := range texts {
-		reportPattern(values[i], v.what, p)
+		values[i].reportError(checkPattern(v.what, p))
 	}
 	return texts
-}
-
-func reportPattern(v yamlValue, field, text string) {
-	if msg, hint := patternProblem(field, text); msg != "" {
-		v.report(hint, "%s", msg)
-	}
 }
 
 // readShare reads patterns of files in the project and paths outside it.
 func readShare(v yamlValue) []string {
 	texts, values := v.texts(`["data/**", "/mnt/imagenet"]`)
 	for i, p := range texts {
-		if msg, hint := shareProblem(v.what, p); msg != "" {
-			values[i].report(hint, "%s", msg)
-		}
+		values[i].reportError(checkShared(v.what, p))
 		if isOutside(p) {
 			texts[i] = strings.TrimSuffix(p, "/**")
 		}
