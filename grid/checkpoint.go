@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -65,12 +64,6 @@ func DefaultCheckpoint() Checkpoint {
 // checkpointSignals returns the signals that can announce a stop.
 func checkpointSignals() []string { return []string{"TERM", "INT", "HUP", "USR1", "USR2"} }
 
-// Equipped reports whether the task needs devices, a container or a checkpoint, which older nodes
-// would silently ignore.
-func (t *Task) Equipped() bool {
-	return t.Checkpoint != nil || t.Image != "" || t.Resources.NeedsGPU()
-}
-
 // CheckpointGrace returns how long the task's program has to save its state after the notice.
 func (t *Task) CheckpointGrace() time.Duration {
 	switch {
@@ -80,16 +73,6 @@ func (t *Task) CheckpointGrace() time.Duration {
 		return min(t.Grace, MaxCheckpointGrace)
 	}
 	return DefaultGrace
-}
-
-// Policy returns the retry policy for the task's trials, including the repeats of its checkpoint.
-func (t *Task) Policy() Retries {
-	if t.Checkpoint == nil {
-		return t.Retries
-	}
-	all := Retries{ClassPreempt: t.Checkpoint.Repeats}
-	maps.Copy(all, t.Retries)
-	return all
 }
 
 // Check returns an error for the first invalid field.

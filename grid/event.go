@@ -63,10 +63,6 @@ type Event struct {
 	Image   string   `json:"h,omitempty"` // with Started and Finished: the attempt's image, see Sweep.Pinned
 }
 
-// LeaseID identifies a lease. It is never reused, unlike a sequence number of the queue, the newest
-// of which can be lost in a crash.
-type LeaseID string
-
 // Metric maps names to JSON values, mostly numbers.
 type Metric map[string]json.RawMessage
 

@@ -259,6 +259,16 @@ func DefaultRetries() Retries {
 	return all
 }
 
+// Policy returns the retry policy for the task's trials, including the repeats of its checkpoint.
+func (t *Task) Policy() Retries {
+	if t.Checkpoint == nil {
+		return t.Retries
+	}
+	all := Retries{ClassPreempt: t.Checkpoint.Repeats}
+	maps.Copy(all, t.Retries)
+	return all
+}
+
 // InCluster returns the policy with the cluster's defaults for classes that the task does not set.
 func (r Retries) InCluster() Retries {
 	all := Retries{}

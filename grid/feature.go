@@ -69,6 +69,10 @@ const (
 	LevelFeatures = 3 // nodes that know these features
 	LevelNodes    = 4 // nodes that know NodeSet and all orders; older ones reject a record with an unknown order
 	LevelLong     = 5 // nodes that can read long records
+
+	// NewestLevel is the level of this program, which equals the number of levels: new ones go
+	// above this line.
+	NewestLevel = iota
 )
 
 // Level returns the minimum level of the nodes that can get the sweep's trials. Nodes below it
@@ -86,4 +90,10 @@ func (s *Sweep) Level() int {
 		return LevelEquipped
 	}
 	return LevelPlain
+}
+
+// Equipped reports whether the task needs devices, a container or a checkpoint, which older nodes
+// would silently ignore.
+func (t *Task) Equipped() bool {
+	return t.Checkpoint != nil || t.Image != "" || t.Resources.NeedsGPU()
 }

@@ -1,8 +1,6 @@
 package grid
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"strconv"
@@ -158,16 +156,4 @@ func (r Resources) Check() error {
 		return problem.Errorf("Give gpus, like 1 or 0.5.", "gpu_model is %q, but no GPU is asked for", r.GPUModel)
 	}
 	return nil
-}
-
-// LaneOf returns the lane of trials with these resources and this image. Trials of one lane have
-// the same needs, and different lanes have different names. The name consists of the amounts if
-// there are only processors and memory, as it always has; otherwise it ends in a hash of all
-// fields.
-func LaneOf(priority int, r Resources, image string) Lane {
-	if !r.NeedsGPU() && r.GPUModel == "" && image == "" && r.Nodes == "" {
-		return Lane(fmt.Sprintf("p%d_c%d_m%d_g0_v0", priority, r.CPUs, r.Memory))
-	}
-	sum := sha256.Sum256([]byte(r.Key() + "\n" + image))
-	return Lane(fmt.Sprintf("p%d_%s", priority, hex.EncodeToString(sum[:8])))
 }

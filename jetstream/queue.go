@@ -26,7 +26,7 @@ const listPage = 1000
 // leaseVersion is the newest version of leases on the wire that this node may take. Versions are
 // the levels of the nodes that may run the trials: older nodes leave leases of newer versions
 // alone.
-const leaseVersion = grid.LevelLong
+const leaseVersion = grid.NewestLevel
 
 // Lease is the right to run the trials [Lo,Hi) of a sweep.
 type Lease struct {

@@ -29,6 +29,9 @@ func TestOrderOfAnOlderMaster(t *testing.T) {
 			t.Errorf("of a master that says %s: got %v, want %q", answer, err, want)
 		}
 		for _, f := range grid.Features() { // which would run other points, or give them other arguments
+			if featureNames()[f] == "" {
+				t.Errorf("featureNames has no words for %s", f)
+			}
 			if err := checkMaster(t.Context(), c, grid.OrderIndex, []grid.Feature{f}); err == nil ||
 				!strings.Contains(err.Error(), "does not support "+featureNames()[f]) {
 				t.Errorf("of a master that says %s: got %v, want it not to know %s", answer, err, f)
