@@ -107,8 +107,8 @@ func (v yamlValue) entries(example string, each func(key, value yamlValue)) {
 	}
 }
 
-// fields reads a map whose keys are known, and reports whether it found no problem. The names of its
-// values begin with prefix.
+// fields reads a map whose keys are known, and reports whether it found no problem. The names of
+// its values begin with prefix.
 func (v yamlValue) fields(prefix, example string, known map[string]field) bool {
 	before := len(v.file.problems)
 	v.entries(example, func(key, value yamlValue) {

@@ -207,7 +207,9 @@ func badInputs() []badInput {
 			want: "mlfnode: the settings file none.yaml can't be read: no such file or directory\n" +
 				"  try: the node.yaml that comes with mlfnode explains every setting\n"},
 
-		{name: "bad retention", files: map[string]string{"node.yaml": "node: a b\nretention:\n  sweeps: -1\n  age: old\n"}, args: "sweeps --config node.yaml",
+		{name: "bad retention",
+			files: map[string]string{"node.yaml": "node: a b\nretention:\n  sweeps: -1\n  age: old\n"},
+			args:  "sweeps --config node.yaml",
 			want: "mlfnode: node.yaml, node: \"a b\" is not a valid node name; use letters, digits, - and _\n" +
 				"node.yaml, retention.sweeps: \"-1\" is not a whole number of at least 0\n" +
 				"node.yaml, retention.age: \"old\" is not a duration; write one such as 90d or 36h\n" +

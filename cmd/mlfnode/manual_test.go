@@ -157,8 +157,9 @@ var shellLine = regexp.MustCompile(`(?m)^(?:\$ |  )?((?:[A-Z_]+=\S* )?(?:ML/bin/
 // some of its arguments.
 var inlineCall = regexp.MustCompile("`((?:[A-Z_]+=\\S* )?mlfnode [a-z-][^`\n]*)`")
 
-// TestExamplesAreCommands parses each line of the manual that calls mlfnode, and the examples of --help. The command and its flags exist, and
-// outside of running text the arguments are as many as it takes.
+// TestExamplesAreCommands parses each line of the manual that calls mlfnode, and the examples of
+// --help. The command and its flags exist, and outside of running text the arguments are as many as
+// it takes.
 func TestExamplesAreCommands(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
@@ -273,7 +274,7 @@ var (
 	noAnchor = regexp.MustCompile("[^\\pL\\pN_ -]+") // what GitHub leaves out of the anchor of a heading
 )
 
-// TestLinksOfTheManual follows the links between the pages: the file is there, and so is the heading.
+// TestLinksOfTheManual follows the links between the pages: the file and the heading exist.
 func TestLinksOfTheManual(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {

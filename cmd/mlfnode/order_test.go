@@ -19,7 +19,9 @@ func TestOrderOfAnOlderMaster(t *testing.T) {
 		`{"version": "0.9"}`:                       "the master runs mlfnode 0.9, which does not support order spread\n  try: ",
 		`{"version": "1.9", "orders": ["spread"]}`: "",
 	} {
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(answer))
+		}))
 		defer s.Close()
 		c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", s.Listener.Addr().String())

@@ -161,8 +161,9 @@ func TestAsked(t *testing.T) {
 		"RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 bytes.":                                  64 * gb,
 		"cupy.cuda.memory.OutOfMemoryError: Out of memory allocating 1,073,741,824 bytes (allocated so far: 12 bytes)":   gb,
 		"Tried to allocate 1.00 GiB\nretrying\nTried to allocate 3.00 GiB":                                               3 * gb,
-		"Tried to allocate 9999999999999999999999 GiB":                                                                   maxDevice,
-		"CUDA error: out of memory": 0, "": 0, "Tried to allocate nothing": 0,
+
+		"Tried to allocate 9999999999999999999999 GiB": maxDevice,
+		"CUDA error: out of memory":                    0, "": 0, "Tried to allocate nothing": 0,
 	}
 	for words, want := range cases {
 		if got := Asked(words); got != want {

@@ -49,7 +49,7 @@ func pageKey(l *listing, columns []column[api.Trial], limit int64) string {
 	return fmt.Sprintf("%s %d %d %q", l.sweep.ID, l.q.Offset, limit, strings.Join(names, "\x00"))
 }
 
-// find returns a page if its trials have not changed since it was read. There is none without a key.
+// find returns a page if its trials have not changed since it was read, and none without a key.
 func (p *trialPages) find(key string, s *grid.Sweep, h *history.DB) (table api.TrialTable, ok bool) {
 	page, ok := p.recent.find(func(k *trialPage) bool {
 		return k.key == key && k.sweep == s && h.Unchanged(s.ID, k.lo, k.hi, k.mark)

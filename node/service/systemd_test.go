@@ -168,7 +168,9 @@ func status(t *testing.T, m *servicetest.Machine) {
 func reload(t *testing.T, m *servicetest.Machine) {
 	pid := property(m, "MainPID")
 	m.Run("systemctl reload mlfnode")
-	m.Until(soon, "SIGHUP has arrived", func() bool { return note(m, "reloaded") == "yes" && property(m, "StatusText") == "serving again" })
+	m.Until(soon, "SIGHUP has arrived", func() bool {
+		return note(m, "reloaded") == "yes" && property(m, "StatusText") == "serving again"
+	})
 	if got := property(m, "MainPID"); got != pid || property(m, "ActiveState") != "active" {
 		t.Errorf("got agent %s, want %s to go on", got, pid)
 	}
@@ -299,7 +301,9 @@ func TestFailures(t *testing.T) {
 func readyWaitedFor(t *testing.T, m *servicetest.Machine) {
 	m.Run("touch /tmp/standin/slow; rm -f /tmp/standin/started")
 	m.Run("(/root/download/standin install --role master >/tmp/report 2>&1; echo ended >>/tmp/report) >/dev/null 2>&1 &")
-	m.Until(soon, "the agent runs", func() bool { return property(m, "ActiveState") == "activating" && property(m, "MainPID") != "0" })
+	m.Until(soon, "the agent runs", func() bool {
+		return property(m, "ActiveState") == "activating" && property(m, "MainPID") != "0"
+	})
 	m.Run("sleep 1")
 	if got := property(m, "ActiveState") + m.Run("cat /tmp/report"); got != "activating" {
 		t.Errorf("got %s before the agent was ready", got)

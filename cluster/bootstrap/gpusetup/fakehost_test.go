@@ -133,7 +133,9 @@ func (s fakeHost) options(o Options) Options {
 
 func (s fakeHost) setup(o Options) Report {
 	s.t.Helper()
-	r, err := Setup(s.t.Context(), shell.Local{}, s.options(o), func(p Step) { s.t.Logf("%s %s %s", p.Check, p.Verdict, p.Text) })
+	r, err := Setup(s.t.Context(), shell.Local{}, s.options(o), func(p Step) {
+		s.t.Logf("%s %s %s", p.Check, p.Verdict, p.Text)
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -39,8 +39,8 @@ var examples = map[string]example{
 		"port"}},
 }
 
-// shown are blocks that are output, by their beginning.
-var shown = []string{"train-3: on NVIDIA", "exit code 1: a GPU ran out of memory", "import os, signal, sys, time"} // the last runs in TestCheckpointManual
+// shown are blocks that are output, by their beginning. The last runs in TestCheckpointManual.
+var shown = []string{"train-3: on NVIDIA", "exit code 1: a GPU ran out of memory", "import os, signal, sys, time"}
 
 // block is a fenced block of a manual.
 var block = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")

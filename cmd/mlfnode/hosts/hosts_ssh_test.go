@@ -34,8 +34,9 @@ func TestLogins(t *testing.T) {
 	}{
 		{name: "ordinary", to: []string{"id -un; uname -sm; echo $0 $HOME; pwd"},
 			said: "ada\nLinux x86_64\nbash HOME\nHOME\n"},
-		{name: "banner shell", host: SSHD{Users: []User{{ShellScript: "#!/bin/sh\necho Welcome!\nexec /bin/bash \"$@\"\n"}}},
-			to: []string{"echo in"}, said: "Welcome!\nin\n"},
+		{name: "banner shell",
+			host: SSHD{Users: []User{{ShellScript: "#!/bin/sh\necho Welcome!\nexec /bin/bash \"$@\"\n"}}},
+			to:   []string{"echo in"}, said: "Welcome!\nin\n"},
 		{name: "start-up file", host: SSHD{Users: []User{{StartUp: "echo noise"}}}, to: []string{"echo in"},
 			said: "noise\nin\n"},
 		{name: "dash", host: SSHD{Users: []User{{Name: "bob", Shell: "/bin/dash", StartUp: "echo noise"}}},

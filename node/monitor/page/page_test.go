@@ -81,7 +81,8 @@ var (
 	elsewhere = regexp.MustCompile(`(?i)["'(]\s*(?:https?:)?//(?:[a-z0-9-]+\.)+[a-z]`)
 )
 
-// TestImports checks that the page loads nothing from elsewhere: each import is one of the embedded files or in the import map.
+// TestImports checks that the page loads nothing from elsewhere: each import is one of the embedded
+// files or in the import map.
 func TestImports(t *testing.T) {
 	html, err := files.ReadFile(document)
 	if err != nil {
@@ -136,7 +137,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestSizeOfAssets bounds what a browser loads at first: the document, and what it links and imports at once.
+// TestSizeOfAssets bounds what a browser loads at first: the document, and what it links and
+// imports immediately.
 func TestSizeOfAssets(t *testing.T) {
 	p := New()
 	first, total := map[string]bool{}, 0
