@@ -106,9 +106,10 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, LeaseTrials: true, Nodes: n.nodes(),
-		Slots: workers.slots, NeverFits: workers.neverFits, ClusterProblem: workers.problem,
-		AwaitDevices: awaitDevices,
-		Retention:    master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
+		Capacity: master.Capacity{
+			Slots: workers.slots, NeverFits: workers.neverFits, Problem: workers.problem, AwaitDevices: awaitDevices,
+		},
+		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
 	select {
@@ -195,10 +196,17 @@ func (n *Node) nodes() *master.Nodes {
 		Disconnections: n.server.Disconnections,
 		Self:           n.cfg.Node, Outage: n.cfg.Cluster.Outage(), LinkUp: linked(n.membership),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
-		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 {
-			return membership.KeysID(n.authority.Keyring().Keys())
-		},
-		CAs: func() uint64 { return n.authority.CAs().ID() },
+		CrashLimit: n.cfg.Cluster.CrashLimit,
+		Keys:       func() uint64 { return membership.KeysID(n.authority.Keyring().Keys()) },
+		CAs:        func() uint64 { return n.authority.CAs().ID() },
+		Fits:       func(m *cluster.Member, r grid.Resources) bool { return slotsOf(m, r) > 0 },
+		Scheduling: n.nodeScheduling(),
+	}
+}
+
+// nodeScheduling returns how the master keeps trials from nodes that are drained or broken.
+func (n *Node) nodeScheduling() master.Scheduling {
+	return master.Scheduling{
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.scheduling.Drain(node)
 			return d.On, d.By == scheduling.ByMaster, d.Reason
@@ -209,7 +217,6 @@ func (n *Node) nodes() *master.Nodes {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
-		Fits: func(m *cluster.Member, r grid.Resources) bool { return slotsOf(m, r) > 0 },
 		Withhold: func(node grid.NodeID, part grid.Scope, reason string, until time.Time) {
 			if err := n.scheduling.Withhold(node, part, scheduling.Withheld{Reason: reason, Until: until}); err != nil {
 				n.log.Error("trials could not be withheld from a part of a node", "node", node,

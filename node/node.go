@@ -282,15 +282,18 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return ""
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, NeverFits: workerNever,
-		LeaseTrials: !quiet, ClusterProblem: n.worker.UnavailableReason,
-		AwaitDevices: n.host.awaitDevices, LocalRefusals: n.worker.WaitingLanes,
-		CheckContainers: func(ctx context.Context) error {
-			if f := docker.Probe(ctx, dockerSettings(&cfg.Engine), nil); f.Problem != "" {
-				return errors.New(f.Problem)
-			}
-			return nil
+		Store: n.store, History: n.history, Logger: cfg.Logger,
+		Capacity: master.Capacity{
+			Slots: n.worker.Slots, NeverFits: workerNever, Problem: n.worker.UnavailableReason,
+			AwaitDevices: n.host.awaitDevices,
+			CheckContainers: func(ctx context.Context) error {
+				if f := docker.Probe(ctx, dockerSettings(&cfg.Engine), nil); f.Problem != "" {
+					return errors.New(f.Problem)
+				}
+				return nil
+			},
 		},
+		LocalRefusals: n.worker.WaitingLanes, LeaseTrials: !quiet,
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)

@@ -34,7 +34,7 @@ func TestFullDiskDoesNotEndTheMaster(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		go func() {
-			_, err := m.foldWithRetry(t.Context(), []history.Stored{{Seq: seq, Batch: manyFinished(seq)}})
+			_, err := m.fold.foldWithRetry(t.Context(), []history.Stored{{Seq: seq, Batch: manyFinished(seq)}})
 			ended <- err
 		}()
 		for waiting := true; waiting; {

@@ -18,7 +18,7 @@ import (
 // setGPUs gives the cluster so many GPUs of each model, of 80 GiB each.
 func (c *testMaster) setGPUs(models map[string]int) {
 	c.inLoop(func(s *scheduler) {
-		s.m.cfg.Slots = func(r grid.Resources) int {
+		s.m.cfg.Capacity.Slots = func(r grid.Resources) int {
 			n := 0
 			for model, devices := range models {
 				if strings.Contains(model, r.GPUModel) {
@@ -215,15 +215,15 @@ func TestSlotsAreAskedOnce(t *testing.T) {
 	}
 	c.waitForLeasesIn(id, wholeGPU, 8)
 	c.inLoop(func(s *scheduler) {
-		asked, ask := map[grid.Resources]int{}, s.m.cfg.Slots
-		s.m.cfg.Slots = func(r grid.Resources) int {
+		asked, ask := map[grid.Resources]int{}, s.m.cfg.Capacity.Slots
+		s.m.cfg.Capacity.Slots = func(r grid.Resources) int {
 			asked[r]++
 			return ask(r)
 		}
 		if err := s.topUpQueue(t.Context()); err != nil {
 			t.Error(err)
 		}
-		s.m.cfg.Slots = ask
+		s.m.cfg.Capacity.Slots = ask
 		for r, n := range asked {
 			if n > 1 {
 				t.Errorf("%+v: the nodes were asked %d times", r, n)

@@ -94,8 +94,8 @@ func newTestMaster(t *testing.T, dir string, cpus float64, nodes *Nodes, snapsho
 	}
 	m := New(Config{
 		Store: store, History: db, Logger: log, LeaseTrials: true,
-		Slots: func(r grid.Resources) int { return int(grid.MilliOf(cpus) / r.CPUs) }, Nodes: nodes,
-		Snapshots: snapshots,
+		Capacity: Capacity{Slots: func(r grid.Resources) int { return int(grid.MilliOf(cpus) / r.CPUs) }},
+		Nodes:    nodes, Snapshots: snapshots,
 	})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan error, 1)

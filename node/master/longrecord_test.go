@@ -125,7 +125,7 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 				t.Fatalf("the earlier version has come to %d of %d, %v", at, last, err)
 			}
 			for range 2 {
-				if err := c.checkHistory(t.Context(), first, last, grid.RecordVersion); err != nil {
+				if err := c.fold.checkHistory(t.Context(), first, last, grid.RecordVersion); err != nil {
 					t.Fatal(err)
 				}
 				if got := c.cfg.History.Applied(); (got == 0) != (n == 600) {
@@ -138,7 +138,7 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 				t.Errorf("history knows %d trials that have ended, want %d", got, done)
 			}
 			at = c.cfg.History.Applied()
-			if err := c.checkHistory(t.Context(), first, at, grid.RecordVersion); err != nil ||
+			if err := c.fold.checkHistory(t.Context(), first, at, grid.RecordVersion); err != nil ||
 				c.cfg.History.Applied() != at {
 				t.Errorf("the next start: history has come to %d, %v; want it to stay at %d",
 					c.cfg.History.Applied(), err, at)
@@ -167,7 +167,7 @@ func foldedBefore(t *testing.T, c *testMaster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = c.foldEvents(t.Context(), func(f folded) error {
+	err = c.fold.run(t.Context(), func(f folded) error {
 		if f.last >= last {
 			return errCaughtUp
 		}

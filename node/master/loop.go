@@ -176,10 +176,7 @@ func (s *scheduler) openFeed(ctx context.Context, record *jetstream.Record, leas
 		return fmt.Errorf("load trials of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
-	f.slots, f.lanes = s.feeder.slots, record.Lanes
-	if never := s.m.cfg.NeverFits; never != nil {
-		f.fits = func(r grid.Resources) bool { return never(r) == "" }
-	}
+	f.slots, f.fits, f.lanes = s.feeder.slots, s.m.cfg.Capacity.fits, record.Lanes
 	if sweep.Task.Resources.Measured() {
 		f.sharing = newGPUSharing(record.Packing, &sweep.Task)
 	}

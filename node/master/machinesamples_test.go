@@ -259,7 +259,7 @@ func TestSamplesOfTheNextMaster(t *testing.T) {
 func TestSamplesOfManyNodes(t *testing.T) {
 	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, maxOverviewSlots}, {8, 8, maxOverviewSlots},
 		{100, 8, 11}, {2000, 8, 1}} {
-		m := &Master{sampleStore: &sampleStore{byNode: map[grid.NodeID]*nodeSamples{}}}
+		m := newSamples()
 		for i := range c.nodes {
 			said := &jetstream.Sample{Load: 5}
 			for k := range c.gpus {
@@ -267,7 +267,7 @@ func TestSamplesOfManyNodes(t *testing.T) {
 					jetstream.GPUSample{UUID: fmt.Sprintf("GPU-%04d%04d-b6a5-2a1c-8c0e-0123456789ab", i, k),
 						Busy: inventory.Unknown})
 			}
-			m.sampleStore.add(grid.NodeID(fmt.Sprint("node-", i)), said, time.Now())
+			m.add(grid.NodeID(fmt.Sprint("node-", i)), said, time.Now())
 		}
 		got := m.NodeSamples()
 		if len(got) != c.nodes || len(got[0].Load) != c.slots {

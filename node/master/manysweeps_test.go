@@ -57,9 +57,8 @@ func BenchmarkStartBesideEndedSweeps(b *testing.B) {
 	var kept int64
 	for b.Loop() {
 		begin := time.Now()
-		m := New(Config{Store: store, History: db, Logger: log, LeaseTrials: true, Slots: func(grid.Resources) int {
-			return 4
-		}})
+		m := New(Config{Store: store, History: db, Logger: log, LeaseTrials: true,
+			Capacity: Capacity{Slots: func(grid.Resources) int { return 4 }}})
 		ctx, stop := context.WithCancel(b.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- m.Run(ctx) }()

@@ -7,47 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/poll"
 )
-
-// Nodes connects the master to the cluster's nodes.
-type Nodes struct {
-	// Members returns the view of gossip, this node included.
-	Members func() []cluster.Member
-	// Refused reports whether the node's machine answers while its agent does not.
-	Refused func(ctx context.Context, node grid.NodeID) bool
-	// Disconnections calls fn when the connection of a node has ended.
-	Disconnections func(fn func(grid.NodeID)) (stop func())
-	// Drain reports whether a node may not take leases, whether that is because it is broken, and
-	// why in words.
-	Drain func(grid.NodeID) (drain, broken bool, reason string)
-	// Quarantine drains a node that is broken.
-	Quarantine func(node grid.NodeID, reason string)
-	// Fits reports whether a node has room for trials with these resources, were nothing else
-	// running there; nil allows all.
-	Fits func(*cluster.Member, grid.Resources) bool
-	// Withhold keeps trials that need a part of a node from it for a while, and Withheld returns
-	// these parts with the reasons.
-	Withhold func(node grid.NodeID, part grid.Scope, reason string, until time.Time)
-	Withheld func(grid.NodeID) map[grid.Scope]string
-	// Keys identifies the gossip keyring in force.
-	Keys func() uint64
-	// CAs identifies the CAs that the cluster trusts; nil when that is not known.
-	CAs func() uint64
-	// Known reports whether a node belongs to the cluster, whether it is up or not; nil when that
-	// is not known.
-	Known func(grid.NodeID) bool
-	// CrashLimit is how many nodes may die under a trial before it is set aside.
-	CrashLimit int
-	Outage     Outage
-	// Self is the master's own node.
-	Self grid.NodeID
-	// LinkUp reports whether this machine's own link is up; nil when that is not known.
-	LinkUp func() bool
-}
 
 const (
 	// nodeCheckInterval is how often the master checks which nodes are lost.
@@ -69,8 +32,10 @@ const (
 	slowestPace = 500 * time.Millisecond
 )
 
-// nodeWatcher answers the heartbeats of nodes and detects which nodes are lost.
+// nodeWatcher answers the heartbeats of nodes, keeps the samples in them, and detects which nodes
+// are lost.
 type nodeWatcher struct {
+	*sampleStore
 	m              *Master
 	nodes          *nodeTable
 	reportInterval atomic.Int64 // the time that nodes are to wait between reports; see reportCost
@@ -127,16 +92,12 @@ func reportIntervalFor(busy int) time.Duration {
 // the cluster, or trials of the lane are withheld from it. Its directives say so as well, but they
 // reach the node only with its next heartbeat.
 func (w *nodeWatcher) refusesLeases(node grid.NodeID, lane grid.Lane) bool {
-	if known := w.m.cfg.Nodes.Known; known != nil && !known(node) {
-		return true
-	}
-	drained, _, _ := w.m.cfg.Nodes.Drain(node)
-	return drained || w.m.cfg.Nodes.Withheld(node)[grid.ScopeOfLane(lane)] != ""
+	return !w.m.cfg.Nodes.knows(node) || w.m.cfg.Nodes.refusesLane(node, lane)
 }
 
 // handleHeartbeat records what a node reports and returns its directives.
 func (w *nodeWatcher) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) jetstream.Directives {
-	if known := w.m.cfg.Nodes.Known; known != nil && !known(node) {
+	if !w.m.cfg.Nodes.knows(node) {
 		return jetstream.Directives{Drain: true, Reason: "the node was taken out of the cluster"}
 	}
 	now := time.Now()
@@ -148,7 +109,7 @@ func (w *nodeWatcher) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) 
 		}
 	}
 	if b.Sample != nil {
-		w.m.sampleStore.add(node, b.Sample, now)
+		w.sampleStore.add(node, b.Sample, now)
 	}
 	o := jetstream.Directives{
 		Keys: w.m.cfg.Nodes.Keys(), Pace: time.Duration(w.reportInterval.Load()), Mark: mark,
@@ -172,8 +133,7 @@ func (w *nodeWatcher) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) 
 	if cas := w.m.cfg.Nodes.CAs; cas != nil {
 		o.CAs = cas()
 	}
-	o.Drain, o.Quarantine, o.Reason = w.m.cfg.Nodes.Drain(node)
-	o.Without = w.m.cfg.Nodes.Withheld(node)
+	w.m.cfg.Nodes.direct(&o, node)
 	return o
 }
 
@@ -193,7 +153,7 @@ func (w *nodeWatcher) checkNodes(ctx context.Context, p *selfCheck, now time.Tim
 	gossip := w.nodes.gossipStates(w.m.cfg.Nodes.Members())
 	if known := w.m.cfg.Nodes.Known; known != nil {
 		for _, node := range w.nodes.removeUnknown(known) { // nothing waits for it any more
-			w.m.sampleStore.removeNode(node)
+			w.sampleStore.removeNode(node)
 			w.m.log.Info("node was taken out of the cluster; its leases are requeued", "node", node)
 			w.m.post(func(s *scheduler) {
 				reason := fmt.Sprintf("the node %s was taken out of the cluster", node)

@@ -70,6 +70,12 @@ func (w *fakeCluster) nodes() *Nodes {
 			defer w.mu.Unlock()
 			return !w.removed[node]
 		},
+		Scheduling: w.scheduling(),
+	}
+}
+
+func (w *fakeCluster) scheduling() Scheduling {
+	return Scheduling{
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -47,7 +47,7 @@ func (q *queueFeeder) topUp(ctx context.Context) error {
 func (q *queueFeeder) slots(r grid.Resources) int {
 	n, ok := q.slotCache[r]
 	if !ok {
-		n = q.m.cfg.Slots(r)
+		n = q.m.cfg.Capacity.Slots(r)
 		q.slotCache[r] = n
 	}
 	return n

@@ -22,8 +22,9 @@ const (
 
 // collector removes sweeps that have ended, and other data that nothing needs any more.
 type collector struct {
-	m      *Master
-	runNow poll.Signal // makes run remove outdated sweeps at once
+	m         *Master
+	snapshots *trialSnapshots
+	runNow    poll.Signal // makes run remove outdated sweeps at once
 }
 
 // run removes ended sweeps that the retention no longer covers, and data that belongs to
@@ -36,7 +37,7 @@ func (c *collector) run(ctx context.Context, ready time.Time) error {
 	defer tick.Stop()
 	defer room.Stop()
 	c.removeOutdated(ctx)
-	c.m.snapshots.clean(true, 0)
+	c.snapshots.clean(true, 0)
 	c.removeOrphans(ctx, false, ready) // a client that sent a bundle before this master started sends it again
 	for {
 		select {
@@ -47,10 +48,10 @@ func (c *collector) run(ctx context.Context, ready time.Time) error {
 		case <-tick.C:
 			c.removeOutdated(ctx)
 			c.removeOrphans(ctx, false, time.Now().Add(-orphanAge))
-			c.m.snapshots.clean(true, 0)
+			c.snapshots.clean(true, 0)
 		case <-room.C:
 			c.freeSpace(ctx)
-			c.m.snapshots.clean(false, 0)
+			c.snapshots.clean(false, 0)
 		}
 	}
 }

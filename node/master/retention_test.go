@@ -51,9 +51,8 @@ func startWithLimits(
 	if prepare != nil {
 		prepare(store)
 	}
-	m := New(Config{Store: store, History: db, Logger: log, LeaseTrials: true, Slots: func(grid.Resources) int {
-		return 1
-	}, Retention: retention})
+	m := New(Config{Store: store, History: db, Logger: log, LeaseTrials: true, Retention: retention,
+		Capacity: Capacity{Slots: func(grid.Resources) int { return 1 }}})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()

@@ -77,7 +77,7 @@ func TestHistoryWithoutSweepsOfNewerVersions(t *testing.T) {
 	c = newTestMaster(t, dir, 2, nil, nil)
 	first, last, err := c.store.Events.Bounds(t.Context())
 	if err == nil {
-		err = c.checkHistory(t.Context(), first, last, grid.RecordVersion+1)
+		err = c.fold.checkHistory(t.Context(), first, last, grid.RecordVersion+1)
 	}
 	if got := c.cfg.History.Applied(); got != 0 || err != nil {
 		t.Errorf("with a version that knows more, history has come to %d, %v; want it to be folded from the start", got,

@@ -25,14 +25,8 @@ func (q *submissions) Submit(ctx context.Context, s *api.Submit) (jetstream.Reco
 	if err := s.Task.Template().Check(s.Space.Keys()); err != nil {
 		return jetstream.Record{}, conflict(err.Error(), "")
 	}
-	if err := q.checkFits(ctx, s.Task.Resources.Initial()); err != nil {
+	if err := q.m.cfg.Capacity.check(ctx, &s.Task); err != nil {
 		return jetstream.Record{}, err
-	}
-	if s.Task.Image != "" && q.m.cfg.CheckContainers != nil {
-		if err := q.m.cfg.CheckContainers(ctx); err != nil {
-			return jetstream.Record{}, conflict("the task runs in a container, and "+err.Error(),
-				"start the engine, or see: mlfnode doctor")
-		}
 	}
 	// One at a time: a submission that is sent again while the first is on its way to the disk is
 	// the same sweep, and a bundle must not be removed between the check for it and the record that
@@ -98,28 +92,6 @@ func (q *submissions) checkBundle(ctx context.Context, digest string) error {
 		}
 	}
 	return err
-}
-
-// checkFits refuses a task that no node could ever run. In a cluster a sweep may wait for nodes
-// that are away.
-func (q *submissions) checkFits(ctx context.Context, r grid.Resources) error {
-	if r.NeedsGPU() && q.m.cfg.AwaitDevices != nil {
-		q.m.cfg.AwaitDevices(ctx)
-	}
-	never := q.m.cfg.NeverFits
-	if never == nil {
-		return nil
-	}
-	why, anywhere := never(r), r
-	anywhere.Nodes = ""
-	switch {
-	case why == "":
-		return nil
-	case r.Nodes != "" && never(anywhere) == "":
-		return conflict("no node that the task names can run its trials: "+why,
-			"mlfnode members lists the nodes with their labels")
-	}
-	return conflict("one trial of this task needs more than any node has: "+why, "lower `resources` in project.yaml")
 }
 
 // findSubmitted returns the sweep that was submitted with a token.

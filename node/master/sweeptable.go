@@ -27,6 +27,21 @@ type sweepTable struct {
 	released func()        // called when a sweep that was held open may be finished
 }
 
+// load loads all records, and returns the newest revision of them.
+func (t *sweepTable) load(ctx context.Context) (revision uint64, err error) {
+	records, err := t.records.All(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("load sweep records: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range records {
+		t.sweeps[r.Sweep.ID] = r
+		revision = max(revision, r.Rev)
+	}
+	return revision, nil
+}
+
 // signalChange wakes those who wait for a change.
 func (t *sweepTable) signalChange() {
 	t.mu.Lock()

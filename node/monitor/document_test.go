@@ -75,10 +75,13 @@ func TestDocument(t *testing.T) {
 	}
 }
 
+// oneSlot is what a cluster can run that takes one trial at a time.
+var oneSlot = master.Capacity{Slots: func(grid.Resources) int { return 1 }}
+
 func tableOf(t *testing.T) *router {
 	return New(Config{Logger: testLog(t),
 		Master: master.New(master.Config{Logger: testLog(t), Store: &jetstream.Store{},
-			Slots: func(grid.Resources) int { return 1 }})}).newRouter()
+			Capacity: oneSlot})}).newRouter()
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)(?:\.\.\.)?\}`)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"mlfnode/cluster/trust"
-	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/master"
 )
@@ -26,9 +25,7 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 	log := testLog(t)
 	m := New(Config{
 		Logger: log, Cluster: Cluster{Authority: authority},
-		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Slots: func(grid.Resources) int {
-			return 1
-		}}),
+		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Capacity: oneSlot}),
 	})
 	m.guard.recheckTime = 10 * time.Millisecond
 	table := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}

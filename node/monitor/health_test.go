@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"mlfnode/cluster/trust"
-	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
@@ -54,10 +53,8 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 	}
 	cfg := Config{
 		Logger: log, Cluster: Cluster{Authority: authority}, Store: store, History: db.Listings(),
-		Node: api.Node{Node: "host1", Version: "1.2.3"},
-		Master: master.New(master.Config{Store: store, History: db, Logger: log, Slots: func(grid.Resources) int {
-			return 1
-		}}),
+		Node:   api.Node{Node: "host1", Version: "1.2.3"},
+		Master: master.New(master.Config{Store: store, History: db, Logger: log, Capacity: oneSlot}),
 	}
 	if edit != nil {
 		edit(&cfg)

@@ -37,7 +37,7 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	decides := master.New(master.Config{Store: store, Logger: log, Slots: func(grid.Resources) int { return 1 }})
+	decides := master.New(master.Config{Store: store, Logger: log, Capacity: oneSlot})
 	axis, err := space.ParseSet("i=0:3")
 	if err != nil {
 		t.Fatal(err)

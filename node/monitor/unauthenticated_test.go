@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"mlfnode/cluster/trust"
-	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/master"
@@ -40,9 +39,7 @@ func newFront(t *testing.T, edit func(*Monitor)) *front {
 	log := testLog(t)
 	m := New(Config{
 		Logger: log, Cluster: Cluster{Authority: authority},
-		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Slots: func(grid.Resources) int {
-			return 1
-		}}),
+		Master: master.New(master.Config{Logger: log, Store: &jetstream.Store{}, Capacity: oneSlot}),
 	})
 	if edit != nil {
 		edit(m)

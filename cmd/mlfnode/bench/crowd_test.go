@@ -158,7 +158,7 @@ func (h *headquarters) open(ctx context.Context, dir string) error {
 	each := allocator.Node{CPUs: slots * grid.One, Memory: crowdMemory}
 	h.master = master.New(master.Config{
 		Store: h.store, History: h.history, Logger: crowdLog(), LeaseTrials: true, Nodes: h.view(),
-		Slots: func(r grid.Resources) int { return int(h.nodes.Load()) * each.Slots(r) },
+		Capacity: master.Capacity{Slots: func(r grid.Resources) int { return int(h.nodes.Load()) * each.Slots(r) }},
 	})
 	return nil
 }
@@ -176,9 +176,11 @@ func (h *headquarters) view() *master.Nodes {
 		},
 		Refused:        func(context.Context, grid.NodeID) bool { return false },
 		Disconnections: h.server.Disconnections,
-		Drain:          func(grid.NodeID) (bool, bool, string) { return false, false, "" },
-		Quarantine:     func(grid.NodeID, string) {},
-		Withheld:       func(grid.NodeID) map[grid.Scope]string { return nil },
+		Scheduling: master.Scheduling{
+			Drain:      func(grid.NodeID) (bool, bool, string) { return false, false, "" },
+			Quarantine: func(grid.NodeID, string) {},
+			Withheld:   func(grid.NodeID) map[grid.Scope]string { return nil },
+		},
 		Keys: func() uint64 { // asked once for each beat
 			h.beats.Add(1)
 			return 0
