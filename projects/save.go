@@ -184,24 +184,19 @@ func sameAxes(a, b []space.Axis) bool {
 }
 
 func axisNode(a space.Axis) *yaml.Node {
-	formula := func(key string, numbers []json.Number) *yaml.Node {
-		list := sequence()
-		for _, v := range numbers {
-			list.Content = append(list.Content, unquoted(string(v)))
+	for _, f := range a.Formulas() { // at most one
+		if f.Name == space.FormulaInterval {
+			n := flowMap()
+			for i, key := range []string{"start", "end", "step"}[:min(len(f.Numbers), 3)] {
+				put(n, key, unquoted(string(f.Numbers[i])))
+			}
+			return n
 		}
-		return flowMap(scalar(key), list)
-	}
-	switch {
-	case a.Interval != nil:
-		n := flowMap()
-		for i, key := range []string{"start", "end", "step"}[:min(len(a.Interval), 3)] {
-			put(n, key, unquoted(string(a.Interval[i])))
+		numbers := sequence()
+		for _, v := range f.Numbers {
+			numbers.Content = append(numbers.Content, unquoted(string(v)))
 		}
-		return n
-	case a.Linspace != nil:
-		return formula("linspace", a.Linspace)
-	case a.Logspace != nil:
-		return formula("logspace", a.Logspace)
+		return flowMap(scalar(f.Name), numbers)
 	}
 	list := sequence()
 	for _, v := range a.Values {

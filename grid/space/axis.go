@@ -35,6 +35,28 @@ type Axis struct {
 	Zip []Axis `json:"zip,omitempty"`
 }
 
+// Formula computes the values of an axis from a few numbers.
+type Formula struct {
+	Name    string // of its field in JSON
+	Numbers []json.Number
+}
+
+// FormulaInterval is the name of the formula that parameters.yml writes as {start: , end: , step: };
+// the others are written by their names.
+const FormulaInterval = "interval"
+
+// Formulas returns the fields of the axis that hold a formula. Of a valid axis there is one, or
+// none if it has Values or Zip.
+func (a Axis) Formulas() (set []Formula) {
+	all := [...]Formula{{FormulaInterval, a.Interval}, {"linspace", a.Linspace}, {"logspace", a.Logspace}}
+	for _, f := range all {
+		if f.Numbers != nil {
+			set = append(set, f)
+		}
+	}
+	return set
+}
+
 // Check returns an error if the axis is unusable: its key cannot be an option, or it has no values
 // or repeats one.
 func (a Axis) Check() error {
@@ -57,23 +79,18 @@ type series interface {
 }
 
 func newSeries(a Axis) (series, *problem.Error) {
-	forms := 0
-	for _, n := range []int{len(a.Values), len(a.Interval), len(a.Linspace), len(a.Logspace)} {
-		forms += min(n, 1)
-	}
+	formulas := a.Formulas()
 	switch {
-	case forms == 0:
+	case len(formulas) == 0 && len(a.Values) == 0:
 		return nil, problem.Errorf("Give it one value or more, or leave the key out.", "%s has no values", a.Key)
-	case forms > 1:
+	case len(formulas) == 0:
+		return newList(a.Key, a.Values)
+	case len(formulas) > 1 || len(a.Values) > 0:
 		return nil, problem.Errorf("Give either values or one formula.", "%s has more than one kind of values", a.Key)
-	case a.Interval != nil:
-		return newInterval(a.Key, a.Interval)
-	case a.Linspace != nil:
-		return newSpaced(a.Key, "linspace", a.Linspace)
-	case a.Logspace != nil:
-		return newSpaced(a.Key, "logspace", a.Logspace)
+	case formulas[0].Name == FormulaInterval:
+		return newInterval(a.Key, formulas[0].Numbers)
 	}
-	return newList(a.Key, a.Values)
+	return newSpaced(a.Key, formulas[0].Name, formulas[0].Numbers)
 }
 
 // maxAxes bounds the number of parameters in a space.

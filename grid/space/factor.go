@@ -28,6 +28,9 @@ type factor struct {
 // isZip reports whether the factor consists of zipped axes.
 func (w *factor) isZip() bool { return w.axes != nil }
 
+// HasZip reports whether the space has zipped axes.
+func HasZip(s Space) bool { return slices.ContainsFunc(s.axes.factors, (*factor).isZip) }
+
 // count returns the number of positions of the factor.
 func (w *factor) count(axes []*Values) int64 {
 	if !w.isZip() {
@@ -135,8 +138,7 @@ func newFactor(a Axis, at int) (*factor, []*Values, *problem.Error) {
 
 // checkZip returns a problem if a zip has other fields set, or has no axes or too many.
 func (a Axis) checkZip() *problem.Error {
-	if a.Key != "" || a.Values != nil || a.Interval != nil || a.Linspace != nil || a.Logspace != nil ||
-		len(a.Zip) == 0 {
+	if a.Key != "" || a.Values != nil || len(a.Formulas()) > 0 || len(a.Zip) == 0 {
 		return problem.Errorf("Write zip: {lr: [0.1, 0.01], batch: [32, 64]}.", "a zip may contain only axes")
 	}
 	if len(a.Zip) > maxAxes {
@@ -161,7 +163,7 @@ func columnsOf(a Axis) ([][]Value, *problem.Error) {
 		}
 		columns[c] = z.Values
 		n := int64(len(z.Values))
-		if n == 0 || z.Interval != nil || z.Linspace != nil || z.Logspace != nil {
+		if n == 0 || len(z.Formulas()) > 0 {
 			s, f := newSeries(z)
 			if f != nil {
 				return nil, f

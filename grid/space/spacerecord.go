@@ -97,9 +97,6 @@ func (r *record) space() (Space, error) {
 	return s, nil
 }
 
-// HasZip reports whether the space has zipped axes.
-func HasZip(s Space) bool { return slices.ContainsFunc(s.axes.factors, (*factor).isZip) }
-
 // Reuse returns old if s is the same space, and s otherwise. Its exclude expressions would be
 // evaluated on all combinations again if a space were decoded with each revision of its record.
 func Reuse(s, old Space) Space {
