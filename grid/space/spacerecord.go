@@ -116,10 +116,13 @@ func Reuse(s, old Space) Space {
 func (x *axisSet) addRecorded(a Axis) *problem.Error {
 	a = a.unzipped()
 	at := len(x.factors) - 1
-	if at < 0 || !slices.Equal(a.keys(), x.keys()[x.factors[at].at:]) {
+	if at < 0 {
 		return x.add(a)
 	}
 	w := x.factors[at]
+	if !slices.EqualFunc(x.values[w.at:], a.keys(), func(v *Values, key string) bool { return v.key == key }) {
+		return x.add(a)
+	}
 	e, values, f := newFactor(a, 0)
 	if f != nil {
 		return f
