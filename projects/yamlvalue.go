@@ -49,10 +49,7 @@ func (v yamlValue) reportError(err error) {
 // target follows an alias and counts the values reached through it. It returns nil if there are too
 // many.
 func (v yamlValue) target() *yaml.Node {
-	t := v.node
-	for t.Kind == yaml.AliasNode {
-		t = t.Alias
-	}
+	t := yamlfile.Resolve(v.node)
 	if t == v.node {
 		return t
 	}
@@ -70,13 +67,7 @@ func (v yamlValue) target() *yaml.Node {
 }
 
 // isText reports whether the value is a scalar, possibly through an alias.
-func (v yamlValue) isText() bool {
-	n := v.node
-	for n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	return n.Kind == yaml.ScalarNode
-}
+func (v yamlValue) isText() bool { return yamlfile.Resolve(v.node).Kind == yaml.ScalarNode }
 
 // entries walks a map with text keys and reports keys that are not text or that are duplicates. The
 // name of each value is its key.

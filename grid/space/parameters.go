@@ -169,7 +169,7 @@ func (p *parameters) key(n *yaml.Node) (string, *problem.Error) {
 
 // values parses the value of a key.
 func (p *parameters) values(a *Axis, n *yaml.Node) {
-	target := resolve(n)
+	target := yamlfile.Resolve(n)
 	switch target.Kind {
 	case yaml.SequenceNode:
 		p.sequence(a, n, target)
@@ -227,7 +227,7 @@ func (p *parameters) list(a *Axis, n *yaml.Node) {
 
 // value parses a value of a list: a scalar, or a list of arguments.
 func (p *parameters) value(what string, n *yaml.Node) (Value, bool) {
-	target := resolve(n)
+	target := yamlfile.Resolve(n)
 	if target.Kind != yaml.SequenceNode || target.Style&yaml.TaggedStyle != 0 {
 		return p.scalar(what, n)
 	}

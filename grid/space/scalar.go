@@ -12,19 +12,12 @@ import (
 // ScalarValue returns the value of a YAML scalar, or of an alias to one, with its source text. The
 // problem is nil on success; its message refers to the scalar as what.
 func ScalarValue(file, what string, n *yaml.Node) (Value, *problem.InFile) {
-	v, f := scalar(what, resolve(n))
+	v, f := scalar(what, yamlfile.Resolve(n))
 	if f != nil {
 		p := yamlfile.ProblemAt(file, n, f.Msg, f.Hint)
 		return Value{}, &p
 	}
 	return v, nil
-}
-
-func resolve(n *yaml.Node) *yaml.Node {
-	for n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	return n
 }
 
 func scalar(what string, n *yaml.Node) (Value, *problem.Error) {

@@ -187,6 +187,14 @@ func tabAt(lines [][]byte) (line, col int, ok bool) {
 	return 0, 0, false
 }
 
+// Resolve returns the value that an alias refers to, and any other node unchanged.
+func Resolve(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
 // IsPlain reports whether a scalar was written without quotes, block indicators and tags.
 func IsPlain(n *yaml.Node) bool {
 	const marked = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle |
