@@ -157,8 +157,9 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, columns, rows uint16) *terminal {
 		_ = cmd.Wait()
 		tty.Close()
 		keyboard.Close()
-		x.screen.Close()
+		_ = x.screen.InputPipe().(io.Closer).Close() // ends Read; Close of the emulator must not run beside it
 		copies.Wait()
+		x.screen.Close()
 	})
 	return x
 }
