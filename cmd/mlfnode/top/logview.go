@@ -45,9 +45,6 @@ type scroll struct {
 	follow bool
 }
 
-// clamp moves the window to where there are lines.
-func (s *scroll) clamp(lines int) { s.top = max(0, min(s.top, lines-s.height)) }
-
 // logSearch is a search in the output.
 type logSearch struct {
 	text   string
@@ -137,8 +134,11 @@ func (l *logView) anchor() int64 {
 func (l *logView) show(h *api.LogHit) {
 	l.follow = false
 	l.top = max(0, l.out.lineAt(h.Offset, h.Stream)-l.height/2)
-	l.clamp(len(l.out.lines))
+	l.clamp()
 }
+
+// clamp moves the window to where there are lines.
+func (l *logView) clamp() { l.top = max(0, min(l.top, len(l.out.lines)-l.height)) }
 
 // scrollBy scrolls by some lines. At the end it follows the output again.
 func (l *logView) scrollBy(by int) {
@@ -147,7 +147,7 @@ func (l *logView) scrollBy(by int) {
 		l.top = lines - l.height
 	}
 	l.top += by
-	l.clamp(lines)
+	l.clamp()
 	l.follow = by > 0 && l.top >= lines-l.height && l.out.next >= l.out.total
 }
 
@@ -161,7 +161,7 @@ func (l *logView) keys(m *Model) []binding {
 		{"f", "follow the end, or stop", func() tea.Cmd {
 			if l.follow = !l.follow; !l.follow {
 				l.top = len(l.out.lines) - l.height
-				l.clamp(len(l.out.lines))
+				l.clamp()
 			}
 			return nil
 		}},
