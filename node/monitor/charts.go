@@ -214,6 +214,10 @@ func (h *chartHandlers) curves(ctx context.Context, s *grid.Sweep, v *chart.View
 	return v.Curves(picked, band, points), nil
 }
 
+// etaChartAge is the minimum age at which the estimate of timeLeft is recomputed. It is short
+// because the answer counts from when the estimate was made.
+const etaChartAge = 250 * time.Millisecond
+
 // timeLeft answers with the time that a sweep will still run.
 func (h *chartHandlers) timeLeft(w http.ResponseWriter, r *http.Request) {
 	s, err := h.lookup.sweep(r)

@@ -70,13 +70,10 @@ func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.D
 }
 
 const (
-	// etaAge is the minimum age at which an estimate is recomputed: it says how long the sweep
-	// still runs from when it was made.
+	// etaAge is the minimum age at which an estimate is recomputed. The time since it was made is
+	// subtracted from an older one.
 	etaAge = 5 * time.Second
-	// etaChartAge is the same for the chart, which says how long the sweep still runs from when it
-	// was made.
-	etaChartAge = 250 * time.Millisecond
-	// youngETAFactor limits that age to one part in so many of the time since the sweep started:
+	// youngETAFactor limits etaAge to one part in so many of the time since the sweep started:
 	// much may have ended since an estimate of a young sweep.
 	youngETAFactor = 10
 )
