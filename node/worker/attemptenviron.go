@@ -72,12 +72,8 @@ func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 	)
 	if a.task.Venv != "" {
-		path, venv := "", a.spool.work+"/"+a.task.Venv
-		for _, kv := range base { // the last one counts
-			if value, ok := strings.CutPrefix(kv, "PATH="); ok {
-				path = value
-			}
-		}
+		venv := a.spool.work + "/" + a.task.Venv
+		path, _ := lookupVariable(base, "PATH")
 		env = append(env, "VIRTUAL_ENV="+venv, "PATH="+venv+"/bin:"+path)
 	}
 	if a.task.Repeat {
@@ -100,7 +96,9 @@ func (en *environs) forAttempt(s *sweep, a *attempt) []string {
 		env = append(env, "MLF_TRIAL_GPUS=none")
 		// Unless the task or the person who submitted the sweep sets it, the trial must not use the
 		// devices of others.
-		if _, set := s.record.Task.Env[visibleDevices]; !set && !hasVariable(s.record.EnvironAdded, visibleDevices) {
+		_, ofTask := s.record.Task.Env[visibleDevices]
+		_, ofUser := lookupVariable(s.record.EnvironAdded, visibleDevices)
+		if !ofTask && !ofUser {
 			env = append(env, visibleDevices+"=")
 		}
 	}
@@ -143,17 +141,19 @@ func gpuEnviron(env []string, a *attempt) []string {
 		{"XLA_PYTHON_CLIENT_PREALLOCATE", "false"}, {"TF_FORCE_GPU_ALLOW_GROWTH", "true"},
 		{"FLAGS_fraction_of_gpu_memory_to_use", shares[0].Milli.String()},
 	} {
-		if !hasVariable(base, kv[0]) {
+		if _, set := lookupVariable(base, kv[0]); !set {
 			env = append(env, kv[0]+"="+kv[1])
 		}
 	}
 	return env
 }
 
-// hasVariable reports whether the environment has a variable.
-func hasVariable(env []string, name string) bool {
-	return slices.ContainsFunc(env, func(kv string) bool {
-		key, _, ok := strings.Cut(kv, "=")
-		return ok && key == name
-	})
+// lookupVariable returns the value of a variable as a program sees it: the last entry counts.
+func lookupVariable(env []string, name string) (value string, ok bool) {
+	for _, kv := range slices.Backward(env) {
+		if key, value, ok := strings.Cut(kv, "="); ok && key == name {
+			return value, true
+		}
+	}
+	return "", false
 }

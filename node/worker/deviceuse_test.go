@@ -45,9 +45,9 @@ func newWatchedHarness(t *testing.T, description string, p program) (*harness, *
 
 // holdMemory is a program that holds memory of its GPU until it is told to end.
 func holdMemory(t *testing.T, fake *inventorytest.Fake, a *executor.Attempt, size string, until <-chan time.Time) {
-	uuid, _ := lookup(a.Env, visibleDevices)
+	uuid, _ := lookupVariable(a.Env, visibleDevices)
 	cmd := exec.Command("/bin/sleep", "1000")
-	trial, _ := lookup(a.Env, "MLF_TRIAL")
+	trial, _ := lookupVariable(a.Env, "MLF_TRIAL")
 	if cmd.Env = a.Env; strings.HasSuffix(trial, "1") {
 		cmd.Env = []string{"NOTHING=1"} // it can be identified only by its PID
 	}
@@ -73,7 +73,7 @@ func TestNoDeviceTwice(t *testing.T) {
 	ready := make(chan struct{})
 	s, f := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		<-ready
-		uuid, _ := lookup(a.Env, visibleDevices)
+		uuid, _ := lookupVariable(a.Env, visibleDevices)
 		mu.Lock()
 		if at[uuid]++; at[uuid] > 1 {
 			t.Errorf("%d trials on %s", at[uuid], uuid)
@@ -129,7 +129,7 @@ func TestBrokenDevice(t *testing.T) {
 	ready := make(chan struct{})
 	s, f := newWatchedHarness(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		<-ready
-		uuid, _ := lookup(a.Env, visibleDevices)
+		uuid, _ := lookupVariable(a.Env, visibleDevices)
 		mu.Lock()
 		used = append(used, uuid)
 		first := len(used) == 1
@@ -186,7 +186,7 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 	ready := make(chan struct{})
 	s, f := newWatchedHarness(t, "1xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
 		<-ready
-		uuid, _ := lookup(a.Env, visibleDevices)
+		uuid, _ := lookupVariable(a.Env, visibleDevices)
 		mu.Lock()
 		used = append(used, uuid)
 		mu.Unlock()

@@ -14,16 +14,6 @@ import (
 	"mlfnode/node/worker/allocator"
 )
 
-// lookup returns the value of a variable as a program sees it.
-func lookup(env []string, name string) (value string, ok bool) {
-	for _, kv := range env {
-		if k, v, _ := strings.Cut(kv, "="); k == name {
-			value, ok = v, true // the last one counts
-		}
-	}
-	return value, ok
-}
-
 // withGPUs returns a machine with two GPUs, one of which is divided.
 func withGPUs() inventory.Machine {
 	return inventory.Machine{GPUs: []inventory.GPU{
@@ -119,7 +109,7 @@ func TestEnvironmentOfDevices(t *testing.T) {
 			s.run()
 			env := receive(t, "a trial", seen)
 			for name, want := range c.want {
-				got, ok := lookup(env, name)
+				got, ok := lookupVariable(env, name)
 				if ok != (want != "-") || ok && got != want {
 					t.Errorf("%s: got %q (set: %v), want %q", name, got, ok, want)
 				}
@@ -192,7 +182,7 @@ func TestLanesOfTheRecord(t *testing.T) {
 func TestWholeDevicesOneAtATime(t *testing.T) {
 	begun, end := make(chan string), make(chan struct{})
 	s := newHarness(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
-		uuid, _ := lookup(a.Env, "CUDA_VISIBLE_DEVICES")
+		uuid, _ := lookupVariable(a.Env, "CUDA_VISIBLE_DEVICES")
 		select {
 		case begun <- uuid:
 		case <-ctx.Done():
