@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -229,10 +230,10 @@ func fieldComments(t *testing.T) map[string]string {
 				}
 				if s, ok := spec.Type.(*ast.StructType); ok {
 					for _, field := range s.Fields.List {
-						if field.Tag != nil && field.Comment != nil {
+						if field.Tag != nil && (field.Comment != nil || field.Doc != nil) {
 							name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"),
 								",")
-							all[prefix+spec.Name.Name+"."+name] = strings.TrimSpace(field.Comment.Text())
+							all[prefix+spec.Name.Name+"."+name] = cmp.Or(textOf(field.Comment), textOf(field.Doc))
 						}
 					}
 				}
@@ -281,3 +282,6 @@ func lineEach(t *testing.T, b json.RawMessage) json.RawMessage {
 	}
 	return compose(all)
 }
+
+// textOf returns a comment in one line.
+func textOf(c *ast.CommentGroup) string { return strings.Join(strings.Fields(c.Text()), " ") }
