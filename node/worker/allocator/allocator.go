@@ -17,7 +17,6 @@ import (
 	"cmp"
 	"slices"
 	"sync"
-	"time"
 
 	"mlfnode/grid"
 )
@@ -58,7 +57,7 @@ func (al *Allocation) UUIDs() []string {
 // Options are the policies of a node.
 type Options struct {
 	Share   int  // most trials on one device at one time; 0 means DefaultShare
-	Watched bool // the devices are watched: one whose trial has ended stays Dirty until SetState says otherwise
+	Watched bool // the devices are watched: one whose trial has ended stays Dirty until SetAvailability says otherwise
 }
 
 // maxSlot bounds slot numbers that are read from manifests.
@@ -87,7 +86,7 @@ func New(opts Options, cpus grid.Milli, memory int64, devices []Device) *Allocat
 
 // SetDevices changes which devices the node has. Allocations stay as they are, even on devices that
 // no longer exist: what is free may be negative for a while. The state of a known device stays as
-// SetState has set it.
+// SetAvailability has set it.
 func (a *Allocator) SetDevices(devices []Device) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -102,12 +101,12 @@ func (a *Allocator) SetSize(cpus grid.Milli, memory int64) {
 	a.cpus, a.memory = cpus, memory
 }
 
-// SetState sets the state of a device and the reason for it. An unknown device is ignored.
-func (a *Allocator) SetState(uuid string, s State, why string, since time.Time) {
+// SetAvailability sets the state of a device. An unknown device is ignored.
+func (a *Allocator) SetAvailability(uuid string, to Availability) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if p := a.devices.find(uuid); p != nil {
-		p.State, p.Why, p.Since = s, why, since
+		p.Availability = to
 	}
 }
 

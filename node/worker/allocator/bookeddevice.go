@@ -22,6 +22,13 @@ const (
 	Gone    State = "gone"    // its driver no longer reports it
 )
 
+// Availability is the state of a device and the reason for it.
+type Availability struct {
+	State State
+	Why   string    // the reason for a state other than Ready, for people
+	Since time.Time // when it entered the state
+}
+
 // Device is a GPU or a MIG instance that trials can get.
 type Device struct {
 	UUID    string // the value for CUDA_VISIBLE_DEVICES
@@ -36,9 +43,7 @@ type Device struct {
 	NUMA      int  // nearest NUMA node of the machine's memory; -1 if not known
 	Exclusive bool // its compute mode allows one process only: it is never shared
 
-	State State
-	Why   string    // the reason for a state other than Ready, for people
-	Since time.Time // when it entered the state
+	Availability
 }
 
 // needs returns what one trial takes of a device; ok is false when it can't use the device, however

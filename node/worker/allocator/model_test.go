@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"mlfnode/grid"
 )
@@ -271,7 +270,7 @@ func (w *workload) step() {
 		d := &w.m.devices[w.rng.IntN(len(w.m.devices))]
 		d.State = pick(w.rng, Ready, Ready, Ready, Dirty, Foreign, Sick, Gone)
 		w.log = append(w.log, fmt.Sprintf("mark %s %q", d.UUID, d.State))
-		w.a.SetState(d.UUID, d.State, "why", time.Time{})
+		w.a.SetAvailability(d.UUID, Availability{State: d.State, Why: "why"})
 	case op == 17: // a device appears, disappears or shrinks
 		fresh := randomDevices(w.rng)
 		for i := range fresh {

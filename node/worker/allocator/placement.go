@@ -42,7 +42,7 @@ func (l *deviceList) update(devices []Device) {
 		if p == nil {
 			p = &bookedDevice{}
 		} else if !p.absent {
-			d.State, d.Why, d.Since = p.State, p.Why, p.Since
+			d.Availability = p.Availability
 		}
 		p.Device, p.absent, p.split = d, false, false
 		l.all = append(l.all, p)

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"mlfnode/grid"
 )
@@ -167,17 +166,17 @@ func TestReasons(t *testing.T) {
 			a.HoldFor(WaitingLane{"y", grid.Resources{CPUs: 1, GPUs: 4 * grid.One}})
 		}, grid.Resources{GPUs: 100}},
 		"GPU 2 is used by a program that is not a trial: python (pid 77, user alice)": {func(a *Allocator) {
-			a.SetState("GPU-02", Foreign, "python (pid 77, user alice)", time.Time{})
+			a.SetAvailability("GPU-02", Availability{State: Foreign, Why: "python (pid 77, user alice)"})
 		}, grid.Resources{GPUs: 4 * grid.One}},
 		"GPU 1 is out of service: Xid 79": {
-			func(a *Allocator) { a.SetState("GPU-01", Sick, "Xid 79", time.Time{}) },
+			func(a *Allocator) { a.SetAvailability("GPU-01", Availability{State: Sick, Why: "Xid 79"}) },
 			grid.Resources{GPUs: 4 * grid.One},
 		},
 		"GPU 0 has disappeared: its driver does not show it": {func(a *Allocator) {
-			a.SetState("GPU-00", Gone, "its driver does not show it", time.Time{})
+			a.SetAvailability("GPU-00", Availability{State: Gone, Why: "its driver does not show it"})
 		}, grid.Resources{GPUs: 4 * grid.One}},
 		"GPU 3 is not free yet after its last trial: 3 GiB in use": {func(a *Allocator) {
-			a.SetState("GPU-03", Dirty, "3 GiB in use", time.Time{})
+			a.SetAvailability("GPU-03", Availability{State: Dirty, Why: "3 GiB in use"})
 		}, grid.Resources{GPUs: 4 * grid.One}},
 		"GPU 0 is in exclusive mode and can't be shared": {func(a *Allocator) {
 			all := gpus(4, 4)
@@ -315,11 +314,11 @@ func TestKeptDevicesStay(t *testing.T) {
 	if _, got := get(a, grid.Resources{GPUs: 500}); !slices.Equal(got, []int{1}) {
 		t.Errorf("beside what is kept: got %v, want GPU 1", got)
 	}
-	a.SetState("GPU-03", Dirty, "", time.Time{})
+	a.SetAvailability("GPU-03", Availability{State: Dirty})
 	if got := kept(); !slices.Equal(got, []int{0, 3}) {
 		t.Errorf("kept: got %v, want a device that is about to be free", got)
 	}
-	a.SetState("GPU-03", Sick, "", time.Time{})
+	a.SetAvailability("GPU-03", Availability{State: Sick})
 	if got := kept(); !slices.Equal(got, []int{0, 1}) {
 		t.Errorf("kept: got %v, want another in place of the one out of service", got)
 	}
@@ -342,7 +341,7 @@ func TestReleaseOfWatchedDevices(t *testing.T) {
 	if got := a.Slots(grid.Resources{CPUs: 1, GPUs: 100}); got != 8 {
 		t.Errorf("slots: got %d, want those of a device that is about to be free", got)
 	}
-	a.SetState("GPU-00", Ready, "", time.Time{})
+	a.SetAvailability("GPU-00", Availability{State: Ready})
 	if _, got := get(a, grid.Resources{GPUs: grid.One}); got == nil {
 		t.Error("a device that was seen free is refused")
 	}

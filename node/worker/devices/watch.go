@@ -254,7 +254,9 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 		if d == nil {
 			d = &device{record: w.records.of(found.UUID)}
 			d.dirtySince, d.unsampled = time.Now(), true // somebody may use it
-			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirtySince
+			d.Availability = allocator.Availability{
+				State: allocator.Dirty, Why: "waiting for a first look at its memory", Since: d.dirtySince,
+			}
 			w.devices[found.UUID], met = d, true
 			defer w.wakeup.Set()
 		}
@@ -262,7 +264,7 @@ func (w *Watch) SetMachine(m inventory.Machine) {
 		if found.State != allocator.Ready {
 			d.driverProblem = found.Why
 		}
-		found.State, found.Why, found.Since = d.State, d.Why, d.Since
+		found.Availability = d.Availability
 		if d.Device != found {
 			d.Device, met = found, true
 		}
@@ -331,7 +333,7 @@ func (f *findings) updateStates(to *allocator.Allocator, now time.Time) (freed, 
 			freed = freed || state == allocator.Ready
 		}
 		d.State, d.Why = state, why
-		to.SetState(d.UUID, d.State, d.Why, d.Since)
+		to.SetAvailability(d.UUID, d.Availability)
 		if state == allocator.Dirty && now.Sub(d.dirtySince) < maxDirtyTime {
 			continue
 		}
