@@ -25,9 +25,7 @@ type leaseHandle struct {
 	lost           bool  // the lease is no longer this worker's
 	haltCause      error // why its attempts are stopped, to continue elsewhere; nil while they are not
 	attempts       map[*attempt]struct{}
-
-	baseSweep, scopedSweep *sweep // the sweep, and its copy whose context ends with the lease
-	cancel                 context.CancelCauseFunc
+	scoped         scopedSweep
 }
 
 // addAttempt adds an attempt that runs under the lease.
@@ -87,9 +85,7 @@ func (h *leaseHandle) halt(cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.haltCause = cause
-	if h.cancel != nil {
-		h.cancel(cause)
-	}
+	h.scoped.end(cause)
 }
 
 // markLost stops the attempts under the lease, which belongs to somebody else: they are not
@@ -99,9 +95,7 @@ func (h *leaseHandle) markLost() (runs bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.lost = true
-	if h.cancel != nil {
-		h.cancel(executor.ErrLost)
-	}
+	h.scoped.end(executor.ErrLost)
 	return h.runners > 0
 }
 
@@ -110,17 +104,13 @@ func (h *leaseHandle) markLost() (runs bool) {
 func (h *leaseHandle) scope(s *sweep) (*sweep, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.baseSweep != s {
-		own := *s
-		own.ctx, h.cancel = context.WithCancelCause(s.ctx)
-		h.baseSweep, h.scopedSweep = s, &own
-	}
+	scoped := h.scoped.of(s)
 	if h.lost {
-		h.cancel(executor.ErrLost)
+		h.scoped.end(executor.ErrLost)
 	} else if h.haltCause != nil {
-		h.cancel(h.haltCause)
+		h.scoped.end(h.haltCause)
 	}
-	return h.scopedSweep, !h.lost
+	return scoped, !h.lost
 }
 
 // isPreempted reports whether the attempts under the lease are being stopped for something more
@@ -172,8 +162,32 @@ func (h *leaseHandle) removeRunner() (last, lost bool) {
 	h.runners--
 	h.pendingRunners = min(h.pendingRunners, h.runners)
 	last = h.runners == 0
-	if last && h.cancel != nil {
-		h.cancel(nil)
+	if last {
+		h.scoped.end(nil)
 	}
 	return last, h.lost
+}
+
+// scopedSweep is a sweep as the trials of one lease see it: a copy whose context also ends with the
+// lease.
+type scopedSweep struct {
+	base, copied *sweep
+	cancel       context.CancelCauseFunc // nil before the first copy
+}
+
+// of returns the copy of a sweep: another one after the sweep's record has changed.
+func (s *scopedSweep) of(base *sweep) *sweep {
+	if s.base != base {
+		copied := *base
+		copied.ctx, s.cancel = context.WithCancelCause(base.ctx)
+		s.base, s.copied = base, &copied
+	}
+	return s.copied
+}
+
+// end ends the context of the copy.
+func (s *scopedSweep) end(cause error) {
+	if s.cancel != nil {
+		s.cancel(cause)
+	}
 }
