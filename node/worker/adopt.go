@@ -26,17 +26,6 @@ type Adopter interface {
 	Disown()
 }
 
-// leaseRecord is the lease of an attempt as its manifest holds it.
-type leaseRecord struct {
-	ID         grid.LeaseID `json:"id,omitempty"` // "" from an agent that knew only sequences
-	Seq        uint64       `json:"seq"`
-	Lo         int64        `json:"lo"`
-	Hi         int64        `json:"hi"`
-	Attempt    int          `json:"attempt"`
-	Deliveries int          `json:"deliveries"`
-	Shape      string       `json:"shape"`
-}
-
 // adoption is an attempt of an earlier agent that continues under this one.
 type adoption struct {
 	attempt   *attempt

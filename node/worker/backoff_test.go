@@ -178,7 +178,10 @@ func TestFullDiskIsTheNodes(t *testing.T) {
 			monitor := &diskMonitor{dir: dir, log: logger(t)}
 			result := &grid.Result{Class: c.class, ExitCode: 1, Reason: "exit code 1", Usage: grid.Usage{Wall: 7}}
 			monitor.attribute(
-				&attempt{spool: newSpool(folder), checkpoint: &checkpointFolder{dir: filepath.Join(dir, "saved")}},
+				&attempt{
+					spool:      &spool{spoolPaths: newSpoolPaths(folder)},
+					checkpoint: &checkpointFolder{dir: filepath.Join(dir, "saved")},
+				},
 				result,
 			)
 			if result.Class != c.want || !strings.Contains(result.Reason, "exit code 1") {

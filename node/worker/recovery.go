@@ -1,12 +1,9 @@
 package worker
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -127,22 +124,4 @@ func (rc *recovery) loadRecord(ctx context.Context, id grid.SweepID) (record jet
 		rc.cfg.Logger.Debug("record can't be read yet", "sweep", id, "err", err)
 		poll.Sleep(ctx, retryInterval)
 	}
-}
-
-// readManifest returns nil for a spool that names no attempt, including one that an agent was
-// creating or removing when it was killed.
-func readManifest(path string) (*manifest, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil || len(b) == 0 {
-		return nil, err
-	}
-	b, _, _ = bytes.Cut(b, []byte("\n"))
-	var m manifest
-	if err := json.Unmarshal(b, &m); err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
-	}
-	return &m, nil
 }

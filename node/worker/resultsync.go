@@ -59,9 +59,3 @@ func syncFile(path string) error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
-
-// predatesBoot reports whether the machine has been rebooted since the attempt ran, so that its
-// result may be on the disk without a part of its output.
-func (m *manifest) predatesBoot(boot string) bool {
-	return m.Boot != "" && boot != "" && m.Boot != boot && !m.Synced
-}
