@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +47,8 @@ type agentCgroup struct {
 	dirs       map[string]string // by controller; "" is v2
 	parents    map[string]string // our own cgroup in the same hierarchies, to return to
 	delegation *delegation       // v2: how this process made room for limits; nil if it did not have to
+	slotCount  atomic.Int64      // slots made so far
+	threads    slotThreads       // v1
 }
 
 // memoryController is the controller that enforces limits.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -30,7 +29,7 @@ func (s *slot) runAttempt(ctx context.Context, a *executor.Attempt) executor.Out
 	if len(a.Argv) == 0 {
 		return refused(grid.ClassStart, "the command is empty; name a program", executor.ExitNotFound)
 	}
-	run := runVar + s.executor.startID + "-" + strconv.FormatInt(s.executor.attemptCount.Add(1), 36)
+	run := s.executor.marks.next()
 	env := grid.MergeEnviron(a.Env, []string{tokenVar + s.executor.options.Token, run})
 	file, err := s.programs.lookup(a, env)
 	if err != nil {
@@ -77,7 +76,7 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	left := 0
 	if err == nil && !t.isEmpty() {
 		grace := a.GracePeriod()
-		if w.hard {
+		if w.first.hard {
 			grace = 0
 		}
 		left = t.killLeftovers(grace, a.Kill)
@@ -104,8 +103,8 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	}
 	oom := s.memory.oomKilled()
 	switch {
-	case w.class != "":
-		o.Class, o.Reason = w.class, w.reason
+	case w.first.class != "":
+		o.Class, o.Reason = w.first.class, w.first.reason
 	case oom && o.Class != grid.ClassNone:
 		o.Class, o.Reason = grid.ClassMemory, executor.OutOfMemory(a.Memory, o.Usage.Memory)
 	case !s.memory.countsOOMKills() && status.Signaled() && status.Signal() == unix.SIGKILL &&

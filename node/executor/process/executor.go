@@ -13,21 +13,13 @@ import (
 	"math"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"mlfnode/node/executor"
 
 	"golang.org/x/sys/unix"
-)
-
-// Variables that every program gets, so that its processes can be told from others.
-const (
-	tokenVar = "MLF_TOKEN=" // identifies the node's state folder, over restarts of the agent
-	runVar   = "MLF_RUN="   // identifies this attempt
 )
 
 // Options are the settings of an Executor.
@@ -55,17 +47,11 @@ type Executor struct {
 	null         *os.File
 	cgroup       *agentCgroup  // nil without cgroups
 	tree         *processTree  // nil with cgroups
-	startID      string        // makes MLF_RUN unique over restarts
 	stallTimeout time.Duration // how long a program waits for its output files
 	noPidfd      bool          // for tests: as on a kernel without pidfd
+	marks        *runMarks
 	foreign      foreignProcesses
-
-	slotCount    atomic.Int64 // created so far
-	attemptCount atomic.Int64 // run so far
-
-	mu          sync.Mutex
-	closed      bool
-	slotThreads map[int]struct{} // threads that sit in the cgroup of a slot
+	closing      sync.Once
 }
 
 var _ executor.Executor = (*Executor)(nil)
@@ -84,9 +70,8 @@ func New(o Options, log *slog.Logger) (*Executor, error) {
 		return nil, fmt.Errorf("open input of programs: %w", err)
 	}
 	p := &Executor{
-		options: o, log: log.With("component", "executor"), null: null, slotThreads: map[int]struct{}{},
-		stallTimeout: executor.StallTimeout,
-		startID:      strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
+		options: o, log: log.With("component", "executor"), null: null, stallTimeout: executor.StallTimeout,
+		marks: newRunMarks(),
 	}
 	if o.Cgroups != CgroupsOff {
 		p.cgroup = openAgentCgroup(o.Cgroups, o.Token)
@@ -136,7 +121,7 @@ func (e *Executor) Limits() bool { return e.cgroup != nil && e.cgroup.limits() }
 // else: with cgroups v1 that goroutine stays locked to its thread until it calls Close.
 func (e *Executor) Slot() (executor.Slot, error) {
 	s := &slot{executor: e, tree: e.tree}
-	if err := s.enterCgroup(int(e.slotCount.Add(1))); err != nil {
+	if err := s.enterCgroup(); err != nil {
 		return nil, fmt.Errorf("make slot: %w", err)
 	}
 	return s, nil
@@ -157,37 +142,16 @@ func (e *Executor) StartHelper(start func() (pid int, err error)) error {
 }
 
 // Close removes what the executor has created. Its slots must be closed before.
-func (e *Executor) Close() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil
-	}
-	e.closed = true
-	err := e.null.Close()
-	if e.tree != nil {
-		e.tree.loadavg.close()
-		err = errors.Join(err, removeStrays(e.options.Strays))
-	}
-	if e.cgroup != nil {
-		err = errors.Join(err, e.cgroup.close())
-	}
+func (e *Executor) Close() (err error) {
+	e.closing.Do(func() {
+		err = e.null.Close()
+		if e.tree != nil {
+			e.tree.loadavg.close()
+			err = errors.Join(err, removeStrays(e.options.Strays))
+		}
+		if e.cgroup != nil {
+			err = errors.Join(err, e.cgroup.close())
+		}
+	})
 	return err
-}
-
-// claimThread reserves a thread for one slot.
-func (e *Executor) claimThread(tid int) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if _, taken := e.slotThreads[tid]; taken {
-		return false
-	}
-	e.slotThreads[tid] = struct{}{}
-	return true
-}
-
-func (e *Executor) releaseThread(tid int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.slotThreads, tid)
 }

@@ -35,11 +35,11 @@ type slot struct {
 var _ executor.Slot = (*slot)(nil)
 
 // enterCgroup creates the slot's cgroup, where there are cgroups, and on v1 moves a thread into it.
-func (s *slot) enterCgroup(n int) (err error) {
+func (s *slot) enterCgroup() (err error) {
 	if s.executor.cgroup == nil {
 		return nil
 	}
-	if s.cgroup, err = s.executor.cgroup.newSlot(n); err != nil {
+	if s.cgroup, err = s.executor.cgroup.newSlot(); err != nil {
 		return err
 	}
 	s.memory = &s.cgroup.memory
@@ -48,7 +48,7 @@ func (s *slot) enterCgroup(n int) (err error) {
 	}
 	runtime.LockOSThread()
 	tid := unix.Gettid()
-	if tid == os.Getpid() || !s.executor.claimThread(tid) {
+	if tid == os.Getpid() || !s.cgroup.group.threads.claim(tid) {
 		// The main thread can't serve: in the cgroup it would stand for the whole agent. And one
 		// thread can't serve two slots.
 		runtime.UnlockOSThread()
@@ -70,7 +70,7 @@ func (s *slot) releaseThread() {
 	if s.homeThread == 0 {
 		return
 	}
-	s.executor.releaseThread(s.homeThread)
+	s.cgroup.group.threads.release(s.homeThread)
 	if unix.Gettid() == s.homeThread {
 		runtime.UnlockOSThread()
 	}

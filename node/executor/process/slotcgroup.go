@@ -26,8 +26,9 @@ type slotCgroup struct {
 	scratch     [1024]byte
 }
 
-// newSlot creates the cgroup of slot n.
-func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
+// newSlot creates the cgroup of another slot.
+func (g *agentCgroup) newSlot() (c *slotCgroup, err error) {
+	name := "slot-" + strconv.FormatInt(g.slotCount.Add(1), 10)
 	c = &slotCgroup{group: g, dirs: map[string]string{}, population: absent,
 		memory: slotMemory{unified: g.unified, peak: absent, oomKills: absent}}
 	defer func() {
@@ -36,7 +37,7 @@ func (g *agentCgroup) newSlot(n int) (c *slotCgroup, err error) {
 		}
 	}()
 	for controller, dir := range g.dirs {
-		c.dirs[controller] = filepath.Join(dir, "slot-"+strconv.Itoa(n))
+		c.dirs[controller] = filepath.Join(dir, name)
 	}
 	c.memory.dir = c.dirs[g.memoryKey()]
 	return c, c.create()

@@ -19,19 +19,21 @@ type watchdog struct {
 	tree    *attemptTree
 	attempt *executor.Attempt
 
-	mu        sync.Mutex
-	ended     bool       // the program has ended: no more signals
-	class     grid.Class // why we stopped it
-	reason    string
-	hard      bool // no more grace
-	abandoned bool // only processes of other users are left, and the attempt ends without them
-
-	saving bool // cancelled, and may save its state first; set by the one that cancels
+	mu    sync.Mutex
+	ended bool        // the program has ended: no more signals
+	first stopRequest // the one that counts; zero while nobody has stopped the attempt
 
 	done    chan struct{} // closed when the program has ended
-	cutoff  chan struct{} // closed when hard is set
 	stops   []func() bool
 	stopper sync.WaitGroup
+}
+
+// stopRequest says why an attempt is stopped, and how.
+type stopRequest struct {
+	class  grid.Class
+	reason string
+	hard   bool // without grace
+	saving bool // it may save its state first
 }
 
 func newWatchdog(ctx context.Context, t *attemptTree, a *executor.Attempt) *watchdog {
@@ -39,18 +41,20 @@ func newWatchdog(ctx context.Context, t *attemptTree, a *executor.Attempt) *watc
 	if ctx.Done() == nil && a.Timeout <= 0 && a.IdleTimeout <= 0 {
 		return w
 	}
-	w.done, w.cutoff = make(chan struct{}), make(chan struct{})
+	w.done = make(chan struct{})
 	if ctx.Done() != nil {
 		w.onEnd(context.AfterFunc(ctx, func() {
 			cause := context.Cause(ctx)
 			class, reason := executor.StopVerdict(cause)
-			w.saving = errors.Is(cause, executor.ErrCancelledSaving)
-			w.stop(class, reason, errors.Is(cause, executor.ErrKill))
+			w.stop(stopRequest{
+				class: class, reason: reason, hard: errors.Is(cause, executor.ErrKill),
+				saving: errors.Is(cause, executor.ErrCancelledSaving),
+			})
 		}))
 	}
 	if a.Timeout > 0 {
 		limit := time.AfterFunc(a.Timeout, func() {
-			w.stop(grid.ClassTimeout, executor.TimedOut(a.Timeout), false)
+			w.stop(stopRequest{class: grid.ClassTimeout, reason: executor.TimedOut(a.Timeout)})
 		})
 		w.onEnd(limit.Stop)
 	}
@@ -76,22 +80,22 @@ func (w *watchdog) idle() {
 				last, grown = n, now
 			}
 			if now.Sub(grown) >= w.attempt.IdleTimeout {
-				w.stop(grid.ClassIdle, executor.Silent(w.attempt.IdleTimeout), false)
+				w.stop(stopRequest{class: grid.ClassIdle, reason: executor.Silent(w.attempt.IdleTimeout)})
 				return
 			}
 		}
 	}
 }
 
-// stop ends the tree: notice, grace, KILL. Only the first reason counts. It returns when the
+// stop ends the tree: notice, grace, KILL. Only the first request counts. It returns when the
 // program has ended.
-func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
-	if !w.claimStop(class, reason, hard) {
+func (w *watchdog) stop(r stopRequest) {
+	if !w.claimStop(r) {
 		return
 	}
 	defer w.stopper.Done()
-	if !hard {
-		noticed, grace := w.attempt.NoticePeriod(class, w.saving)
+	if !r.hard {
+		noticed, grace := w.attempt.NoticePeriod(r.class, r.saving)
 		if noticed {
 			w.signal(func([]int) { // the program alone
 				unix.Kill(w.tree.program, w.attempt.Notice)
@@ -104,11 +108,12 @@ func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 	}
 	tick := time.NewTicker(maxForking)
 	defer tick.Stop()
+	abandoned := false // only processes of other users are left, and the attempt ends without them
 	for foreign := time.Now().Add(foreignTimeout); ; {
 		w.signal(func(pids []int) {
 			w.tree.kill(pids)
-			if !w.abandoned && time.Now().After(foreign) && w.tree.abandonForeign(pids) {
-				w.abandoned = true
+			if !abandoned && time.Now().After(foreign) && w.tree.abandonForeign(pids) {
+				abandoned = true
 				w.tree.out.abandoned.Store(true)
 			}
 		})
@@ -121,25 +126,15 @@ func (w *watchdog) stop(class grid.Class, reason string, hard bool) {
 }
 
 // claimStop records why the attempt is stopped, unless it has ended or is already being stopped.
-func (w *watchdog) claimStop(class grid.Class, reason string, hard bool) bool {
+func (w *watchdog) claimStop(r stopRequest) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended || w.class != "" {
+	if w.ended || w.first.class != "" {
 		return false
 	}
-	w.class, w.reason = class, reason
-	if hard {
-		w.hardenLocked()
-	}
+	w.first = r
 	w.stopper.Add(1)
 	return true
-}
-
-func (w *watchdog) hardenLocked() {
-	if !w.hard {
-		w.hard = true
-		close(w.cutoff)
-	}
 }
 
 // wait waits for the program's end, for at most the grace or until the caller cuts it short.
@@ -151,7 +146,7 @@ func (w *watchdog) wait(grace time.Duration) {
 	case <-timer.C:
 	case <-w.attempt.Kill:
 		w.mu.Lock()
-		w.hardenLocked()
+		w.first.hard = true
 		w.mu.Unlock()
 	}
 }
