@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/node/executor"
@@ -23,7 +24,7 @@ type adoptedRun struct {
 	once      sync.Once
 	outcome   executor.Outcome
 	claimed   bool // guarded by adoptedRuns.mu
-	collected bool // guarded by control.mu
+	collected atomic.Bool
 }
 
 func (r *adoptedRun) finish(o executor.Outcome) {
@@ -42,17 +43,17 @@ func (c *Client) takeOver(ctx context.Context, p shimDir) error {
 	}
 	if err != nil {
 		log.Info("removing what a shim has left behind", "why", err)
-		var self processRecord
-		if err := p.load(processFile, &self); err != nil && !errors.Is(err, os.ErrNotExist) {
+		dead := shimProcess{dir: p, token: c.o.Token}
+		if err := p.load(processFile, &dead.processRecord); err != nil && !errors.Is(err, os.ErrNotExist) {
 			log.Warn("the shim's process is unknown", "err", err)
 		}
-		return removeDead(ctx, p, self, c.o.Token, log)
+		return dead.remove(ctx, log)
 	}
 	c.mu.Lock()
 	c.earlier = append(c.earlier, l)
 	c.mu.Unlock()
 	c.adoptedRuns.add(l)
-	log.Info("shim taken over", "pid", l.process.PID, "runs", len(l.adopted))
+	log.Info("shim taken over", "pid", l.shim.PID, "runs", len(l.adopted))
 	return nil
 }
 
@@ -142,18 +143,16 @@ func (a *adoptedRuns) Disown() {
 	}
 	a.mu.Unlock()
 	for _, k := range unknown {
-		a.log.Info("stopping an unknown run", "shim", k.control.dir.id, "run", k.info.Name)
-		_ = k.control.send(&message{Kind: kindStop, ID: k.info.ID, Cause: causeLost, Kill: true})
+		a.log.Info("stopping an unknown run", "shim", k.control.shim.dir.id, "run", k.info.Name)
+		_ = k.control.conn.send(&message{Kind: kindStop, ID: k.info.ID, Cause: causeLost, Kill: true})
 		k.collect()
 	}
 }
 
 // collect makes the shim forget the run. It is recorded first, since the shim may end at once.
 func (r *adoptedRun) collect() {
-	r.control.mu.Lock()
-	r.collected = true
-	r.control.mu.Unlock()
-	_ = r.control.send(&message{Kind: kindCollect, ID: r.info.ID})
+	r.collected.Store(true)
+	_ = r.control.conn.send(&message{Kind: kindCollect, ID: r.info.ID})
 }
 
 // resume waits for the run's end. A run that has ended is not left, whatever ctx says. kill cuts

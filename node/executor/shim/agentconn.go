@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"mlfnode/node/executor"
@@ -20,36 +19,27 @@ const (
 
 // agentConn is an agent's control connection, on the shim's side.
 type agentConn struct {
-	conn   *net.UnixConn
+	conn   frameConn
 	number int // in the order of connections
-
-	mu  sync.Mutex // held to send
-	buf []byte
 }
 
+// send sends a message. An agent that does not accept it in time is treated as gone, so that others
+// can take over.
 func (a *agentConn) send(m *message) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.conn.mu.Lock()
+	defer a.conn.mu.Unlock()
 	a.sendLocked(m)
 }
 
-// sendLocked sends a message. An agent that does not accept it in time is treated as gone, so that
-// others can take over.
 func (a *agentConn) sendLocked(m *message) {
-	buf, err := appendFrame(a.buf[:0], m)
-	if err != nil {
-		return // our own types always encode
-	}
-	a.buf = buf
-	_ = a.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
-	if _, err := a.conn.Write(buf); err != nil {
+	if a.conn.sendLocked(m) != nil {
 		a.conn.Close()
 	}
 }
 
 // serveAgent serves an agent until its connection ends.
 func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
-	s := &agentConn{conn: c, number: nth}
+	s := &agentConn{conn: frameConn{UnixConn: c}, number: nth}
 	why := ""
 	switch {
 	case hello.Token != srv.settings.Token:
@@ -108,8 +98,8 @@ func (srv *server) knowsPrograms() bool {
 // replaces. An agent that was killed just after it had connected may be served later than its
 // successor, and must not replace that.
 func (srv *server) attachAgent(s *agentConn, own bool) (old *agentConn, ok bool) {
-	s.mu.Lock() // so that what happens from here on is sent after the welcome
-	defer s.mu.Unlock()
+	s.conn.mu.Lock() // so that what happens from here on is sent after the welcome
+	defer s.conn.mu.Unlock()
 	srv.mu.Lock()
 	if srv.endReason != nil || srv.agent != nil && srv.agent.number > s.number {
 		srv.mu.Unlock()

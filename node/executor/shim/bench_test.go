@@ -31,7 +31,7 @@ func BenchmarkSlotRun(b *testing.B) {
 			o.Cgroups = choice
 			c := started(b, o)
 			inSlots(b, c)
-			b.ReportMetric(float64(resident(b, c.current.process.PID)), "KiB-shim")
+			b.ReportMetric(float64(resident(b, c.current.shim.PID)), "KiB-shim")
 		})
 	}
 }

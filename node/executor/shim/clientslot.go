@@ -26,17 +26,6 @@ type clientSlot struct {
 	buf         []byte
 }
 
-// slotConn is the connection of a slot.
-type slotConn struct {
-	control *controlConn
-	conn    *net.UnixConn
-	in      *bufio.Reader
-	slot    uint64
-	runs    uint64        // begun
-	gone    chan *message // buffered; what the shim sends when the connection has ended
-	leaving chan struct{} // closed when the current run is left to the next agent
-}
-
 var _ executor.Slot = (*clientSlot)(nil)
 
 // Slot makes a slot. It starts the shim if there is none.
@@ -54,12 +43,12 @@ func (s *clientSlot) connect() error {
 	if err != nil {
 		return err
 	}
-	conn, err := l.dir.dial()
+	conn, err := l.shim.dir.dial()
 	if err != nil {
 		return err
 	}
 	line := &slotConn{control: l, conn: conn, in: bufio.NewReader(conn), gone: make(chan *message, 1)}
-	if !l.register(line) {
+	if !l.slots.add(line) {
 		conn.Close()
 		return errors.New(shimDied)
 	}
@@ -69,52 +58,6 @@ func (s *clientSlot) connect() error {
 	}
 	s.conn = line
 	return nil
-}
-
-// register gives the slot a number. It reports false if the control connection has ended.
-func (l *controlConn) register(s *slotConn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.isDead() {
-		return false
-	}
-	l.lastSlot++
-	s.slot = l.lastSlot
-	l.slots[s.slot] = s
-	return true
-}
-
-// openTimeout limits the wait for a shim's answer to a new slot: a shim that has too many open
-// files can't even receive the request.
-const openTimeout = 15 * time.Second
-
-func (c *slotConn) open(limit time.Duration) error {
-	b, err := appendFrame(nil, &message{Kind: kindSlot, V: version, Slot: c.slot})
-	if err != nil {
-		return err
-	}
-	_ = c.conn.SetDeadline(time.Now().Add(limit))
-	defer func() { _ = c.conn.SetDeadline(time.Time{}) }()
-	if _, err := c.conn.Write(b); err != nil {
-		return err
-	}
-	m, err := readFrame(c.in)
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the shim did not answer within %s", limit)
-	case err != nil:
-		return err
-	case m.Kind == kindRefused:
-		return errors.New(m.Reason)
-	}
-	return nil
-}
-
-func (c *slotConn) close() {
-	c.conn.Close()
-	c.control.mu.Lock()
-	defer c.control.mu.Unlock()
-	delete(c.control.slots, c.slot)
 }
 
 // Run makes the shim run an attempt.
@@ -190,36 +133,13 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	return l.control.lost(began)
 }
 
-// awaitGone waits for the outcome of a run whose connection has ended. A live shim lets the run go
-// on and sends its outcome over the control connection. The outcome stays unknown if the run is
-// left or the shim is no longer ours.
-func (c *slotConn) awaitGone(id uint64, began time.Time) (o executor.Outcome, known bool) {
-	c.conn.Close() // so that the shim gives it up, too
-	var m *message
-	select {
-	case m = <-c.gone:
-	case <-c.leaving:
-		return o, false
-	case <-c.control.ended:
-		select { // it may have been the last message
-		case m = <-c.gone:
-		default:
-			return o, false
-		}
-	}
-	if m.ID != id || m.Outcome == nil {
-		return refused(grid.ClassNode, "its shim could not read what it was told to run", began), true
-	}
-	return *m.Outcome, true
-}
-
 // collect makes the shim forget a run that lost its connection. The agent has recorded its outcome
 // by now.
 func (s *clientSlot) collect() {
 	if l := s.uncollected; l != nil {
 		s.uncollected = nil
 		// a shim that is gone has nothing to collect
-		_ = l.control.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)})
+		_ = l.control.conn.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)})
 	}
 }
 
@@ -266,23 +186,6 @@ func attach(fds []int, f *os.File) (int, []int) {
 	}
 	fds = append(fds, int(f.Fd()))
 	return len(fds), fds
-}
-
-// await waits for the outcome.
-func (c *slotConn) await(id uint64, a *executor.Attempt) (executor.Outcome, error) {
-	for {
-		m, err := readFrame(c.in)
-		if err != nil {
-			return executor.Outcome{}, err
-		}
-		switch {
-		case m.ID != id:
-		case m.Kind == kindBegan && a.Started != nil:
-			a.Started(executor.Program{PID: m.PID, Container: m.Container})
-		case m.Kind == kindEnded && m.Outcome != nil:
-			return *m.Outcome, nil
-		}
-	}
 }
 
 // drop gives up the connection, without collecting the slot's last run.

@@ -6,26 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"sync"
 	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
-	"mlfnode/node/executor/process"
 	"mlfnode/node/poll"
 	"mlfnode/node/private"
 )
 
 // controlConn is the agent's control connection to one shim.
 type controlConn struct {
-	dir     shimDir
-	token   string
-	process processRecord // the process of the shim
+	shim    shimProcess
 	info    shimInfo
 	log     *slog.Logger
-	conn    *net.UnixConn
+	conn    frameConn
+	slots   slotConns
+	adopted map[uint64]*adoptedRun // runs of an earlier agent, by id; set by connect
 
 	ended chan struct{} // closed when the connection has ended
 	// cleared is closed when the connection has ended and nothing of the shim is left, or another
@@ -33,13 +30,9 @@ type controlConn struct {
 	cleared chan struct{}
 
 	mu         sync.Mutex
-	buf        []byte
-	slots      map[uint64]*slotConn
-	lastSlot   uint64                 // number of the newest slot
-	adopted    map[uint64]*adoptedRun // runs of an earlier agent, by id
-	lossReason string                 // why runs are lost when the connection ends
-	leaving    bool                   // this agent ends the connection
-	quitting   bool                   // the shim was asked to end
+	lossReason string // why runs are lost when the connection ends
+	leaving    bool   // this agent ends the connection
+	quitting   bool   // the shim was asked to end
 }
 
 // Why a run was lost.
@@ -54,15 +47,14 @@ var errRefuses = errors.New("it refused")
 // connect introduces this agent to a shim, its own or that of an earlier agent, and waits for the
 // answer until ctx ends.
 func connect(ctx context.Context, client *Client, p shimDir, own bool) (*controlConn, error) {
-	token, log := client.o.Token, client.log
 	conn, err := p.dial()
 	if err != nil {
 		return nil, err
 	}
 	l := &controlConn{
-		dir: p, token: token, log: log.With("shim", p.id), conn: conn, lossReason: shimDied,
-		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[uint64]*slotConn{},
-		adopted: map[uint64]*adoptedRun{},
+		shim: shimProcess{dir: p, token: client.o.Token}, log: client.log.With("shim", p.id),
+		conn: frameConn{UnixConn: conn}, adopted: map[uint64]*adoptedRun{},
+		ended: make(chan struct{}), cleared: make(chan struct{}), lossReason: shimDied,
 	}
 	r := bufio.NewReader(conn)
 	if err := l.handshake(ctx, r, own); err != nil {
@@ -85,7 +77,7 @@ func connect(ctx context.Context, client *Client, p shimDir, own bool) (*control
 
 // handshake sends the hello and waits for the answer.
 func (l *controlConn) handshake(ctx context.Context, r *bufio.Reader, own bool) error {
-	if !private.IsOwn(l.conn) {
+	if !private.IsOwn(l.conn.UnixConn) {
 		return fmt.Errorf("%w: the socket belongs to another user", errRefuses)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetReadDeadline(time.Now()) })
@@ -93,7 +85,8 @@ func (l *controlConn) handshake(ctx context.Context, r *bufio.Reader, own bool) 
 		stop()
 		_ = l.conn.SetReadDeadline(time.Time{})
 	}()
-	if err := l.send(&message{Kind: kindHello, V: version, Oldest: oldest, Token: l.token, Own: own}); err != nil {
+	hello := &message{Kind: kindHello, V: version, Oldest: oldest, Token: l.shim.token, Own: own}
+	if err := l.conn.send(hello); err != nil {
 		return err
 	}
 	m, err := readFrame(r)
@@ -106,20 +99,7 @@ func (l *controlConn) handshake(ctx context.Context, r *bufio.Reader, own bool) 
 		return fmt.Errorf("%w: %w", errRefuses, errFrame)
 	}
 	l.info = *m.Info
-	return l.dir.load(processFile, &l.process)
-}
-
-func (l *controlConn) send(m *message) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	buf, err := appendFrame(l.buf[:0], m)
-	if err != nil {
-		return err
-	}
-	l.buf = buf
-	_ = l.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
-	_, err = l.conn.Write(buf)
-	return err
+	return l.shim.dir.load(processFile, &l.shim.processRecord)
 }
 
 // readLoop reads what the shim sends until the connection ends. Then it removes what is left of the
@@ -132,67 +112,49 @@ func (l *controlConn) readLoop(r *bufio.Reader) {
 		}
 		switch m.Kind {
 		case kindEnded:
-			if k := l.runByID(m.ID); k != nil && m.Outcome != nil {
+			if k := l.adopted[m.ID]; k != nil && m.Outcome != nil {
 				k.finish(*m.Outcome)
 			}
 		case kindGone:
-			l.slotGone(m)
+			l.slots.forwardGone(m)
 		case kindTaken:
 			l.mu.Lock()
 			l.lossReason, l.leaving = shimTaken, true
 			l.mu.Unlock()
 		}
 	}
-	leaving := l.closeAll()
+	l.mu.Lock()
+	leaving := l.leaving
+	l.mu.Unlock()
+	l.conn.Close()
+	l.slots.closeAll()
+	close(l.ended)
 	if !leaving && !l.endedByItself() {
 		l.log.Warn("the shim died; its runs are lost")
 	}
 	if !leaving {
 		// Without a deadline: nothing of the shim may run on once its runs count as lost.
-		if err := removeDead(context.Background(), l.dir, l.process, l.token, l.log); err != nil {
+		if err := l.shim.remove(context.Background(), l.log); err != nil {
 			l.log.Warn("not everything of a dead shim could be removed", "err", err)
 		}
 	}
 	close(l.cleared)
 }
 
-// slotGone passes on what the shim says about a slot whose connection has ended.
-func (l *controlConn) slotGone(m *message) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.slots[m.Slot]; s != nil {
-		select {
-		case s.gone <- m:
-		default: // it is sent once
-		}
-	}
-}
-
-// closeAll closes all connections to the shim and reports whether this agent meant to leave it.
-func (l *controlConn) closeAll() (leaving bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.conn.Close()
-	for _, s := range l.slots {
-		s.conn.Close()
-	}
-	close(l.ended)
-	return l.leaving
-}
-
 // endedByItself reports whether the shim was asked to end or had nothing more to do.
 func (l *controlConn) endedByItself() bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.quitting {
+	quitting := l.quitting
+	l.mu.Unlock()
+	if quitting {
 		return true
 	}
 	for _, k := range l.adopted {
-		if !k.collected {
+		if !k.collected.Load() {
 			return false
 		}
 	}
-	return len(l.adopted) > 0 || len(l.info.Runs) == 0 && l.lastSlot == 0
+	return len(l.adopted) > 0 || len(l.info.Runs) == 0 && !l.slots.everUsed()
 }
 
 func (l *controlConn) isDead() bool { return poll.Closed(l.ended) }
@@ -236,7 +198,7 @@ func (l *controlConn) quit() error {
 	l.mu.Lock()
 	l.quitting = true
 	l.mu.Unlock()
-	if err := l.send(&message{Kind: kindQuit}); err != nil && !l.isDead() {
+	if err := l.conn.send(&message{Kind: kindQuit}); err != nil && !l.isDead() {
 		l.log.Debug("shim could not be asked to end", "err", err)
 		l.conn.Close()
 	}
@@ -244,55 +206,18 @@ func (l *controlConn) quit() error {
 	case <-l.cleared:
 		return nil
 	case <-time.After(quitTimeout):
-		l.process.kill()
+		l.shim.kill()
 	}
 	<-l.cleared
-	return fmt.Errorf("shim %d had to be killed", l.dir.id)
-}
-
-func (l *controlConn) runByID(id uint64) *adoptedRun {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.adopted[id]
+	return fmt.Errorf("shim %d had to be killed", l.shim.dir.id)
 }
 
 // runByName finds a run that an earlier shim or agent has begun.
 func (l *controlConn) runByName(name string) *adoptedRun {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, k := range l.adopted {
 		if k.info.Name == name {
 			return k
 		}
 	}
 	return nil
-}
-
-const (
-	endPoll = 5 * time.Millisecond
-	// endTimeout is how long a shim whose socket is closed may take to stop what it runs and end by
-	// itself.
-	endTimeout = 30 * time.Second
-)
-
-// removeDead waits for the end of a shim that no longer answers, kills it if necessary, and removes
-// it with everything that it ran.
-func removeDead(ctx context.Context, p shimDir, self processRecord, token string, log *slog.Logger) error {
-	limit := time.Now().Add(endTimeout)
-	err := poll.Until(ctx, endPoll, func() (bool, error) {
-		alive := self.Alive()
-		if alive && time.Now().After(limit) {
-			log.Warn("the shim does not end; it is killed")
-			self.kill()
-		}
-		return !alive, nil
-	})
-	if err != nil {
-		return err
-	}
-	dead := process.DeadAgent{Token: p.token(token), Cgroups: self.Cgroups, Strays: p.strays()}
-	if _, err := process.Reap(ctx, dead, log); err != nil {
-		return err
-	}
-	return os.RemoveAll(p.path)
 }

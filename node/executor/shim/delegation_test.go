@@ -82,7 +82,7 @@ func (s *scope) works(c *Client) (program, self string) {
 	dir, slot := s.t.TempDir(), slotOf(s.t, c)
 	defer slot.Close()
 	expect(s.t, slot.Run(s.t.Context(), script(s.t, dir, "a", "cat /proc/self/cgroup; exit 3")), grid.ClassExit, 3, "")
-	shim, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.current.process.PID))
+	shim, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.current.shim.PID))
 	out, oerr := os.ReadFile(filepath.Join(dir, "stdout"))
 	if err != nil || oerr != nil {
 		s.t.Fatal(err, oerr)
@@ -133,7 +133,7 @@ func TestDelegationIsUndone(t *testing.T) {
 			c := open(t, o)
 			s.works(c)
 			if killed {
-				c.current.process.kill()
+				c.current.shim.kill()
 				<-c.current.cleared
 			}
 			if err := c.Close(); err != nil {
@@ -205,7 +205,7 @@ func TestDelegationUnderSystemd(t *testing.T) {
 					t.Errorf("slot: got controllers %q, want %q", got, c.slot)
 				}
 				if killed {
-					client.current.process.kill()
+					client.current.shim.kill()
 					<-client.current.cleared
 				}
 				if err := stay.Close(); err != nil {

@@ -29,7 +29,7 @@ func TestSlotContinuesAfterAKilledShim(t *testing.T) {
 	s, dir := slotOf(t, c), t.TempDir()
 	done := background(s, t.Context(), script(t, dir, "a", tree+"echo x >ready; wait"))
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
-	c.current.process.kill()
+	c.current.shim.kill()
 	expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its shim died")
 	nothingLeft(t, o)
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
@@ -40,7 +40,7 @@ func TestSlotContinuesAfterAKilledShim(t *testing.T) {
 // TestKilledShimWithManySlots makes all slots request another shim at the same time.
 func TestKilledShimWithManySlots(t *testing.T) {
 	c := started(t, options(t))
-	victim := c.current.process
+	victim := c.current.shim
 	var running sync.WaitGroup
 	for i := range 20 {
 		s, dir := slotOf(t, c), t.TempDir()
@@ -78,7 +78,7 @@ func TestAttemptThatCannotBeSent(t *testing.T) {
 // TestSlotRequestToASilentShimEnds requests a slot from a shim that does not answer: the wait is
 // limited.
 func TestSlotRequestToASilentShimEnds(t *testing.T) {
-	conn := pipe(t, 1).conn
+	conn := pipe(t, 1).conn.UnixConn
 	line := &slotConn{conn: conn, in: bufio.NewReader(conn), slot: 1}
 	done := make(chan error, 1)
 	go func() { done <- line.open(100 * time.Millisecond) }()
@@ -139,7 +139,7 @@ func TestRunSurvivesALostSlotConnection(t *testing.T) {
 	})
 	t.Run("shim dies", func(t *testing.T) {
 		s, _, done := begin(t, t.Context())
-		c.current.process.kill()
+		c.current.shim.kill()
 		expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its shim died")
 		goesOn(t, s)
 	})
@@ -164,7 +164,7 @@ func TestOnlySIGTERMEndsAShim(t *testing.T) {
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	for range 3 {
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
-			if err := syscall.Kill(c.current.process.PID, sig); err != nil {
+			if err := syscall.Kill(c.current.shim.PID, sig); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -176,7 +176,7 @@ func TestOnlySIGTERMEndsAShim(t *testing.T) {
 	a := script(t, dir, "b", "echo x >again; sleep 1000")
 	done = background(s, t.Context(), a)
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "again")) })
-	if err := syscall.Kill(c.current.process.PID, syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(c.current.shim.PID, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, receive(t, "the outcome", done), grid.ClassHalt, 143, "stopped, to run again later")
@@ -261,7 +261,7 @@ func TestManySlotsRunConcurrently(t *testing.T) {
 		})
 	}
 	running.Wait()
-	t.Logf("the shim has %d KiB resident", resident(t, c.current.process.PID))
+	t.Logf("the shim has %d KiB resident", resident(t, c.current.shim.PID))
 }
 
 // TestInvalidMessagesAreIgnored sends many invalid messages to a shim that is working.
@@ -295,7 +295,7 @@ func TestInvalidMessagesAreIgnored(t *testing.T) {
 
 func dial(t *testing.T, c *Client) *net.UnixConn {
 	t.Helper()
-	conn, err := c.current.dir.dial()
+	conn, err := c.current.shim.dir.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -435,5 +435,5 @@ func pipe(t *testing.T, nth int) *agentConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &agentConn{conn: c.(*net.UnixConn), number: nth}
+	return &agentConn{conn: frameConn{UnixConn: c.(*net.UnixConn)}, number: nth}
 }

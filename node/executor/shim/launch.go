@@ -33,7 +33,7 @@ func (c *Client) launch(ctx context.Context) (*controlConn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start a shim: %w", err), os.RemoveAll(p.path))
 	}
-	c.log.Info("shim started", "shim", p.id, "pid", l.process.PID, "trees", l.info.Trees)
+	c.log.Info("shim started", "shim", p.id, "pid", l.shim.PID, "trees", l.info.Trees)
 	return l, nil
 }
 

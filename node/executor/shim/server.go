@@ -89,10 +89,8 @@ func (srv *server) accept() {
 }
 
 const (
-	// helloTimeout limits the wait for the first message of a connection, sendTimeout the sending
-	// of a message to an agent.
+	// helloTimeout limits the wait for the first message of a connection.
 	helloTimeout = 5 * time.Second
-	sendTimeout  = 5 * time.Second
 	// acceptRetry is the pause after a connection could not be accepted.
 	acceptRetry = 100 * time.Millisecond
 )

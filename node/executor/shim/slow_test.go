@@ -92,7 +92,7 @@ func TestShimOutOfFileDescriptors(t *testing.T) {
 	dir := t.TempDir()
 	s := slotOf(t, c)
 	expect(t, s.Run(t.Context(), script(t, dir, "warm", "exit 0")), grid.ClassNone, 0, "")
-	pid := c.current.process.PID
+	pid := c.current.shim.PID
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		t.Fatal(err)

@@ -58,13 +58,13 @@ func (f *stopForwarder) forward(why error, leave func()) {
 	}
 	m := &message{Kind: kindStop, ID: f.id, Cause: causeOf(why), Kill: errors.Is(why, executor.ErrKill),
 		Save: errors.Is(why, executor.ErrCancelledSaving)}
-	if f.control.send(m) != nil || m.Kill || f.kill == nil {
+	if f.control.conn.send(m) != nil || m.Kill || f.kill == nil {
 		return // a shim that is gone kills its programs
 	}
 	select {
 	case <-f.kill:
 		m.Kill = true
-		_ = f.control.send(m)
+		_ = f.control.conn.send(m)
 	case <-f.done:
 	}
 }
