@@ -37,6 +37,29 @@ func (a *agentConn) sendLocked(m *message) {
 	}
 }
 
+// agentConns are the agent that is connected to a shim and the one that started it.
+type agentConns struct {
+	current *agentConn // nil while none is connected
+	owner   *agentConn // alone begins runs; nil before any agent has connected
+}
+
+// attach makes a the current agent and returns the previous one. own says that a started the shim.
+func (c *agentConns) attach(a *agentConn, own bool) (old *agentConn) {
+	old, c.current = c.current, a
+	switch {
+	case c.owner != nil:
+	case own:
+		c.owner = a
+	default: // the agent that started this shim has died before it connected
+		c.owner = new(agentConn)
+	}
+	return old
+}
+
+func (c *agentConns) ownerConnected() bool { return c.owner != nil && c.current == c.owner }
+
+func (c *agentConns) ownerLeft() bool { return c.owner != nil && c.current != c.owner }
+
 // serveAgent serves an agent until its connection ends.
 func (srv *server) serveAgent(c *net.UnixConn, nth int, hello *message) {
 	s := &agentConn{conn: frameConn{UnixConn: c}, number: nth}
@@ -101,19 +124,12 @@ func (srv *server) attachAgent(s *agentConn, own bool) (old *agentConn, ok bool)
 	s.conn.mu.Lock() // so that what happens from here on is sent after the welcome
 	defer s.conn.mu.Unlock()
 	srv.mu.Lock()
-	if srv.endReason != nil || srv.agent != nil && srv.agent.number > s.number {
+	if a := srv.agents.current; srv.endReason != nil || a != nil && a.number > s.number {
 		srv.mu.Unlock()
 		return nil, false
 	}
 	srv.orphanTimer.Stop()
-	old, srv.agent = srv.agent, s
-	switch {
-	case srv.owner != nil:
-	case own:
-		srv.owner = s
-	default: // the agent that started this shim has died before it connected
-		srv.owner = new(agentConn)
-	}
+	old = srv.agents.attach(s, own)
 	for _, slot := range srv.slots {
 		slot.conn.shutdownRead() // of the previous agent; what it runs goes on
 	}
@@ -156,10 +172,10 @@ func (srv *server) stopRun(m *message) {
 func (srv *server) detachAgent(s *agentConn) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.agent != s {
+	if srv.agents.current != s {
 		return
 	}
-	srv.agent = nil
+	srv.agents.current = nil
 	for id, r := range srv.runs {
 		switch {
 		case r.outlivesAgent() && r.outcome != nil:

@@ -412,10 +412,10 @@ func TestLateConnectionOfAKilledAgentIsRefused(t *testing.T) {
 	defer k.orphanTimer.Stop()
 	k.runs[1] = &run{id: 1, name: "a", stop: func(error) {}}
 	next, late := pipe(t, 2), pipe(t, 1)
-	if _, ok := k.attachAgent(next, false); !ok || k.agent != next {
+	if _, ok := k.attachAgent(next, false); !ok || k.agents.current != next {
 		t.Fatal("the next agent was not taken")
 	}
-	if _, ok := k.attachAgent(late, false); ok || k.agent != next {
+	if _, ok := k.attachAgent(late, false); ok || k.agents.current != next {
 		t.Error("a killed agent has taken over from the one after it")
 	}
 }

@@ -23,15 +23,12 @@ type server struct {
 	exec     executor.Executor
 	info     shimInfo // describes exec; Runs is not used
 	log      *slog.Logger
-	listener *net.UnixListener
 	done     chan struct{}  // closed when the shim is to end
-	serving  sync.WaitGroup // connections
 	working  sync.WaitGroup // slots
 
 	mu          sync.Mutex
-	endReason   error      // why it ends; nil before
-	agent       *agentConn // the agent; nil while there is none
-	owner       *agentConn // the agent that started the shim, which alone begins runs
+	endReason   error // why it ends; nil before
+	agents      agentConns
 	slots       map[uint64]*serverSlot
 	runs        map[uint64]*run
 	orphanTimer *countdown
@@ -45,7 +42,7 @@ func newServer(set settings, exec executor.Executor, trees shimInfo, log *slog.L
 	k.orphanTimer = &countdown{over: func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		if k.agent == nil { // none has come in time
+		if k.agents.current == nil { // none has come in time
 			k.stopLocked(errOrphaned)
 		}
 	}}
@@ -54,25 +51,26 @@ func newServer(set settings, exec executor.Executor, trees shimInfo, log *slog.L
 }
 
 // run serves until the shim is to end, and returns when nothing is left.
-func (srv *server) run() {
-	var accepting sync.WaitGroup
-	accepting.Go(srv.accept)
+func (srv *server) run(listener *net.UnixListener) {
+	var accepting, serving sync.WaitGroup
+	accepting.Go(func() { srv.accept(listener, &serving) })
 	<-srv.done
-	srv.listener.Close()
+	listener.Close()
 	accepting.Wait()
 	srv.working.Wait()
 	srv.mu.Lock()
-	if srv.agent != nil {
-		srv.agent.conn.Close() // only now: the outcomes of its runs have been sent
+	if a := srv.agents.current; a != nil {
+		a.conn.Close() // only now: the outcomes of its runs have been sent
 	}
 	srv.mu.Unlock()
-	srv.serving.Wait()
+	serving.Wait()
 	srv.orphanTimer.Stop()
 }
 
-func (srv *server) accept() {
+// accept serves connections until the listener is closed.
+func (srv *server) accept(listener *net.UnixListener, serving *sync.WaitGroup) {
 	for n := 1; ; n++ {
-		c, err := srv.listener.AcceptUnix()
+		c, err := listener.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -84,7 +82,7 @@ func (srv *server) accept() {
 			}
 			continue
 		}
-		srv.serving.Go(func() { srv.handleConn(c, n) })
+		serving.Go(func() { srv.handleConn(c, n) })
 	}
 }
 
@@ -104,7 +102,8 @@ func (srv *server) handleConn(c *net.UnixConn, n int) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
 	said := make(chan struct{})
-	srv.serving.Go(func() { // the end of the shim does not wait for silent connections
+	var watching sync.WaitGroup
+	watching.Go(func() { // the end of the shim does not wait for silent connections
 		select {
 		case <-srv.done:
 			_ = c.SetReadDeadline(time.Now())
@@ -113,6 +112,7 @@ func (srv *server) handleConn(c *net.UnixConn, n int) {
 	})
 	m, err := readFrame(c)
 	close(said)
+	watching.Wait()
 	if err != nil {
 		srv.log.Info("invalid first message", "err", err)
 		return
@@ -149,7 +149,7 @@ func (srv *server) stopLocked(why error) {
 
 // stopIfDoneLocked ends the shim of an earlier agent once no run is left.
 func (srv *server) stopIfDoneLocked() {
-	if srv.owner != nil && srv.agent != srv.owner && len(srv.runs) == 0 {
+	if srv.agents.ownerLeft() && len(srv.runs) == 0 {
 		srv.stopLocked(errDone)
 	}
 }
@@ -198,7 +198,7 @@ func (srv *server) endRun(s *serverSlot, r *run, o executor.Outcome) {
 		o.Reason = fmt.Sprintf("its node agent ended, and no other took it over within %s", srv.settings.AgentTimeout)
 	}
 	r.outcome = &o
-	to := srv.agent
+	to := srv.agents.current
 	switch {
 	case r.agent != to && !r.outlivesAgent():
 		delete(srv.runs, r.id)

@@ -54,10 +54,10 @@ func (s *serverSlot) register() bool {
 	srv := s.server
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.endReason != nil || srv.owner == nil || srv.agent != srv.owner || srv.slots[s.number] != nil {
+	if srv.endReason != nil || !srv.agents.ownerConnected() || srv.slots[s.number] != nil {
 		return false
 	}
-	s.agent = srv.agent
+	s.agent = srv.agents.current
 	srv.slots[s.number] = s
 	srv.working.Add(1)
 	return true
@@ -71,7 +71,7 @@ func (s *serverSlot) unregister() {
 	m := &message{Kind: kindGone, Slot: s.number}
 	srv.mu.Lock()
 	delete(srv.slots, s.number)
-	to := srv.agent
+	to := srv.agents.current
 	if r := srv.runs[s.lastRun]; r != nil {
 		m.ID, m.Outcome = r.id, r.outcome
 	}
@@ -153,7 +153,7 @@ func (s *serverSlot) beginRun(m *message) (*run, context.Context) {
 	switch {
 	case srv.endReason != nil:
 		stop(srv.endReason)
-	case srv.agent != s.agent:
+	case srv.agents.current != s.agent:
 		stop(executor.ErrLost)
 	case s.earlyStop != nil && s.earlyStop.ID == r.id:
 		r.stopLocked(s.earlyStop)

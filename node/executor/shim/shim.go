@@ -122,13 +122,14 @@ func serve(ctx context.Context, p shimDir, log *slog.Logger) error {
 			return err
 		}
 	}
-	if k.listener, err = p.listen(); err != nil {
+	listener, err := p.listen()
+	if err != nil {
 		return err
 	}
 	debug.FreeOSMemory() // what starting the program has used
 	defer context.AfterFunc(ctx, func() { k.stop(context.Cause(ctx)) })()
 	log.Info("running", "pid", self.PID, "trees", processes.TreeTracking())
-	k.run()
+	k.run(listener)
 	log.Info("ended", "why", k.endReason)
 	if err := processes.Close(); err != nil {
 		log.Warn("cgroups left", "err", err)
