@@ -352,7 +352,7 @@ func (a *attacks) garbage(port int) error {
 
 // tooMuch speaks NATS by hand, with a worker's certificate, and wants the connection closed.
 func (a *attacks) tooMuch(line string) error {
-	raw, err := a.attacker.Dial("tcp", a.at(a.Master, natsPort))
+	raw, err := a.attacker.Network.Dial("tcp", a.at(a.Master, natsPort))
 	if err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func (a *attacks) request(cfg *tls.Config, method, path string, body io.Reader, 
 	a.t.Helper()
 	transport := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-			return a.attacker.Dial(network, addr)
+			return a.attacker.Network.Dial(network, addr)
 		}}
 	ctx, stop := context.WithTimeout(a.t.Context(), callLimit)
 	defer stop()
@@ -192,7 +192,7 @@ type dialFrom struct {
 
 // Dial implements nats.CustomDialer. The port speaks TLS from the first byte on.
 func (d dialFrom) Dial(network, _ string) (net.Conn, error) {
-	raw, err := d.host.Dial(network, d.addr)
+	raw, err := d.host.Network.Dial(network, d.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +272,7 @@ func (a *attacks) cannotSubscribe(subjects ...string) error {
 // speaks reports what a port answers to some bytes before it closes the connection, or for a
 // second.
 func (a *attacks) speaks(to string, what []byte) (string, error) {
-	c, err := a.attacker.Dial("tcp", to)
+	c, err := a.attacker.Network.Dial("tcp", to)
 	if err != nil {
 		return "", err
 	}

@@ -94,38 +94,38 @@ var disasters = []disaster{
 		return func() { h.Agent.Signal(unix.SIGCONT) }
 	}},
 	{"host paused", func(_ *chaos, h *hosts.Host) func() {
-		h.Suspend()
-		return h.Continue
+		h.Processes.Suspend()
+		return h.Processes.Continue
 	}},
 	{"link down", func(_ *chaos, h *hosts.Host) func() {
-		h.LinkDown()
-		return h.LinkUp
+		h.Network.Disconnect()
+		return h.Network.Reconnect
 	}},
 	{"partition", func(c *chaos, h *hosts.Host) func() {
 		other := c.other(h)
-		h.Partition(other)
-		return func() { h.Heal(other) }
+		h.Network.Partition(other)
+		return func() { h.Network.Heal(other) }
 	}},
 	{"partition one way", func(c *chaos, h *hosts.Host) func() {
 		other := c.other(h)
-		h.CutTo(other)
-		return func() { h.Heal(other) }
+		h.Network.CutTo(other)
+		return func() { h.Network.Heal(other) }
 	}},
 	{"lossy links", func(c *chaos, _ *hosts.Host) func() {
 		c.SetLinkConditions(hosts.LinkConditions{Loss: 0.1, Duplicate: 0.05, Delay: 50 * time.Millisecond})
 		return func() { c.SetLinkConditions(hosts.LinkConditions{}) }
 	}},
 	{"UDP blocked", func(_ *chaos, h *hosts.Host) func() {
-		h.SetLinkConditions(hosts.LinkConditions{NoUDP: true})
-		return func() { h.SetLinkConditions(hosts.LinkConditions{}) }
+		h.Network.SetConditions(hosts.LinkConditions{NoUDP: true})
+		return func() { h.Network.SetConditions(hosts.LinkConditions{}) }
 	}},
 	{"clock an hour off", func(c *chaos, h *hosts.Host) func() {
-		h.ClockJump(time.Hour - time.Duration(c.random.IntN(2))*2*time.Hour)
-		return func() { h.ClockJump(0) }
+		h.Clock.SetOffset(time.Hour - time.Duration(c.random.IntN(2))*2*time.Hour)
+		return func() { h.Clock.SetOffset(0) }
 	}},
 	{"disk full", func(_ *chaos, h *hosts.Host) func() {
-		h.FillDisk()
-		return h.FreeDisk
+		h.Disk.Fill()
+		return h.Disk.Free
 	}},
 }
 

@@ -434,29 +434,29 @@ func TestCheckpointFaults(t *testing.T) {
 			p.Relaunch(on)
 		}, steps - 1},
 		{"a worker off the network for a while", often, "", func(on *hosts.Host) {
-			lose(on.LinkDown)
+			lose(on.Network.Disconnect)
 			wait(outage())
-			on.LinkUp()
+			on.Network.Reconnect()
 		}, -1}, // both attempts may run at a time
 		{"the clock steps forth and back, then a drain", often, "", func(on *hosts.Host) {
-			on.ClockJump(time.Hour)
+			on.Clock.SetOffset(time.Hour)
 			wait(time.Second / 2)
-			on.ClockJump(-time.Hour)
+			on.Clock.SetOffset(-time.Hour)
 			wait(time.Second / 2)
 			p.Master.Must("drain", on.Name)
 			p.awaitElse(on)
-			on.ClockJump(0)
+			on.Clock.SetOffset(0)
 			p.Master.Must("undrain", on.Name)
 		}, 0},
 		{"full disk of a worker", "{grace: 30s}", "", func(on *hosts.Host) {
-			on.FillDisk()
+			on.Disk.Fill()
 			wait(2 * time.Second)
-			on.FreeDisk()
+			on.Disk.Free()
 		}, 1}, // the step that could not be saved
 		{"full disk of the master", "{grace: 30s}", `case $MLF_ATTEMPT/$step in 1/40) exit 85 ;; esac`, func(*hosts.Host) {
-			p.Master.FillDisk()
+			p.Master.Disk.Fill()
 			wait(3 * time.Second)
-			p.Master.FreeDisk()
+			p.Master.Disk.Free()
 		}, 1},
 		{"exit code 85, again and again", "{grace: 30s, repeats: 9}", `((step % 10)) || ((step == steps)) || exit 85`, nil, 0},
 		{"a torn file", "{grace: 30s}", `case $MLF_ATTEMPT/$step in

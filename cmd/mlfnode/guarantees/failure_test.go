@@ -84,7 +84,7 @@ func TestNoFalseDeath(t *testing.T) {
 	for over := time.Now().Add(span); time.Now().Before(over); {
 		h := p.Hosts[asked%len(p.Hosts)]
 		asked++
-		all, err := h.Members()
+		all, err := h.Agent.Members()
 		if err != nil {
 			t.Errorf("%v", err)
 		}

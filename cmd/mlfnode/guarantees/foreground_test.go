@@ -64,7 +64,7 @@ func (f *foreground) goesOn() {
 	if err := os.WriteFile(f.gate, nil, 0o600); err != nil {
 		f.t.Fatal(err)
 	}
-	f.host.Launch("master").WaitForOutput("node is up")
+	f.host.Agent.Start("master").WaitForOutput("node is up")
 	f.host.Must("resume", "last")
 	if got := f.host.Must("sweeps", "--json"); !strings.Contains(got, `"succeeded":1`) {
 		f.t.Errorf("got %s, want the trial run again", got)

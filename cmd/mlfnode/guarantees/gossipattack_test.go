@@ -25,7 +25,7 @@ var gossipAttacks = []attack{
 	{"garbage for gossip", func(a *attacks) error { return a.garbage(gossipPort) }},
 	{"garbage for gossip over UDP", func(a *attacks) error {
 		for _, h := range []*hosts.Host{a.Master, a.worker} {
-			c, err := a.attacker.Dial("udp", a.at(h, gossipPort))
+			c, err := a.attacker.Network.Dial("udp", a.at(h, gossipPort))
 			if err != nil {
 				return err
 			}
@@ -58,7 +58,7 @@ var gossipAttacks = []attack{
 	}},
 	{"slow clients of gossip", func(a *attacks) error {
 		return a.crowd(gossipPort, func(c io.Writer) { _, _ = c.Write([]byte{10, 0, 0}) }, func() error {
-			_, err := a.Master.Members()
+			_, err := a.Master.Agent.Members()
 			return err
 		})
 	}},
@@ -67,8 +67,8 @@ var gossipAttacks = []attack{
 // intrude has a real memberlist node try to join with a key that is not the cluster's.
 func (a *attacks) intrude(key []byte) error {
 	name := fmt.Sprintf("intruder-%d", len(key))
-	// dialling happens on this thread, listening sockets stay where they were made
-	err := a.attacker.RunInside(func() error {
+	// Dialling happens on this thread; listening sockets stay where they were made.
+	err := a.attacker.Network.RunInside(func() error {
 		cfg := memberlist.DefaultLANConfig()
 		cfg.Name, cfg.BindAddr, cfg.AdvertiseAddr, cfg.BindPort, cfg.SecretKey = name, a.attacker.Addr,
 			a.attacker.Addr, gossipPort, key
@@ -91,7 +91,7 @@ func (a *attacks) intrude(key []byte) error {
 		return err
 	}
 	for _, h := range []*hosts.Host{a.Master, a.worker} {
-		if state, err := h.State(name); err != nil || state != "" {
+		if state, err := h.Agent.StateOf(name); err != nil || state != "" {
 			return fmt.Errorf("%s says that %s is %q, %v", h.Name, name, state, err)
 		}
 	}
@@ -110,7 +110,7 @@ func (a *attacks) crowd(port int, begin func(c io.Writer), served func() error) 
 		}
 	}()
 	for range crowded {
-		c, err := a.attacker.Dial("tcp", a.at(a.Master, port))
+		c, err := a.attacker.Network.Dial("tcp", a.at(a.Master, port))
 		if err != nil {
 			break // it takes no more: as good
 		}
@@ -145,7 +145,7 @@ func (a *attacks) closes(conns []net.Conn) error {
 func (a *attacks) slowHeaders() error {
 	var conns []net.Conn
 	for range 50 {
-		c, err := a.attacker.Dial("tcp", a.at(a.Master, apiPort))
+		c, err := a.attacker.Network.Dial("tcp", a.at(a.Master, apiPort))
 		if err != nil {
 			return err
 		}
@@ -240,7 +240,7 @@ func TestPortScan(t *testing.T) {
 // scan gives the TCP ports of a host that take connections.
 func scan(t *testing.T, from, to *hosts.Host) (open []int) {
 	t.Helper()
-	err := from.RunInside(func() error {
+	err := from.Network.RunInside(func() error {
 		for port := 1; port < 1<<16; port++ {
 			c, err := net.DialTimeout("tcp", net.JoinHostPort(to.Addr, fmt.Sprint(port)), 2*time.Second)
 			if err == nil {
@@ -269,7 +269,7 @@ func scanUDP(t *testing.T, from, to *hosts.Host) (open []int) {
 		}
 		to.Run(to.Program("/bin/sh", "-c", "echo "+value+" > /proc/sys/net/ipv4/"+name))
 	}
-	err := from.RunInside(func() error {
+	err := from.Network.RunInside(func() error {
 		for port := 1; port < 1<<16; port++ {
 			c, err := net.Dial("udp", net.JoinHostPort(to.Addr, fmt.Sprint(port)))
 			if err != nil {
@@ -348,7 +348,7 @@ func TestJoinIsRefused(t *testing.T) {
 		cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+once)
 		proc := other.StartCommand(cmd)
 		if i == 0 {
-			p.Master.WaitForState(name, "alive", hosts.Patience)
+			p.Master.Agent.WaitForState(name, "alive", hosts.Patience)
 		} else if code := proc.Exit(hosts.Patience); code == 0 {
 			t.Errorf("a token for one use let a second node in")
 		}
@@ -365,7 +365,7 @@ func TestWrongMaster(t *testing.T) {
 	var heard bytes.Buffer
 	var mu sync.Mutex
 	var listener net.Listener
-	err := mallory.RunInside(func() (err error) {
+	err := mallory.Network.RunInside(func() (err error) {
 		listener, err = net.Listen("tcp", a.at(mallory, apiPort))
 		return err
 	})

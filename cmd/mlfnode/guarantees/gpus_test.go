@@ -346,7 +346,7 @@ func TestExplainedRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	small.Agent.Kill()
-	small.Launch("--config", settings, "join", "--seed", p.Master.Name)
+	small.Agent.Start("--config", settings, "join", "--seed", p.Master.Name)
 	p.awaitDevice(small, 1, "unused", "")
 
 	const full = `[ $HOSTNAME != host2 ] || { echo "OSError: [Errno 28] No space left on device" >&2; exit 1; }; sleep 1`

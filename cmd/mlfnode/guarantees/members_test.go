@@ -22,7 +22,7 @@ func TestMembersEverywhere(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{Debian: true})
 	for _, h := range p.Hosts {
-		all, err := h.Members()
+		all, err := h.Agent.Members()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,8 +39,8 @@ func TestMembersEverywhere(t *testing.T) {
 	}
 	p.Master.PowerCut()
 	for _, h := range p.Hosts[1:] {
-		h.WaitForState("host1", "dead", hosts.Patience)
-		h.WaitForState("host2", "alive", hosts.Patience)
+		h.Agent.WaitForState("host1", "dead", hosts.Patience)
+		h.Agent.WaitForState("host2", "alive", hosts.Patience)
 		if shown := h.Must("members"); !strings.Contains(shown, "host1") || !strings.Contains(shown, "dead") {
 			t.Errorf("%s shows\n%s", h.Name, shown)
 		}
@@ -54,7 +54,7 @@ func TestMembersEverywhere(t *testing.T) {
 	if code := p.Hosts[2].Agent.Exit(hosts.Patience); code != 0 {
 		t.Errorf("an agent that was told to leave: got exit code %d, want 0", code)
 	}
-	p.Hosts[1].WaitForState("host3", "left", 2*time.Second)
+	p.Hosts[1].Agent.WaitForState("host3", "left", 2*time.Second)
 }
 
 // TestDrain lets running trials end and takes no more, until it is undone.
@@ -72,7 +72,7 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	hosts.WaitFor(t, hosts.Patience, func() error {
-		all, err := p.Master.Members()
+		all, err := p.Master.Agent.Members()
 		if err != nil || len(all) != 2 || !all[1].Drained {
 			return fmt.Errorf("members say %+v, %v, want host2 drained", all, err)
 		}
@@ -96,7 +96,7 @@ func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 2, hosts.Options{Disk: smallDisk})
 	broken := p.Hosts[1]
-	broken.FillDisk()
+	broken.Disk.Fill()
 	p.submitWriters(p.Master, 12, 2, 50*time.Millisecond)
 	p.checkAll()
 	for _, tr := range p.trials(p.client(p.Master)) {
@@ -104,7 +104,7 @@ func TestQuarantine(t *testing.T) {
 			t.Errorf("trial %d has its result from %s", tr.Index, tr.Node)
 		}
 	}
-	broken.FreeDisk()
+	broken.Disk.Free()
 }
 
 // TestMasterMeetsNodesAnew restarts the master before anybody misses it, and without what it knew
@@ -120,7 +120,7 @@ func TestMasterMeetsNodesAnew(t *testing.T) {
 	}
 	p.Relaunch(p.Master)
 	for _, h := range p.Hosts {
-		p.Master.WaitForState(h.Name, "alive", 8*time.Second)
+		p.Master.Agent.WaitForState(h.Name, "alive", 8*time.Second)
 	}
 }
 
@@ -161,9 +161,9 @@ func TestForgetAndReturn(t *testing.T) {
 	p := newScenario(t, 3, hosts.Options{})
 	h := p.Hosts[2]
 	h.PowerCut()
-	p.Master.WaitForState(h.Name, "dead", hosts.Patience)
+	p.Master.Agent.WaitForState(h.Name, "dead", hosts.Patience)
 	p.Master.Must("forget", h.Name)
-	p.Master.WaitForState(h.Name, "", hosts.Patience)
+	p.Master.Agent.WaitForState(h.Name, "", hosts.Patience)
 	h.Boot()
 	old := p.Relaunch(h)
 	if code := old.Exit(hosts.Patience); code == 0 {
@@ -194,7 +194,7 @@ func TestKeysRotate(t *testing.T) {
 	})
 	p.allAlive()
 	p.Hosts[2].PowerCut() // and one that was away meanwhile
-	p.Master.WaitForState("host3", "dead", hosts.Patience)
+	p.Master.Agent.WaitForState("host3", "dead", hosts.Patience)
 	p.Master.Must("token", "rotate")
 	p.Hosts[2].Boot()
 	p.Relaunch(p.Hosts[2])
@@ -208,7 +208,7 @@ func TestUDPBlockedJoin(t *testing.T) {
 	for _, name := range []string{"other2", "other3"} {
 		p.SetLinkConditions(hosts.LinkConditions{NoUDP: true})
 		h := p.AddHost(name)
-		h.SetLinkConditions(hosts.LinkConditions{NoUDP: true})
+		h.Network.SetConditions(hosts.LinkConditions{NoUDP: true})
 		p.Join(h)
 	}
 	p.allAlive()

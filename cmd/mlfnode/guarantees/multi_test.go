@@ -61,54 +61,54 @@ var agentFaults = []fault{
 	}},
 	{"a worker that pauses", func(p *scenario) {
 		h := p.busyWorker()
-		h.Suspend()
+		h.Processes.Suspend()
 		wait(outage())
-		h.Continue()
+		h.Processes.Continue()
 	}},
 	{"a master that pauses", func(p *scenario) {
-		p.Master.Suspend()
+		p.Master.Processes.Suspend()
 		wait(outage())
-		p.Master.Continue()
+		p.Master.Processes.Continue()
 	}},
 	{"a worker's clock an hour ahead", func(p *scenario) {
 		h := p.busyWorker()
-		h.ClockJump(time.Hour)
+		h.Clock.SetOffset(time.Hour)
 		p.finish(settle)
-		h.ClockJump(0)
+		h.Clock.SetOffset(0)
 	}},
 	{"the master's clock an hour ahead and back", func(p *scenario) {
-		p.Master.ClockJump(time.Hour)
+		p.Master.Clock.SetOffset(time.Hour)
 		p.waitForStarted(p.count * 3 / 4)
-		p.Master.ClockJump(-time.Hour)
+		p.Master.Clock.SetOffset(-time.Hour)
 		p.finish(settle)
-		p.Master.ClockJump(0)
+		p.Master.Clock.SetOffset(0)
 	}},
 }
 
 var networkFaults = []fault{
 	{"partition of a worker and the master", func(p *scenario) {
 		h := p.busyWorker()
-		h.Partition(p.Master)
+		h.Network.Partition(p.Master)
 		wait(outage())
-		h.Heal(p.Master)
+		h.Network.Heal(p.Master)
 	}},
 	{"partition one way, from a worker", func(p *scenario) {
 		h := p.busyWorker()
-		h.CutTo(p.Master)
+		h.Network.CutTo(p.Master)
 		wait(outage())
-		h.Heal(p.Master)
+		h.Network.Heal(p.Master)
 	}},
 	{"partition one way, from the master", func(p *scenario) {
 		h := p.busyWorker()
-		p.Master.CutTo(h)
+		p.Master.Network.CutTo(h)
 		wait(outage())
-		h.Heal(p.Master)
+		h.Network.Heal(p.Master)
 	}},
 	{"a worker off the network", func(p *scenario) {
 		h := p.busyWorker()
-		h.LinkDown()
+		h.Network.Disconnect()
 		wait(outage())
-		h.LinkUp()
+		h.Network.Reconnect()
 	}},
 	{"20 % loss and 200 ms delay", func(p *scenario) {
 		// each way: a fifth is lost there and back
@@ -150,14 +150,14 @@ var powerFaults = []fault{
 var diskFaults = []fault{
 	{"disk of a worker full", func(p *scenario) {
 		h := p.busyWorker()
-		h.FillDisk()
+		h.Disk.Fill()
 		wait(outage())
-		h.FreeDisk()
+		h.Disk.Free()
 	}},
 	{"disk of the master full", func(p *scenario) {
-		p.Master.FillDisk()
+		p.Master.Disk.Fill()
 		wait(outage())
-		p.Master.FreeDisk()
+		p.Master.Disk.Free()
 	}},
 }
 
@@ -207,11 +207,11 @@ func TestClusterOneResult(t *testing.T) {
 	h := p.busyWorker()
 	lost := p.running(h.Name)
 	p.waitForReported(4)
-	h.Suspend()
+	h.Processes.Suspend()
 	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
 	open()
 	p.finish(settle)
-	h.Continue()
+	h.Processes.Continue()
 	p.checkAll()
 	c := p.client(p.Master)
 	for _, index := range lost {
@@ -359,13 +359,13 @@ func TestClusterNoOrphan(t *testing.T) {
 	begin() // of a worker that is called dead and its replacements, one side stops
 	h = p.busyWorker()
 	lost := p.running(h.Name)
-	h.Partition(p.Master)
+	h.Network.Partition(p.Master)
 	for _, other := range p.Hosts {
-		h.Partition(other)
+		h.Network.Partition(other)
 	}
 	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
 	for _, other := range p.Hosts {
-		h.Heal(other)
+		h.Network.Heal(other)
 	}
 	hosts.WaitFor(t, orphanLimit, func() error {
 		for _, index := range lost {
@@ -390,7 +390,7 @@ func TestClusterNoOrphan(t *testing.T) {
 	if code := h.Agent.Exit(hosts.Patience); code != 0 {
 		t.Errorf("an agent that was told to leave: got exit code %d, want 0", code)
 	}
-	if left := h.Processes(); len(left) > 0 {
+	if left := h.Processes.List(); len(left) > 0 {
 		t.Errorf("a node has left, and on its host run %v", left)
 	}
 	p.Hosts[0].Must("cancel", string(p.sweep))
@@ -400,7 +400,7 @@ func TestClusterNoOrphan(t *testing.T) {
 // marked counts processes on a host with the mark in their command line.
 func marked(h *hosts.Host, mark string) int {
 	n := 0
-	for _, p := range h.Processes() {
+	for _, p := range h.Processes.List() {
 		if strings.Contains(p.Command, mark) {
 			n++
 		}
@@ -422,13 +422,13 @@ for ((n = 0; n < 20000; n++)); do printf '%06d %s\n' $n "01234567890123456789012
 printf 'no newline'`)
 	p.waitForStarted(4)
 	for _, h := range p.Hosts[1:] {
-		h.Partition(p.Master)
+		h.Network.Partition(p.Master)
 	}
 	p.Master.Agent.Kill()
 	wait(2 * time.Second) // shorter than it takes to be called dead by a master that does not run
 	p.Relaunch(p.Master)
 	for _, h := range p.Hosts[1:] {
-		h.Heal(p.Master)
+		h.Network.Heal(p.Master)
 	}
 	p.finish(settle)
 	var want strings.Builder

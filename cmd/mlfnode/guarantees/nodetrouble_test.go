@@ -91,7 +91,7 @@ func (p *troubled) awaitAtWork() {
 // reason is what members says of the sick host.
 func (p *troubled) reason() string {
 	p.t.Helper()
-	all, err := p.Master.Members()
+	all, err := p.Master.Agent.Members()
 	if err != nil {
 		return err.Error()
 	}
@@ -116,7 +116,7 @@ func (p *troubled) awaitReason(part string) {
 
 // shims gives the processes on a host that run its programs.
 func shims(h *hosts.Host) (pids []int) {
-	for _, p := range h.Processes() {
+	for _, p := range h.Processes.List() {
 		if strings.Contains(p.Command, " shim --dir ") {
 			pids = append(pids, p.PID)
 		}
@@ -203,10 +203,10 @@ func (p *troubled) takeFiles() {
 }
 
 func (p *troubled) fillDisk() {
-	p.sick.FillDisk()
+	p.sick.Disk.Fill()
 	p.awaitReason("disk is full")
 	wait(time.Second)
-	p.sick.FreeDisk()
+	p.sick.Disk.Free()
 }
 
 // startInVain kills the host's agent under its trials, and has the next ones fail at their start.
@@ -216,7 +216,7 @@ func (p *troubled) startInVain(times int, gate string) {
 	p.waitForReported(3 * slotsOfHost)
 	p.sick.Agent.Kill()
 	var taken net.Listener
-	err := p.sick.RunInside(func() (err error) {
+	err := p.sick.Network.RunInside(func() (err error) {
 		taken, err = net.Listen("tcp", "0.0.0.0:7422")
 		return err
 	})

@@ -29,9 +29,8 @@ func during(begin, end func(p *scenario, worker *hosts.Host), span time.Duration
 }
 
 func masterLink(span time.Duration) func(*scenario, *hosts.Host) {
-	return during(func(p *scenario, _ *hosts.Host) { p.Master.LinkDown() }, func(p *scenario, _ *hosts.Host) {
-		p.Master.LinkUp()
-	}, span)
+	return during(func(p *scenario, _ *hosts.Host) { p.Master.Network.Disconnect() },
+		func(p *scenario, _ *hosts.Host) { p.Master.Network.Reconnect() }, span)
 }
 
 // masterCable is masterLink with a machine that sees that its cable is out.
@@ -48,25 +47,25 @@ func masterCable(span time.Duration) func(*scenario, *hosts.Host) {
 }
 
 func workerLink(span time.Duration) func(*scenario, *hosts.Host) {
-	return during(func(_ *scenario, w *hosts.Host) { w.LinkDown() }, func(_ *scenario, w *hosts.Host) { w.LinkUp() },
-		span)
+	return during(func(_ *scenario, w *hosts.Host) { w.Network.Disconnect() },
+		func(_ *scenario, w *hosts.Host) { w.Network.Reconnect() }, span)
 }
 
 // toMaster loses what a worker sends to the master. What it sent last is sent again up to some
 // seconds after the end, by TCP's rules, so the end waits for that.
 func toMaster(span time.Duration) func(*scenario, *hosts.Host) {
-	return during(func(p *scenario, w *hosts.Host) { w.CutTo(p.Master) }, reunite, span)
+	return during(func(p *scenario, w *hosts.Host) { w.Network.CutTo(p.Master) }, reunite, span)
 }
 
 func fromMaster(span time.Duration) func(*scenario, *hosts.Host) {
-	return during(func(p *scenario, w *hosts.Host) { p.Master.CutTo(w) }, reunite, span)
+	return during(func(p *scenario, w *hosts.Host) { p.Master.Network.CutTo(w) }, reunite, span)
 }
 
 // reunite restores both directions, and waits until the worker has obeyed an order that the master
 // gave afterwards.
 func reunite(p *scenario, w *hosts.Host) {
 	p.t.Helper()
-	w.Heal(p.Master)
+	w.Network.Heal(p.Master)
 	c := p.client(p.Master)
 	for _, word := range []string{"drain", "undrain"} {
 		p.Master.Must(word, w.Name)

@@ -371,7 +371,7 @@ func (sc *scenario) checkNothingRuns() {
 // checkAgents fails if an agent has panicked, or has logged what is secret.
 func (sc *scenario) checkAgents() {
 	for _, h := range sc.Hosts {
-		for _, text := range h.Logs() {
+		for _, text := range h.Processes.Logs() {
 			for _, bad := range []string{"panic:", "fatal error:", "DATA RACE", "goroutine 1 ["} {
 				if i := strings.Index(text, bad); i >= 0 {
 					sc.t.Errorf("%s: a program has printed %s", h.Name, text[i:min(len(text), i+2000)])

@@ -32,7 +32,7 @@ func TestClusterOfTwoVersions(t *testing.T) {
 		h := p.AddHost(name)
 		cmd := h.Program(bin, "join", "--seed", p.Master.Name)
 		cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+p.Token)
-		h.Agent = h.StartCommand(cmd)
+		h.Agent.StartCommand(cmd)
 	}
 	p.allAlive()
 	p.showVersions(map[string]string{"older": "1.4.0", "newer": "1.5.0"})
@@ -62,7 +62,7 @@ func (sc *scenario) upgrade(h *hosts.Host, program string, args ...string) {
 	sc.submitWriters(sc.Host("newer"), 8, 10, 100*time.Millisecond)
 	sc.waitForStarted(2)
 	h.Agent.Kill()
-	h.Agent = h.StartCommand(h.Program(program, args...))
+	h.Agent.StartCommand(h.Program(program, args...))
 	sc.checkAll()
 	sc.allAlive()
 }
@@ -77,7 +77,7 @@ func (sc *scenario) showVersions(want map[string]string) {
 }
 
 func wrongVersion(h *hosts.Host, want map[string]string) error {
-	all, err := h.Members()
+	all, err := h.Agent.Members()
 	if err != nil {
 		return err
 	}

@@ -17,60 +17,120 @@ import (
 // process follows.
 const diskName = "mlfnode-hosts-"
 
-// stateDisk is where a host's own disk is mounted.
-func (h *Host) stateDisk() string { return filepath.Join(h.Home, "state") }
+func diskSource() string { return diskName + strconv.Itoa(os.Getpid()) }
 
-// image returns the file that backs the disk of a host with Options.Lossy.
-func (h *Host) image() string { return filepath.Join(h.Home, diskName+strconv.Itoa(os.Getpid())) }
+// Disk is a host's own disk, which holds its state and survives reboots. Only hosts of a harness
+// with Options.Disk have one.
+type Disk struct {
+	t       testing.TB
+	dir     string // where it is mounted
+	image   string // the file that backs it, with Options.Lossy
+	size    string
+	lossy   bool
+	created bool
+}
 
-// makeDisk gives a host a disk that survives reboots.
-func (h *Host) makeDisk() {
-	t, o := h.harness.t, h.harness.options
-	t.Helper()
-	if !o.Lossy {
-		if err := unix.Mount(diskName+strconv.Itoa(os.Getpid()), h.stateDisk(), "tmpfs", 0,
-			"mode=0700,size="+o.Disk); err != nil {
-			t.Fatalf("mount a disk for a host: %v", err)
+func newDisk(hs *Harness, home string) *Disk {
+	return &Disk{t: hs.t, dir: filepath.Join(home, "state"), image: filepath.Join(home, diskSource()),
+		size: hs.options.Disk, lossy: hs.options.Lossy}
+}
+
+// create makes the disk, and mounts it.
+func (d *Disk) create() {
+	d.t.Helper()
+	if !d.lossy {
+		if err := unix.Mount(diskSource(), d.dir, "tmpfs", 0, "mode=0700,size="+d.size); err != nil {
+			d.t.Fatalf("mount a disk for a host: %v", err)
 		}
-		h.harness.disks = append(h.harness.disks, h.stateDisk())
+		d.created = true
 		return
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", h.image(), o.Disk).CombinedOutput(); err != nil {
-		t.Fatalf("make a disk for a host: %v\n%s", err, out)
+	if out, err := exec.Command("mkfs.ext4", "-q", d.image, d.size).CombinedOutput(); err != nil {
+		d.t.Fatalf("make a disk for a host: %v\n%s", err, out)
 	}
-	h.mountImage()
-	h.harness.disks = append(h.harness.disks, h.stateDisk())
+	d.mountImage()
+	d.created = true
+}
+
+// unmount removes the disk, if there is one, at the end of the test.
+func (d *Disk) unmount() {
+	if !d.created {
+		return
+	}
+	if err := unix.Unmount(d.dir, unix.MNT_DETACH); err != nil {
+		d.t.Errorf("unmount the disk of a host: %v", err)
+	}
 }
 
 // mountImage mounts the disk of a host with Options.Lossy. Its journal is written only when a
 // program syncs, so a copy of the image between two syncs is what a power cut leaves.
-func (h *Host) mountImage() {
-	h.harness.t.Helper()
-	mount := exec.Command("mount", "-o", "loop,commit=3600", h.image(), h.stateDisk())
+func (d *Disk) mountImage() {
+	d.t.Helper()
+	mount := exec.Command("mount", "-o", "loop,commit=3600", d.image, d.dir)
 	if out, err := mount.CombinedOutput(); err != nil {
-		h.harness.t.Fatalf("mount the disk of a host: %v\n%s", err, out)
+		d.t.Fatalf("mount the disk of a host: %v\n%s", err, out)
 	}
 }
 
-// snapshot copies the disk without what the kernel has yet to write. Everything on the host is
+// copySynced copies the disk without what the kernel has yet to write. Everything on the host is
 // stopped.
-func (h *Host) snapshot() {
-	h.harness.t.Helper()
-	if out, err := exec.Command("cp", "--sparse=always", h.image(), h.image()+".cut").CombinedOutput(); err != nil {
-		h.harness.t.Fatalf("copy the disk of a host: %v\n%s", err, out)
+func (d *Disk) copySynced() {
+	d.t.Helper()
+	if out, err := exec.Command("cp", "--sparse=always", d.image, d.image+".cut").CombinedOutput(); err != nil {
+		d.t.Fatalf("copy the disk of a host: %v\n%s", err, out)
 	}
 }
 
 // dropUnsynced replaces the disk with the copy. Everything on the host is dead.
-func (h *Host) dropUnsynced() {
-	h.harness.t.Helper()
-	if err := unix.Unmount(h.stateDisk(), unix.MNT_DETACH); err != nil {
-		h.harness.t.Fatalf("unmount the disk of a host: %v", err)
+func (d *Disk) dropUnsynced() {
+	d.t.Helper()
+	if err := unix.Unmount(d.dir, unix.MNT_DETACH); err != nil {
+		d.t.Fatalf("unmount the disk of a host: %v", err)
 	}
-	if err := os.Rename(h.image()+".cut", h.image()); err != nil {
-		h.harness.t.Fatal(err)
+	if err := os.Rename(d.image+".cut", d.image); err != nil {
+		d.t.Fatal(err)
 	}
-	h.mountImage()
+	d.mountImage()
+}
+
+// Fill fills the host's small disk completely.
+func (d *Disk) Fill() {
+	d.t.Helper()
+	if d.size == "" {
+		d.t.Fatal("fill the disk: this harness has no small disks")
+	}
+	f, err := os.OpenFile(d.ballast(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	for _, n := range []int{1 << 16, 1 << 12, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, n))
+		}
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		d.t.Fatal(err)
+	}
+}
+
+// Free undoes Fill.
+func (d *Disk) Free() {
+	d.t.Helper()
+	if err := os.Remove(d.ballast()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *Disk) ballast() string { return filepath.Join(d.dir, "ballast") }
+
+// Used describes how full the host's small disk is, for a report.
+func (d *Disk) Used() string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.dir, &st); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%d of %d kB", (int64(st.Blocks)-int64(st.Bfree))*st.Bsize>>10, int64(st.Blocks)*st.Bsize>>10)
 }
 
 // removeDeadDisks removes what killed tests have left behind.
@@ -98,44 +158,4 @@ func diskOwner(source string) (pid int, ok bool) {
 	text, is := strings.CutPrefix(source, diskName)
 	pid, err := strconv.Atoi(text)
 	return pid, is && err == nil
-}
-
-// FillDisk fills the host's small disk completely.
-func (h *Host) FillDisk() {
-	h.harness.t.Helper()
-	if h.harness.options.Disk == "" {
-		h.harness.t.Fatal("fill the disk: this harness has no small disks")
-	}
-	f, err := os.OpenFile(h.ballast(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		h.harness.t.Fatal(err)
-	}
-	defer f.Close()
-	for _, n := range []int{1 << 16, 1 << 12, 1} {
-		for err = nil; err == nil; {
-			_, err = f.Write(make([]byte, n))
-		}
-	}
-	if !errors.Is(err, unix.ENOSPC) {
-		h.harness.t.Fatal(err)
-	}
-}
-
-// FreeDisk undoes FillDisk.
-func (h *Host) FreeDisk() {
-	h.harness.t.Helper()
-	if err := os.Remove(h.ballast()); err != nil {
-		h.harness.t.Fatal(err)
-	}
-}
-
-func (h *Host) ballast() string { return filepath.Join(h.stateDisk(), "ballast") }
-
-// DiskUsed describes how full the host's small disk is, for a report.
-func (h *Host) DiskUsed() string {
-	var st unix.Statfs_t
-	if err := unix.Statfs(h.stateDisk(), &st); err != nil {
-		return err.Error()
-	}
-	return fmt.Sprintf("%d of %d kB", (int64(st.Blocks)-int64(st.Bfree))*st.Bsize>>10, int64(st.Blocks)*st.Bsize>>10)
 }

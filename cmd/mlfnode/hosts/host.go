@@ -3,40 +3,48 @@ package hosts
 import (
 	"bytes"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Host is one host of a harness. Its methods end the test if the host itself does not work as it
-// should.
+// Host is one host of a harness. Its methods, and those of its parts, end the test if the host
+// itself does not work as it should.
 type Host struct {
 	Name string // its host name, which all hosts resolve
 	Addr string // its address
 	Home string // its user's home, with its state folder
-	// Agent is the node agent, once Cluster or Launch has started one.
-	Agent *Proc
+
+	Accounts  *Accounts  // see SSHServer.Install and Harness.Laptop
+	Agent     *Agent     // the node agent
+	Clock     *Clock     // of mlfnode processes
+	Disk      *Disk      // see Options.Disk
+	Files     *Files     // what has changed since a snapshot
+	Network   *Network   // partitions, bad links, firewall, ports
+	Processes *Processes // whatever runs there
+	SSH       *SSHServer
 
 	harness *Harness
-	number  int
+	machine *machine // nil while the host shares the files of the machine that the test runs on
+	user    string   // as whom Program runs, or "" for root
+}
 
-	// Set by SSH and Laptop.
-	machine *SSHD
-	sshd    *Proc
-	user    string            // the user of this laptop
-	files   map[string]string // as they were when Snapshot was called
-
-	mu    sync.Mutex
-	power *power  // nil while the host is off
-	procs []*Proc // everything that StartCommand has started
-	skew  time.Duration
+// newHost returns a host that is off. The number is its place in the harness.
+func newHost(hs *Harness, name string, number int) *Host {
+	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), Home: filepath.Join(hs.Dir, name), harness: hs}
+	h.Accounts = &Accounts{host: h, firstUID: firstUser + number*mostUsers}
+	h.Agent = &Agent{host: h}
+	h.Clock = &Clock{host: h}
+	h.Disk = newDisk(hs, h.Home)
+	h.Files = &Files{host: h}
+	h.Network = &Network{host: h, number: number, network: hs.network}
+	h.Processes = &Processes{host: h}
+	h.SSH = &SSHServer{host: h}
+	return h
 }
 
 // StateDir returns the state folder of the host's node.
@@ -45,28 +53,35 @@ func (h *Host) StateDir() string { return filepath.Join(h.Home, "state", "mlfnod
 func (h *Host) etc() string  { return filepath.Join(h.Home, "etc") }
 func (h *Host) temp() string { return filepath.Join(h.Home, "tmp") }
 
-func (h *Host) write(name, content string) {
-	h.harness.t.Helper()
-	if err := os.WriteFile(filepath.Join(h.etc(), name), []byte(content), 0o644); err != nil {
-		h.harness.t.Fatal(err)
-	}
+func (h *Host) writeEtc(name, content string) error {
+	return os.WriteFile(filepath.Join(h.etc(), name), []byte(content), 0o644)
 }
 
 // Boot powers the host on, with a new boot ID and no processes.
 func (h *Host) Boot() {
-	h.harness.t.Helper()
-	h.write("boot_id", newBootID())
+	t := h.harness.t
+	t.Helper()
+	if err := h.writeEtc("boot_id", newBootID()); err != nil {
+		t.Fatal(err)
+	}
 	p, err := powerOn(h.Name, h.etc())
 	if err != nil {
-		h.harness.t.Fatalf("boot %s: %v", h.Name, err)
+		t.Fatalf("boot %s: %v", h.Name, err)
 	}
-	h.mu.Lock()
-	h.power, h.skew = p, 0
-	h.mu.Unlock()
-	if err := h.connectTap(p); err != nil {
-		h.harness.t.Fatalf("connect %s: %v", h.Name, err)
+	h.Clock.reset()
+	h.Processes.attach(p)
+	if err := h.Network.connect(p); err != nil {
+		t.Fatalf("connect %s: %v", h.Name, err)
 	}
-	h.reapplyMachineFiles()
+	if h.machine == nil {
+		return
+	}
+	if err := h.machine.apply(); err != nil {
+		t.Fatal(err)
+	}
+	if h.SSH.proc != nil {
+		h.SSH.Start()
+	}
 }
 
 // newBootID returns an ID in the form of /proc/sys/kernel/random/boot_id.
@@ -80,21 +95,19 @@ func newBootID() string {
 // Nobody is notified. With Options.Lossy its disk loses what was not synced.
 func (h *Host) PowerCut() {
 	h.harness.t.Helper()
-	h.mu.Lock()
-	p, procs := h.power, h.procs
-	h.power, h.procs, h.Agent = nil, nil, nil
-	h.mu.Unlock()
+	p, procs := h.Processes.detach()
+	h.Agent.Proc = nil
 	if p == nil {
 		return
 	}
-	h.harness.network.unplug(h.number)
+	h.Network.unplug()
 	groups := cgroupsOf(p.init.Process.Pid)
 	lossy := h.harness.options.Lossy
 	if lossy {
 		for _, q := range processesBeside(p.init.Process.Pid) {
 			_ = unix.Kill(q.PID, unix.SIGSTOP) // it may have ended
 		}
-		h.snapshot()
+		h.Disk.copySynced()
 	}
 	p.off()
 	for _, q := range procs {
@@ -102,18 +115,26 @@ func (h *Host) PowerCut() {
 	}
 	removeCgroups(groups)
 	if lossy {
-		h.dropUnsynced()
+		h.Disk.dropUnsynced()
 	}
 }
 
 // Command prepares mlfnode with these arguments, for Go, Run and StartCommand.
-func (h *Host) Command(args ...string) *exec.Cmd { return h.Program(h.program(), args...) }
+func (h *Host) Command(args ...string) *exec.Cmd { return h.Program(h.mlfnode(), args...) }
+
+// mlfnode returns the path at which the host has the mlfnode under test.
+func (h *Host) mlfnode() string {
+	if h.machine == nil {
+		return h.harness.options.Program
+	}
+	return filepath.Join(h.etc(), "mlfnode")
+}
 
 // Program prepares any program of the machine, for Go, Run and StartCommand.
 func (h *Host) Program(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	if h.user != "" {
-		return h.As(h.user, cmd)
+		return h.Accounts.As(h.user, cmd)
 	}
 	cmd.Dir = h.Home
 	cmd.Env = append([]string{
@@ -126,19 +147,14 @@ func (h *Host) Program(path string, args ...string) *exec.Cmd {
 
 // Go starts a command inside the host. The caller waits for it.
 func (h *Host) Go(cmd *exec.Cmd) error {
-	h.mu.Lock()
-	p, skew := h.power, h.skew
-	h.mu.Unlock()
-	if p == nil {
-		return errors.New(h.Name + " is off")
-	}
-	if err := p.call(cmd.Start); err != nil {
+	offset := h.Clock.current()
+	if err := h.Processes.call(cmd.Start); err != nil {
 		return err
 	}
-	if skew == 0 {
+	if offset == 0 {
 		return nil
 	}
-	return setClock(cmd.Process.Pid, skew)
+	return setClock(cmd.Process.Pid, offset)
 }
 
 // Result describes how a command ended.
@@ -178,4 +194,19 @@ func tail(s string) string {
 		return "…" + s[len(s)-most:]
 	}
 	return s
+}
+
+// Start starts mlfnode in the background.
+func (h *Host) Start(args ...string) *Proc { return h.StartCommand(h.Command(args...)) }
+
+// StartCommand starts a command in the background.
+func (h *Host) StartCommand(cmd *exec.Cmd) *Proc {
+	h.harness.t.Helper()
+	f, err := os.CreateTemp(h.temp(), "output-")
+	if err != nil {
+		h.harness.t.Fatal(err)
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	return h.Processes.start(cmd, f.Name())
 }

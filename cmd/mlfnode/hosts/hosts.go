@@ -15,13 +15,11 @@
 package hosts
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"mlfnode/grid/gridtest"
 )
@@ -43,7 +41,6 @@ type Harness struct {
 	t       testing.TB
 	options Options
 	network *virtualSwitch
-	disks   []string
 }
 
 // New makes n hosts, host1 to hostN at 10.77.0.1 to 10.77.0.N, and removes them when the test ends.
@@ -56,9 +53,7 @@ func New(t testing.TB, n int, o Options) *Harness {
 	t.Cleanup(s.close)
 	removeDeadDisks(t)
 	for i := range n {
-		h := &Host{Name: fmt.Sprintf("host%d", i+1), Addr: fmt.Sprintf("10.77.0.%d", i+1), harness: s, number: i}
-		h.Home = filepath.Join(s.Dir, h.Name)
-		s.Hosts = append(s.Hosts, h)
+		s.Hosts = append(s.Hosts, newHost(s, fmt.Sprintf("host%d", i+1), i))
 	}
 	for _, h := range s.Hosts {
 		s.prepareHost(h)
@@ -106,13 +101,16 @@ func (hs *Harness) prepareHost(h *Host) {
 		}
 	}
 	if hs.options.Disk != "" {
-		h.makeDisk()
+		h.Disk.create()
 		if err := os.MkdirAll(h.StateDir(), 0o700); err != nil {
 			hs.t.Fatal(err)
 		}
 	}
-	h.write("hosts", hs.names(h))
-	h.write("resolv.conf", "") // no name server: a look-up of an unknown name fails at once
+	err := errors.Join(h.writeEtc("hosts", hs.names(h)),
+		h.writeEtc("resolv.conf", "")) // no name server: a look-up of an unknown name fails at once
+	if err != nil {
+		hs.t.Fatal(err)
+	}
 }
 
 // names returns the /etc/hosts of a host.
@@ -133,9 +131,7 @@ func (hs *Harness) names(of *Host) string {
 // network.
 func (hs *Harness) AddHost(name string) *Host {
 	hs.t.Helper()
-	number := len(hs.Hosts)
-	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), harness: hs, number: number,
-		Home: filepath.Join(hs.Dir, name)}
+	h := newHost(hs, name, len(hs.Hosts))
 	hs.Hosts = append(hs.Hosts, h)
 	hs.prepareHost(h)
 	h.Boot()
@@ -154,19 +150,24 @@ func (hs *Harness) Host(name string) *Host {
 	return nil
 }
 
+// SetLinkConditions determines what happens to the frames of all hosts from now on.
+func (hs *Harness) SetLinkConditions(c LinkConditions) {
+	for _, h := range hs.Hosts {
+		h.Network.SetConditions(c)
+	}
+}
+
 // close powers all hosts off. The logs of programs are kept until then, so that a failed test can
 // show them.
 func (hs *Harness) close() {
 	for _, h := range hs.Hosts {
 		if hs.t.Failed() {
-			h.showLogs()
+			h.Processes.showLogs()
 		}
 		h.PowerCut()
 	}
 	hs.network.close()
-	for _, dir := range hs.disks {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			hs.t.Errorf("unmount the disk of a host: %v", err)
-		}
+	for _, h := range hs.Hosts {
+		h.Disk.unmount()
 	}
 }

@@ -12,10 +12,10 @@ import (
 )
 
 // ssh runs OpenSSH's client on the laptop, without prompting anybody.
-func ssh(from *Host, args ...string) Result { return sshWithin(from, Patience, args...) }
+func ssh(from *Laptop, args ...string) Result { return sshWithin(from, Patience, args...) }
 
 // sshWithin is like ssh for a host that may not answer.
-func sshWithin(from *Host, limit time.Duration, args ...string) Result {
+func sshWithin(from *Laptop, limit time.Duration, args ...string) Result {
 	connect := fmt.Sprintf("ConnectTimeout=%d", int(limit.Seconds()))
 	return from.Run(from.Program("ssh", append([]string{"-o", "BatchMode=yes", "-o", connect}, args...)...))
 }
@@ -61,16 +61,16 @@ func TestLogins(t *testing.T) {
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			h := s.Hosts[i]
-			h.SSH(test.host)
-			s.Trust(laptop, h)
+			h.SSH.Install(test.host)
+			laptop.Trust(h)
 			user := firstNonEmpty(test.user, DefaultUser)
 			r := ssh(laptop, append([]string{user + "@" + h.Name}, test.to...)...)
-			want := strings.ReplaceAll(test.said, "HOME", h.UserHome(user))
+			want := strings.ReplaceAll(test.said, "HOME", h.Accounts.Home(user))
 			if r.Code != test.code || r.Stdout != want || !strings.Contains(r.Stderr, test.refused) {
 				t.Errorf("got exit code %d\n%q\n%q\nwant %d\n%q\n%q; the server says\n%s", r.Code, r.Stdout, r.Stderr,
-					test.code, want, test.refused, h.SSHLog())
+					test.code, want, test.refused, h.SSH.Log())
 			}
-			WaitFor(t, Patience, func() error { return nothing(h.Leftovers()) })
+			WaitFor(t, Patience, func() error { return nothing(h.Processes.Leftovers()) })
 		})
 	}
 	if r := s.Hosts[0].Run(exec.Command("ls", "/etc/x")); r.Code == 0 {
@@ -98,8 +98,8 @@ func TestHomesOfLogins(t *testing.T) {
 		{User{HomeMount: "noexec"}, "cp /bin/true . && ./true", "Permission denied"},
 	} {
 		h := s.Hosts[i]
-		h.SSH(SSHD{Users: []User{test.user}})
-		s.Trust(laptop, h)
+		h.SSH.Install(SSHD{Users: []User{test.user}})
+		laptop.Trust(h)
 		r := ssh(laptop, h.Name, test.to)
 		if r.Code == 0 || !strings.Contains(r.Stderr, test.refused) {
 			t.Errorf("%+v: got exit code %d, %q, want %q", test.user, r.Code, r.Stderr, test.refused)
@@ -110,16 +110,16 @@ func TestHomesOfLogins(t *testing.T) {
 func TestSudo(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{Users: []User{{Sudo: SudoFreely},
+	h.SSH.Install(SSHD{Users: []User{{Sudo: SudoFreely},
 		{Name: "bob", Password: "secret", Sudo: SudoByPassword}, {Name: "eve"}}})
-	s.Trust(laptop, h)
+	laptop.Trust(h)
 	for _, test := range []struct{ to, program, said string }{
 		{"ada@host1", "sudo -n id -u", "0\n"},
 		{"bob@host1", "sudo -n id -u || echo no", "no\n"},
 		{"bob@host1", "echo secret | sudo -S id -u", "0\n"},
 		{"bob@host1", "echo wrong | sudo -S id -u || echo no", "no\n"},
 		{"eve@host1", "sudo -n id -u || echo no", "no\n"},
-		{"eve@host1", "cat /etc/shadow " + h.UserHome("bob") + "/.profile || echo no", "no\n"},
+		{"eve@host1", "cat /etc/shadow " + h.Accounts.Home("bob") + "/.profile || echo no", "no\n"},
 	} {
 		if r := ssh(laptop, test.to, test.program); r.Stdout != test.said {
 			t.Errorf("%s: %s: got %q, %q, want %q", test.to, test.program, r.Stdout, r.Stderr, test.said)
@@ -133,11 +133,11 @@ func TestLoginsOnATerminal(t *testing.T) {
 	s := New(t, 2, Options{})
 	laptop := s.Laptop("laptop")
 	locked := laptop.NewKey("locked", "ed25519", "open sesame")
-	s.Hosts[0].SSH(SSHD{Users: []User{{Keys: []string{locked}}}})
-	s.Hosts[1].SSH(SSHD{Users: []User{{Keys: []string{}, Password: "secret"}}})
-	term := laptop.OnTerminal(laptop.Program("ssh", "-i", laptop.UserHome(DefaultUser)+"/.ssh/locked",
+	s.Hosts[0].SSH.Install(SSHD{Users: []User{{Keys: []string{locked}}}})
+	s.Hosts[1].SSH.Install(SSHD{Users: []User{{Keys: []string{}, Password: "secret"}}})
+	term := laptop.OnTerminal(laptop.Program("ssh", "-i", laptop.Accounts.Home(DefaultUser)+"/.ssh/locked",
 		"host1", "echo well"))
-	term.Expect(s.Hosts[0].HostKeyPrint("ed25519"))
+	term.Expect(s.Hosts[0].SSH.Fingerprint("ed25519"))
 	term.Expect("(yes/no")
 	term.Type("yes")
 	term.Expect("Enter passphrase")
@@ -168,16 +168,16 @@ func TestProgramOnALaptop(t *testing.T) {
 	}
 	s := New(t, 1, Options{Program: program})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{})
-	s.Trust(laptop)
-	want := "ada in " + laptop.UserHome(DefaultUser) + " with nothing: up now\n"
+	h.SSH.Install(SSHD{})
+	laptop.Trust()
+	want := "ada in " + laptop.Accounts.Home(DefaultUser) + " with nothing: up now\n"
 	if got := laptop.Must("up", "now"); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if r := laptop.Run(laptop.Program("/bin/sh", "-c", "mlfnode up now")); r.Stdout != want {
 		t.Errorf("by its name: got %q, %q", r.Stdout, r.Stderr)
 	}
-	r := ssh(laptop, h.Name, "ls /tmp; cat "+program+" "+h.etc()+"/mlfnode "+laptop.UserHome(DefaultUser)+
+	r := ssh(laptop, h.Name, "ls /tmp; cat "+program+" "+h.etc()+"/mlfnode "+laptop.Accounts.Home(DefaultUser)+
 		"/.ssh/id_ed25519; ls /run/systemd")
 	if r.Code == 0 || r.Stdout != filepath.Base(s.Dir)+"\n" {
 		t.Errorf("a user of the host sees %q, %q", r.Stdout, r.Stderr)
@@ -187,13 +187,13 @@ func TestProgramOnALaptop(t *testing.T) {
 func TestKeyAgent(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{Users: []User{{Keys: []string{laptop.NewKey("other", "rsa", "")}}}})
-	s.Trust(laptop)
+	h.SSH.Install(SSHD{Users: []User{{Keys: []string{laptop.NewKey("other", "rsa", "")}}}})
+	laptop.Trust()
 	if r := ssh(laptop, h.Name, "true"); r.Code != 255 {
 		t.Fatalf("without the agent: got exit code %d, want 255", r.Code)
 	}
 	cmd := laptop.Program("ssh", h.Name, "true")
-	cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+laptop.KeyAgent("other"))
+	cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+laptop.StartKeyAgent("other"))
 	if r := laptop.Run(cmd); r.Code != 0 {
 		t.Errorf("got exit code %d, %q", r.Code, r.Stderr)
 	}
@@ -204,10 +204,10 @@ func TestKeyAgent(t *testing.T) {
 func TestMaxStartups(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{Config: "MaxStartups 2"})
-	s.Trust(laptop)
+	h.SSH.Install(SSHD{Config: "MaxStartups 2"})
+	laptop.Trust()
 	for range 2 {
-		c, err := laptop.Dial("tcp", h.Addr+":22")
+		c, err := laptop.Network.Dial("tcp", h.Addr+":22")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,23 +221,23 @@ func TestMaxStartups(t *testing.T) {
 func TestHostKeyChanges(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{})
-	s.Trust(laptop, h)
+	h.SSH.Install(SSHD{})
+	laptop.Trust(h)
 	if r := ssh(laptop, h.Name, "true"); r.Code != 0 {
 		t.Fatalf("got %q", r.Stderr)
 	}
-	h.NewHostKey()
+	h.SSH.ReplaceHostKeys()
 	if r := ssh(laptop, h.Name, "true"); r.Code != 255 ||
 		!strings.Contains(r.Stderr, "REMOTE HOST IDENTIFICATION HAS CHANGED") {
 		t.Errorf("with a new host key: got %d, %q", r.Code, r.Stderr)
 	}
-	s.Trust(laptop, h)
+	laptop.Trust(h)
 	h.PowerCut()
 	h.Boot()
 	if r := ssh(laptop, h.Name, "true"); r.Code != 0 {
 		t.Errorf("after a reboot: got %q", r.Stderr)
 	}
-	h.StopSSH()
+	h.SSH.Stop()
 	if r := ssh(laptop, h.Name, "true"); r.Code != 255 || !strings.Contains(r.Stderr, "Connection refused") {
 		t.Errorf("without a server: got %d, %q", r.Code, r.Stderr)
 	}
@@ -246,9 +246,9 @@ func TestHostKeyChanges(t *testing.T) {
 func TestFirewallAndJump(t *testing.T) {
 	s := New(t, 3, Options{})
 	laptop, far, jump, hung := s.Laptop("laptop"), s.Hosts[0], s.Hosts[1], s.Hosts[2]
-	s.SSH(SSHD{}, far, jump)
-	hung.OccupyPort(22)
-	s.Trust(laptop, far, jump)
+	s.InstallSSH(SSHD{}, far, jump)
+	hung.Network.OccupyPort(22)
+	laptop.Trust(far, jump)
 	goes := func(want bool, args ...string) {
 		t.Helper()
 		limit := Patience
@@ -259,14 +259,14 @@ func TestFirewallAndJump(t *testing.T) {
 			t.Errorf("ssh %v: got exit code %d, %q, want a login: %v", args, r.Code, r.Stderr, want)
 		}
 	}
-	laptop.Block(far, "tcp", 22)
+	laptop.Network.Block(far, "tcp", 22)
 	goes(false, far.Name)
 	goes(true, jump.Name)
-	laptop.Unblock(far, "tcp", 22)
+	laptop.Network.Unblock(far, "tcp", 22)
 	goes(true, far.Name)
-	far.Block(nil, "udp", 22)
+	far.Network.Block(nil, "udp", 22)
 	goes(true, far.Name)
-	laptop.Partition(far)
+	laptop.Network.Partition(far)
 	goes(false, far.Name)
 	goes(true, "-J", jump.Name, far.Name)
 	laptop.WriteFile(".ssh/config", "Host far\n HostName "+far.Name+"\n ProxyJump "+jump.Name+"\n")
@@ -277,9 +277,9 @@ func TestFirewallAndJump(t *testing.T) {
 func TestWhatLoginsLeave(t *testing.T) {
 	s := New(t, 1, Options{})
 	laptop, h := s.Laptop("laptop"), s.Hosts[0]
-	h.SSH(SSHD{Users: []User{{Sudo: SudoFreely, StartUp: ":"}}})
-	s.Trust(laptop, h)
-	if changed, left := h.FilesChanged(), h.Leftovers(); len(changed)+len(left) > 0 {
+	h.SSH.Install(SSHD{Users: []User{{Sudo: SudoFreely, StartUp: ":"}}})
+	laptop.Trust(h)
+	if changed, left := h.Files.Changes(), h.Processes.Leftovers(); len(changed)+len(left) > 0 {
 		t.Errorf("before a login: got %v, %v, want nothing", changed, left)
 	}
 	r := ssh(laptop, h.Name, `mkdir -p mlfnode/bin; echo x >mlfnode/bin/x; echo x >.profile; rm .bashrc; touch /tmp/a /var/tmp/b; chmod 600 .ssh
@@ -287,14 +287,14 @@ sudo sh -c 'touch /etc/systemd/system/c; rm /usr/bin/tar; echo x >>/etc/issue; m
 	if r.Code != 0 {
 		t.Fatalf("got %q", r.Stderr)
 	}
-	home := h.UserHome(DefaultUser)
+	home := h.Accounts.Home(DefaultUser)
 	want := []string{"removed " + home + "/.bashrc", "changed " + home + "/.profile", "made /etc/systemd/system/c",
 		"made /tmp/a", "removed /usr/bin/tar", "changed /etc/issue", "made /opt/d",
 		"changed " + home + "/.ssh", "made /var/tmp/b"}
 	var got []string
 	WaitFor(t, Patience, func() error {
-		got = h.FilesChanged(home + "/mlfnode")
-		if left := h.Leftovers(); len(left) != 1 || left[0].Command != "sleep 300" {
+		got = h.Files.Changes(home + "/mlfnode")
+		if left := h.Processes.Leftovers(); len(left) != 1 || left[0].Command != "sleep 300" {
 			return fmt.Errorf("left on the host: %v, want sleep 300", left)
 		}
 		return nil
@@ -304,7 +304,7 @@ sudo sh -c 'touch /etc/systemd/system/c; rm /usr/bin/tar; echo x >>/etc/issue; m
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)
 	}
-	if got := fmt.Sprint(h.Listening()); got != "[tcp 22]" {
+	if got := fmt.Sprint(h.Network.Listening()); got != "[tcp 22]" {
 		t.Errorf("got ports %s, want tcp 22", got)
 	}
 }
@@ -313,9 +313,9 @@ func TestManyHostsWithSSH(t *testing.T) {
 	began := time.Now()
 	s := New(t, 21, Options{})
 	booted := time.Since(began)
-	s.SSH(SSHD{}, s.Hosts...)
+	s.InstallSSH(SSHD{}, s.Hosts...)
 	laptop := s.Laptop("laptop")
-	s.Trust(laptop)
+	laptop.Trust()
 	t.Logf("21 hosts after %v, with sshd after %v", booted, time.Since(began))
 	for _, h := range s.Hosts[:21] {
 		if r := ssh(laptop, h.Name, "hostname"); r.Stdout != h.Name+"\n" {

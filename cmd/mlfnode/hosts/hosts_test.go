@@ -20,7 +20,7 @@ import (
 // hear makes a host answer UDP and TCP on a port: it echoes what it receives.
 func hear(t *testing.T, h *Host) (addr string) {
 	t.Helper()
-	err := h.RunInside(func() error {
+	err := h.Network.RunInside(func() error {
 		l, err := net.Listen("tcp", h.Addr+":700")
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ func ask(
 	t *testing.T, h *Host, network, addr string, count int, wait time.Duration,
 ) (answers int, slowest time.Duration) {
 	t.Helper()
-	c, err := h.Dial(network, addr)
+	c, err := h.Network.Dial(network, addr)
 	if err != nil {
 		return 0, 0
 	}
@@ -147,17 +147,17 @@ func TestPartition(t *testing.T) {
 		}
 	}
 	reaches(a, atB, true)
-	a.Partition(b)
+	a.Network.Partition(b)
 	reaches(a, atB, false)
 	reaches(b, atA, false)
 	reaches(c, atA, true)
-	a.Heal(b)
+	a.Network.Heal(b)
 	reaches(a, atB, true)
-	b.LinkDown()
+	b.Network.Disconnect()
 	reaches(a, atB, false)
-	b.LinkUp()
+	b.Network.Reconnect()
 	reaches(a, atB, true)
-	a.SetLinkConditions(LinkConditions{NoUDP: true})
+	a.Network.SetConditions(LinkConditions{NoUDP: true})
 	reaches(a, atB, false)
 	if n, _ := ask(t, a, "tcp", atB, 1, soon); n != 1 {
 		t.Error("TCP does not pass where only UDP is blocked")
@@ -169,7 +169,7 @@ func TestPartitionOneWay(t *testing.T) {
 	s := New(t, 2, Options{})
 	a, b := s.Hosts[0], s.Hosts[1]
 	var heard net.PacketConn
-	err := a.RunInside(func() (err error) {
+	err := a.Network.RunInside(func() (err error) {
 		heard, err = net.ListenPacket("udp", a.Addr+":701")
 		return err
 	})
@@ -177,7 +177,7 @@ func TestPartitionOneWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer heard.Close()
-	to, err := b.Dial("udp", a.Addr+":701")
+	to, err := b.Network.Dial("udp", a.Addr+":701")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,11 +193,11 @@ func TestPartitionOneWay(t *testing.T) {
 	if err := pass(); err != nil { // the hosts also learn each other's hardware addresses
 		t.Fatal(err)
 	}
-	a.CutTo(b)
+	a.Network.CutTo(b)
 	if err := pass(); err != nil {
 		t.Errorf("b to a: %v", err)
 	}
-	b.CutTo(a)
+	b.Network.CutTo(a)
 	if err := pass(); err == nil {
 		t.Error("what b sends arrives although it is cut")
 	}
@@ -208,7 +208,7 @@ func TestWeather(t *testing.T) {
 	a, b := s.Hosts[0], s.Hosts[1]
 	addr := hear(t, b)
 	ask(t, a, "udp", addr, 1, time.Second)
-	a.SetLinkConditions(LinkConditions{Loss: 0.2})
+	a.Network.SetConditions(LinkConditions{Loss: 0.2})
 	if n, _ := ask(t, a, "udp", addr, 300, 10*time.Millisecond); n < 200 || n > 280 {
 		t.Errorf("with 20 %% loss one way: got %d answers of 300, want about 240", n)
 	}
@@ -218,7 +218,7 @@ func TestWeather(t *testing.T) {
 		t.Errorf("with 100 ms each way: got %d answers within %v, want 5 within some 200 ms", n, d)
 	}
 	s.SetLinkConditions(LinkConditions{Duplicate: 1})
-	c, err := a.Dial("udp", addr)
+	c, err := a.Network.Dial("udp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestPowerCut(t *testing.T) {
 	for _, h := range s.Hosts {
 		h.StartCommand(h.Program("/bin/sh", "-c", script))
 		WaitFor(t, Patience, func() error {
-			if n := len(h.Processes()); n < 4 {
+			if n := len(h.Processes.List()); n < 4 {
 				return fmt.Errorf("%d processes", n)
 			}
 			return nil
@@ -254,7 +254,7 @@ func TestPowerCut(t *testing.T) {
 	if n := running(t, mark); n != 2 {
 		t.Errorf("got %d processes of the host that is on, want 2", n)
 	}
-	if left := s.Hosts[0].Processes(); len(left) > 0 {
+	if left := s.Hosts[0].Processes.List(); len(left) > 0 {
 		t.Errorf("left on the host: %v", left)
 	}
 	s.Hosts[1].PowerCut()
@@ -361,7 +361,7 @@ func TestTwoHarnesses(t *testing.T) {
 	if n, _ := ask(t, a.Hosts[0], "tcp", addr, 1, time.Second); n != 1 {
 		t.Error("the hosts of one harness do not hear each other")
 	}
-	if c, err := b.Hosts[0].Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
+	if c, err := b.Hosts[0].Network.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("got %v, %v, want the other harness's host to refuse", c, err)
 	}
 }
@@ -382,7 +382,7 @@ func main() { began := time.Now(); for range 200 { fmt.Println(time.Now().Unix()
 	}
 	s := New(t, 2, Options{Program: program})
 	for _, h := range s.Hosts {
-		h.Launch()
+		h.Agent.Start()
 	}
 	shows := func(p *Proc, skew time.Duration) {
 		t.Helper()
@@ -403,15 +403,15 @@ func main() { began := time.Now(); for range 200 { fmt.Println(time.Now().Unix()
 			return nil
 		})
 	}
-	shows(s.Hosts[0].Agent, 0)
-	s.Hosts[0].ClockJump(time.Hour)
-	shows(s.Hosts[0].Agent, time.Hour)
-	shows(s.Hosts[1].Agent, 0)
+	shows(s.Hosts[0].Agent.Proc, 0)
+	s.Hosts[0].Clock.SetOffset(time.Hour)
+	shows(s.Hosts[0].Agent.Proc, time.Hour)
+	shows(s.Hosts[1].Agent.Proc, 0)
 	shows(s.Hosts[0].Start(), time.Hour)
-	s.Hosts[0].ClockJump(-time.Hour)
-	shows(s.Hosts[0].Agent, -time.Hour)
-	s.Hosts[0].ClockJump(0)
-	shows(s.Hosts[0].Agent, 0)
+	s.Hosts[0].Clock.SetOffset(-time.Hour)
+	shows(s.Hosts[0].Agent.Proc, -time.Hour)
+	s.Hosts[0].Clock.SetOffset(0)
+	shows(s.Hosts[0].Agent.Proc, 0)
 }
 
 func TestStopAndContinue(t *testing.T) {
@@ -419,14 +419,14 @@ func TestStopAndContinue(t *testing.T) {
 	h := s.Hosts[0]
 	p := h.StartCommand(h.Program("/bin/sh", "-c", "while :; do echo x; sleep 0.02; done"))
 	p.WaitForOutput("x\nx\n")
-	h.Suspend()
+	h.Processes.Suspend()
 	before := len(p.Output())
 	timer := time.NewTimer(300 * time.Millisecond)
 	<-timer.C
 	if after := len(p.Output()); after > before+2 {
 		t.Errorf("a stopped program went from %d bytes to %d", before, after)
 	}
-	h.Continue()
+	h.Processes.Continue()
 	WaitFor(t, Patience, func() error {
 		if len(p.Output()) < before+10 {
 			return errors.New("it does not go on")
@@ -446,13 +446,13 @@ func TestFillDisk(t *testing.T) {
 		return h.Run(h.Program("/bin/sh", "-c", "echo text > "+h.StateDir()+"/file && grep -q text "+
 			h.StateDir()+"/file")).Code
 	}
-	h.FillDisk()
+	h.Disk.Fill()
 	if write() == 0 {
-		t.Errorf("a full disk takes more: %s", h.DiskUsed())
+		t.Errorf("a full disk takes more: %s", h.Disk.Used())
 	}
-	h.FreeDisk()
+	h.Disk.Free()
 	if code := write(); code != 0 {
-		t.Errorf("got exit code %d with room on the disk: %s", code, h.DiskUsed())
+		t.Errorf("got exit code %d with room on the disk: %s", code, h.Disk.Used())
 	}
 	h.PowerCut()
 	h.Boot()
@@ -479,6 +479,6 @@ func TestPowerCutLosesWhatWasNotSynced(t *testing.T) {
 			t.Errorf("after a power cut: got %q, want only what was synced", r.Stdout)
 		}
 	}
-	h.FillDisk()
-	h.FreeDisk()
+	h.Disk.Fill()
+	h.Disk.Free()
 }

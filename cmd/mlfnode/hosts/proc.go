@@ -26,37 +26,6 @@ type Proc struct {
 	ended chan struct{}
 }
 
-// Start starts mlfnode in the background.
-func (h *Host) Start(args ...string) *Proc { return h.StartCommand(h.Command(args...)) }
-
-// StartCommand starts a command in the background.
-func (h *Host) StartCommand(cmd *exec.Cmd) *Proc {
-	h.harness.t.Helper()
-	f, err := os.CreateTemp(h.temp(), "output-")
-	if err != nil {
-		h.harness.t.Fatal(err)
-	}
-	defer f.Close()
-	cmd.Stdout, cmd.Stderr = f, f
-	return h.launch(cmd, f.Name())
-}
-
-func (h *Host) launch(cmd *exec.Cmd, output string) *Proc {
-	h.harness.t.Helper()
-	p := &Proc{Args: cmd.Args[1:], File: output, t: h.harness.t, cmd: cmd, ended: make(chan struct{})}
-	if err := h.Go(cmd); err != nil {
-		h.harness.t.Fatalf("%s: start %s: %v", h.Name, p, err)
-	}
-	go func() {
-		defer close(p.ended)
-		_ = cmd.Wait() // the exit code tells everything
-	}()
-	h.mu.Lock()
-	h.procs = append(h.procs, p)
-	h.mu.Unlock()
-	return p
-}
-
 func (p *Proc) String() string { return filepath.Base(p.cmd.Path) + " " + strings.Join(p.Args, " ") }
 
 // PID returns its process ID, as the machine sees it.
@@ -123,25 +92,5 @@ func WaitFor(t testing.TB, limit time.Duration, ok func() error) {
 		case <-over:
 			t.Fatalf("not within %v: %v", limit, err)
 		}
-	}
-}
-
-// Logs returns what each program that StartCommand has started on the host has printed, including
-// before a power cut.
-func (h *Host) Logs() []string {
-	files, _ := filepath.Glob(filepath.Join(h.temp(), "output-*")) // the pattern is valid
-	var logs []string
-	for _, file := range files {
-		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
-			logs = append(logs, string(text))
-		}
-	}
-	return logs
-}
-
-// showLogs logs the output of the host's programs, for a failed test.
-func (h *Host) showLogs() {
-	for _, text := range h.Logs() {
-		h.harness.t.Logf("printed on %s:\n%s", h.Name, tail(text))
 	}
 }

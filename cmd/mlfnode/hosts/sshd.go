@@ -28,7 +28,7 @@ type SSHD struct {
 	Programs map[string]string // scripts, with their first line, that replace the programs of these names
 	Missing  []string          // names of programs that are not installed
 	Machine  string            // the output of `uname -m`, as in "aarch64"; empty for the true one
-	Ahead    time.Duration     // how far the clock is ahead according to `date`; Host.ClockJump sets mlfnode's clock
+	Ahead    time.Duration     // how far the clock is ahead according to `date`; Clock.SetOffset sets mlfnode's clock
 	System   string            // the output of `uname -s`, as in "FreeBSD"; empty for the true one
 }
 
@@ -43,12 +43,18 @@ func sshdPath() (string, error) {
 	return "", errors.New("sshd is not installed")
 }
 
-// SSH makes the host a machine of its own, see Host.applyMachineFiles, and starts OpenSSH's server
-// there. Each Boot repeats both.
-func (h *Host) SSH(o SSHD) { h.harness.SSH(o, h) }
+// SSHServer is OpenSSH's server on a host.
+type SSHServer struct {
+	host *Host
+	proc *Proc // nil until it is installed
+}
 
-// SSH starts OpenSSH's server on all these hosts, concurrently.
-func (hs *Harness) SSH(o SSHD, on ...*Host) {
+// Install makes the host a machine of its own, see machine.apply, and starts OpenSSH's server
+// there. Each Boot repeats both.
+func (s *SSHServer) Install(o SSHD) { s.host.harness.InstallSSH(o, s.host) }
+
+// InstallSSH installs OpenSSH's server on all these hosts, concurrently.
+func (hs *Harness) InstallSSH(o SSHD, on ...*Host) {
 	hs.t.Helper()
 	if _, err := sshdPath(); err != nil {
 		gridtest.Program(hs.t, "sshd")
@@ -57,33 +63,33 @@ func (hs *Harness) SSH(o SSHD, on ...*Host) {
 	errs := make([]error, len(on))
 	var all sync.WaitGroup
 	for i, h := range on {
-		all.Go(func() { errs[i] = h.makeSSH(o, key) })
+		all.Go(func() { errs[i] = h.SSH.install(o, key) })
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
 		hs.t.Fatal(err)
 	}
 	for _, h := range on {
-		h.sshd.WaitForOutput("Server listening")
-		h.Snapshot()
+		h.SSH.proc.WaitForOutput("Server listening")
+		h.Files.Snapshot()
 	}
 }
 
-func (h *Host) makeSSH(o SSHD, key string) error {
+func (s *SSHServer) install(o SSHD, key string) error {
 	o = o.withDefaults()
-	if err := h.prepareMachine(o, key); err != nil {
-		return fmt.Errorf("%s: %w", h.Name, err)
+	if err := prepareMachine(s.host, o, key); err != nil {
+		return fmt.Errorf("%s: %w", s.host.Name, err)
 	}
-	if err := h.makeHostKeys(); err != nil {
+	if err := s.makeHostKeys(); err != nil {
 		return err
 	}
-	if err := os.WriteFile(h.sshdConfig(), []byte(h.sshdText()), 0o600); err != nil {
+	if err := os.WriteFile(s.configFile(), []byte(s.configText()), 0o600); err != nil {
 		return err
 	}
-	if err := h.applyMachineFiles(); err != nil {
+	if err := s.host.machine.apply(); err != nil {
 		return err
 	}
-	return h.startSSH()
+	return s.start()
 }
 
 func (o SSHD) withDefaults() SSHD {
@@ -99,19 +105,22 @@ func (o SSHD) withDefaults() SSHD {
 	return o
 }
 
-func (h *Host) sshdConfig() string             { return filepath.Join(h.etc(), "sshd_config") }
-func (h *Host) hostKeyFile(kind string) string { return filepath.Join(h.etc(), "host_key_"+kind) }
+func (s *SSHServer) configFile() string { return filepath.Join(s.host.etc(), "sshd_config") }
+func (s *SSHServer) hostKeyFile(kind string) string {
+	return filepath.Join(s.host.etc(), "host_key_"+kind)
+}
 
-// sshdText returns the host's sshd_config(5). Without PAM, sshd itself reads the host's shadow
+// configText returns the host's sshd_config(5). Without PAM, sshd itself reads the host's shadow
 // file.
-func (h *Host) sshdText() string {
+func (s *SSHServer) configText() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\nPort %d\n", h.machine.Config, h.machine.Port)
-	for _, kind := range h.machine.HostKeys {
-		fmt.Fprintf(&b, "HostKey %s\n", h.hostKeyFile(kind))
+	o := s.host.machine.options
+	fmt.Fprintf(&b, "%s\nPort %d\n", o.Config, o.Port)
+	for _, kind := range o.HostKeys {
+		fmt.Fprintf(&b, "HostKey %s\n", s.hostKeyFile(kind))
 	}
 	passwords := "no"
-	for _, u := range h.machine.Users {
+	for _, u := range o.Users {
 		if u.Password != "" {
 			passwords = "yes"
 		}
@@ -123,73 +132,73 @@ func (h *Host) sshdText() string {
 	return b.String()
 }
 
-func (h *Host) makeHostKeys() error {
-	for _, kind := range h.machine.HostKeys {
-		if err := makeKey(h.hostKeyFile(kind), kind, ""); err != nil {
+func (s *SSHServer) makeHostKeys() error {
+	for _, kind := range s.host.machine.options.HostKeys {
+		if err := makeKey(s.hostKeyFile(kind), kind, ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// startSSH starts the server. The server serves once it says so.
-func (h *Host) startSSH() error {
+// start starts the server. The server serves once it says so.
+func (s *SSHServer) start() error {
 	path, err := sshdPath()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(path, "-D", "-e", "-f", h.sshdConfig())
+	cmd := exec.Command(path, "-D", "-e", "-f", s.configFile())
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	h.sshd = h.StartCommand(cmd)
+	s.proc = s.host.StartCommand(cmd)
 	return nil
 }
 
-// StartSSH undoes StopSSH.
-func (h *Host) StartSSH() {
-	h.harness.t.Helper()
-	if err := h.startSSH(); err != nil {
-		h.harness.t.Fatalf("%s: %v", h.Name, err)
+// Start undoes Stop.
+func (s *SSHServer) Start() {
+	s.host.harness.t.Helper()
+	if err := s.start(); err != nil {
+		s.host.harness.t.Fatalf("%s: %v", s.host.Name, err)
 	}
-	h.sshd.WaitForOutput("Server listening")
+	s.proc.WaitForOutput("Server listening")
 }
 
-// StopSSH ends the server, so that the port is closed. Users who have logged in stay logged in.
-func (h *Host) StopSSH() { h.sshd.Kill() }
+// Stop ends the server, so that the port is closed. Users who have logged in stay logged in.
+func (s *SSHServer) Stop() { s.proc.Kill() }
 
-// SSHLog returns the server's log, with the reasons that it does not tell its clients.
-func (h *Host) SSHLog() string { return h.sshd.Output() }
+// Log returns the server's log, with the reasons that it does not tell its clients.
+func (s *SSHServer) Log() string { return s.proc.Output() }
 
-// NewHostKey gives the host new host keys, as if the machine had been reinstalled.
-func (h *Host) NewHostKey() {
-	h.harness.t.Helper()
-	h.StopSSH()
-	if err := h.makeHostKeys(); err != nil {
-		h.harness.t.Fatal(err)
+// ReplaceHostKeys gives the host new host keys, as if the machine had been reinstalled.
+func (s *SSHServer) ReplaceHostKeys() {
+	s.host.harness.t.Helper()
+	s.Stop()
+	if err := s.makeHostKeys(); err != nil {
+		s.host.harness.t.Fatal(err)
 	}
-	h.StartSSH()
+	s.Start()
 }
 
 // HostKeys returns the public halves of the host's keys, as in "ssh-ed25519 AAAA…".
-func (h *Host) HostKeys() []string {
-	h.harness.t.Helper()
+func (s *SSHServer) HostKeys() []string {
+	s.host.harness.t.Helper()
 	var keys []string
-	for _, kind := range h.machine.HostKeys {
-		text, err := os.ReadFile(h.hostKeyFile(kind) + ".pub")
+	for _, kind := range s.host.machine.options.HostKeys {
+		text, err := os.ReadFile(s.hostKeyFile(kind) + ".pub")
 		if err != nil {
-			h.harness.t.Fatal(err)
+			s.host.harness.t.Fatal(err)
 		}
 		keys = append(keys, keyText(text))
 	}
 	return keys
 }
 
-// HostKeyPrint returns the fingerprint of the host's key of a type, as ssh shows it: "SHA256:…".
-func (h *Host) HostKeyPrint(kind string) string {
-	h.harness.t.Helper()
-	out, err := exec.Command("ssh-keygen", "-l", "-f", h.hostKeyFile(kind)).Output()
+// Fingerprint returns the fingerprint of the host's key of a type, as ssh shows it: "SHA256:…".
+func (s *SSHServer) Fingerprint(kind string) string {
+	s.host.harness.t.Helper()
+	out, err := exec.Command("ssh-keygen", "-l", "-f", s.hostKeyFile(kind)).Output()
 	if fields := strings.Fields(string(out)); err == nil && len(fields) > 1 {
 		return fields[1]
 	}
-	h.harness.t.Fatalf("read the host key of %s: %v", h.Name, err)
+	s.host.harness.t.Fatalf("read the host key of %s: %v", s.host.Name, err)
 	return ""
 }

@@ -92,6 +92,24 @@ func (s *virtualSwitch) close() {
 	}
 }
 
+func (s *virtualSwitch) setConditions(number int, c LinkConditions) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conditions[number] = c
+}
+
+func (s *virtualSwitch) setDown(number int, down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down[number] = down
+}
+
+func (s *virtualSwitch) setCut(from, to int, cut bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut[[2]int{from, to}] = cut
+}
+
 // forward passes on what one host sends until its cable is unplugged.
 func (s *virtualSwitch) forward(from int, p *port) {
 	defer p.done.Done()

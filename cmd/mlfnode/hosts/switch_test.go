@@ -12,7 +12,7 @@ func BenchmarkFabric(b *testing.B) {
 	s := New(b, 2, Options{})
 	to := s.Hosts[1]
 	var l net.Listener
-	err := to.RunInside(func() (err error) {
+	err := to.Network.RunInside(func() (err error) {
 		l, err = net.Listen("tcp", to.Addr+":700")
 		return err
 	})
@@ -29,7 +29,7 @@ func BenchmarkFabric(b *testing.B) {
 		}
 		done <- err
 	}()
-	c, err := s.Hosts[0].Dial("tcp", l.Addr().String())
+	c, err := s.Hosts[0].Network.Dial("tcp", l.Addr().String())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,37 +3,12 @@ package hosts
 import (
 	"fmt"
 	"os"
-	"os/exec"
 
 	"golang.org/x/sys/unix"
 )
 
 // tunDevice makes network interfaces whose other end is a file.
 const tunDevice = "/dev/net/tun"
-
-// connectTap gives the host its interface, eth0, and connects the other end to the switch.
-func (h *Host) connectTap(p *power) error {
-	var tap *os.File
-	err := p.call(func() (err error) {
-		tap, err = openTap("eth0")
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	h.harness.network.plug(h.number, tap)
-	for _, args := range [][]string{
-		{"link", "set", "eth0", "address", macOf(h.number).String()},
-		{"addr", "add", h.Addr + "/24", "dev", "eth0"},
-		{"link", "set", "eth0", "up"},
-		{"route", "add", "default", "dev", "eth0"}, // other networks are unreachable after a while, as on most machines
-	} {
-		if r := h.Run(exec.Command("ip", args...)); r.Code != 0 {
-			return fmt.Errorf("ip %v: %s", args, r.Stderr)
-		}
-	}
-	return nil
-}
 
 // openTap makes an interface in the calling thread's network namespace. It disappears when the file
 // is closed.

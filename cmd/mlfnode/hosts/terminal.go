@@ -47,7 +47,7 @@ func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 		h.harness.t.Fatal(err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = screen, screen, screen
-	t := &Terminal{Proc: h.launch(cmd, shown.Name()), keyboard: master}
+	t := &Terminal{Proc: h.Processes.start(cmd, shown.Name()), keyboard: master}
 	t.read.Go(func() {
 		defer shown.Close()
 		_, _ = io.Copy(shown, master) // it ends with an error when the last program has left the terminal

@@ -30,10 +30,10 @@ func TestHostIsWiped(t *testing.T) {
 // wipe ends all that runs from the folder of a cluster, and removes it.
 func (hs *harness) wipe(h *hosts.Host) {
 	hs.t.Helper()
-	for _, p := range h.Leftovers() {
+	for _, p := range h.Processes.Leftovers() {
 		_ = unix.Kill(p.PID, unix.SIGKILL) // it may be gone
 	}
-	home := h.UserHome(hosts.DefaultUser)
+	home := h.Accounts.Home(hosts.DefaultUser)
 	if r := h.Run(h.Program("/bin/rm", "-rf", filepath.Join(home, "ML"))); r.Code != 0 {
 		hs.t.Fatal(r.Stderr)
 	}
@@ -145,10 +145,10 @@ func TestAnotherOnesNode(t *testing.T) {
 func TestFolderIsALink(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 1)
-	home := l.Hosts[0].UserHome(hosts.DefaultUser)
+	home := l.Hosts[0].Accounts.Home(hosts.DefaultUser)
 	disk := filepath.Join(home, "scratch")
 	for _, args := range [][]string{{"/bin/mkdir", disk}, {"/bin/ln", "-s", disk, filepath.Join(home, "ML")}} {
-		if r := l.Hosts[0].Run(l.Hosts[0].As(hosts.DefaultUser,
+		if r := l.Hosts[0].Run(l.Hosts[0].Accounts.As(hosts.DefaultUser,
 			l.Hosts[0].Program(args[0], args[1:]...))); r.Code != 0 {
 			t.Fatal(r.Stderr)
 		}

@@ -20,7 +20,7 @@ import (
 // section of it is a subtest, and rests on those before.
 type day struct {
 	*harness
-	colleague *hosts.Host
+	colleague *hosts.Laptop
 	program   string // that ada runs, empty for the one of the test
 	cpus      string // a trial that takes so many shares each node with one other
 	gates     string // folder that all machines see
@@ -81,11 +81,11 @@ type person struct {
 }
 
 func (d *day) ada(t *testing.T) *person {
-	return &person{t: t, at: d.laptop, name: "ada", program: d.program}
+	return &person{t: t, at: d.laptop.Host, name: "ada", program: d.program}
 }
 
 func (d *day) bert(t *testing.T) *person {
-	return &person{t: t, at: d.colleague, name: "bert", env: []string{"MLF_USER=bert"}}
+	return &person{t: t, at: d.colleague.Host, name: "bert", env: []string{"MLF_USER=bert"}}
 }
 
 // in is the person in another folder.
@@ -211,7 +211,7 @@ func (d *day) open(t *testing.T, name string, from, to int) {
 }
 
 // home is a user's home on a machine.
-func home(h *hosts.Host) string { return h.UserHome(hosts.DefaultUser) }
+func home(h *hosts.Host) string { return h.Accounts.Home(hosts.DefaultUser) }
 
 // lines counts the lines of a file in the home on a machine; none where it is not there.
 func lines(t *testing.T, h *hosts.Host, name string) int {

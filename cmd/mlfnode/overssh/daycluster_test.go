@@ -15,7 +15,7 @@ import (
 func (d *day) onMachine(t *testing.T, h *hosts.Host, args ...string) (shown string) {
 	t.Helper()
 	login := &person{t: t, at: h, name: "ada"}
-	r := h.Run(h.As(hosts.DefaultUser, h.Program(filepath.Join(home(h), "ML/bin/mlfnode"), args...)))
+	r := h.Run(h.Accounts.As(hosts.DefaultUser, h.Program(filepath.Join(home(h), "ML/bin/mlfnode"), args...)))
 	shown = r.Stdout + r.Stderr
 	t.Logf("%s@%s$ ML/bin/mlfnode %q   (exit code %d)\n%s", login.name, h.Name, args, r.Code, shown)
 	if r.Code != 0 {
@@ -89,9 +89,9 @@ func (d *day) failures(t *testing.T) {
 	wantNone(t, ada.does("sweeps"), "level=WARN")
 	ada.awaitsMembers(3)
 	wantFirst(t, ada.awaits("mine", "running", 4))
-	d.machines[0].LinkDown()
+	d.machines[0].Network.Disconnect()
 	wait(7 * time.Second)
-	d.machines[0].LinkUp()
+	d.machines[0].Network.Reconnect()
 	ada.awaitsMembers(3)
 	wantFirst(t, ada.awaits("mine", "running", 4))
 }
@@ -104,7 +104,7 @@ func (d *day) upgradeAndReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.laptop.WriteFile("bin/mlfnode", string(append(text, "another program"...)))
-	d.program = filepath.Join(home(d.laptop), "bin/mlfnode")
+	d.program = filepath.Join(home(d.laptop.Host), "bin/mlfnode")
 	if err := os.Chmod(d.program, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func (d *day) evening(t *testing.T) {
 }
 
 // clusterFile is where ada has the cluster.
-func (d *day) clusterFile() string { return filepath.Join(home(d.laptop), "cluster.yaml") }
+func (d *day) clusterFile() string { return filepath.Join(home(d.laptop.Host), "cluster.yaml") }
 
 // edit changes cluster.yaml and gives what it was.
 func (d *day) edit(t *testing.T, change func(string) string) (before string) {

@@ -20,7 +20,7 @@ func (d *day) oldExample(t *testing.T) {
 	ada := d.ada(t)
 	d.forget(d.machines[1])
 	up := ada.onTerminal("up", "-a", "host1,host2,host3", "-r", "ML", "-d", "chainer", "-m", "1", "-w", "2,3")
-	up.Expect(d.machines[1].HostKeyPrint("ed25519"))
+	up.Expect(d.machines[1].SSH.Fingerprint("ed25519"))
 	up.Type("yes")
 	screen := ada.ends(up, 0)
 	wantAll(t, screen, "joined, started")
@@ -40,13 +40,13 @@ func (d *day) takenDown(t *testing.T) {
 	ada := d.ada(t)
 	ada.does("down")
 	d.nothingLeft("ML")
-	file := filepath.Join(home(d.laptop), "cluster.yaml")
+	file := filepath.Join(home(d.laptop.Host), "cluster.yaml")
 	for _, args := range [][]string{{"results", "chainer-1"}, {"sweeps"}, {"members"}, {"token"},
 		{"sweep", "--", "true"}, {"sweep", "-d", "chainer", "echo"}} {
 		wantAll(t, ada.exits(1, args...), "the cluster of host1 was taken down on ",
 			"start it with: mlfnode up -f "+file+"; --local runs on this machine alone")
 	}
-	state := filepath.Join(home(d.laptop), ".local/state/mlfnode")
+	state := filepath.Join(home(d.laptop.Host), ".local/state/mlfnode")
 	entries, err := os.ReadDir(state)
 	if err != nil || len(entries) != 1 || entries[0].Name() != "examples" { // chainer's files are there
 		t.Errorf("a command for a cluster that is down has left %v in %s (%v)", entries, state, err)
@@ -86,7 +86,7 @@ func (d *day) ownScript(t *testing.T) {
 	wantAll(t, out, "train-1 finished: 6 of 6 succeeded", "best acc: 0.322 by train-1/3")
 	wantLine(t, ada.does("results", "last", "--best", "1"), "3*", "0.322")
 	ada.does("artifacts", "last", "-o", "arts")
-	if files := named(t, filepath.Join(home(d.laptop), "arts"), "log.csv"); len(files) != 6 {
+	if files := named(t, filepath.Join(home(d.laptop.Host), "arts"), "log.csv"); len(files) != 6 {
 		t.Errorf("got the files %q, want one of each trial", files)
 	}
 	ada.in("digits").does("sweep", "--quiet", "--set", "lr=0.1", "--set", "hidden=8,64", "--metric", "log:out/log.csv",
@@ -118,11 +118,11 @@ func (d *day) largeFile(t *testing.T) {
 	data := make([]byte, size)
 	rand.Read(data) // it never fails
 	d.laptop.WriteFile("large/data.bin", string(data))
-	counted := []*hosts.Host{d.laptop, d.machines[1], d.machines[2]}
+	counted := []*hosts.Host{d.laptop.Host, d.machines[1], d.machines[2]}
 	var before, between []int64
 	for i := range 2 {
 		for _, h := range counted {
-			n := traffic(t, h, h == d.laptop)
+			n := traffic(t, h, h == d.laptop.Host)
 			if i == 0 {
 				before = append(before, n)
 			} else {
@@ -133,10 +133,10 @@ func (d *day) largeFile(t *testing.T) {
 			"wc -c <data.bin; sleep 0.5")
 	}
 	for i, h := range counted {
-		after := traffic(t, h, h == d.laptop)
+		after := traffic(t, h, h == d.laptop.Host)
 		t.Logf("%s: %d kB went over the network in the first sweep, %d kB in the second", h.Name,
 			(between[i]-before[i])/1000, (after-between[i])/1000)
-		if h == d.laptop && between[i]-before[i] < size || after-before[i] > size*3/2 {
+		if h == d.laptop.Host && between[i]-before[i] < size || after-before[i] > size*3/2 {
 			t.Errorf("%s: want %d kB once", h.Name, size/1000)
 		}
 	}
@@ -259,10 +259,10 @@ func (d *day) leaveAndReturn(t *testing.T) {
 	t.Logf("the terminal is closed: exit code %d", watch.Exit(hosts.Patience))
 	watch = ada.onTerminal("resume", "night")
 	watch.Expect("] 0/4 · 4 running")
-	d.laptop.LinkDown()
+	d.laptop.Network.Disconnect()
 	d.open(t, "night", 0, 4)
 	wait(4 * time.Second)
-	d.laptop.LinkUp()
+	d.laptop.Network.Reconnect()
 	screen := ada.ends(watch, 0)
 	wantAll(t, screen, " finished: 4 of 4 succeeded")
 	for i := range 4 {
@@ -275,7 +275,7 @@ func (d *day) leaveAndReturn(t *testing.T) {
 func kill(t *testing.T, h *hosts.Host, command string) {
 	t.Helper()
 	found := false
-	for _, p := range h.Processes() {
+	for _, p := range h.Processes.List() {
 		if strings.Contains(p.Command, command) {
 			found = true
 			t.Logf("on %s: kill -9 %d (%s)", h.Name, p.PID, p.Command)
@@ -285,6 +285,6 @@ func kill(t *testing.T, h *hosts.Host, command string) {
 		}
 	}
 	if !found {
-		t.Fatalf("%s runs no %q: %+v", h.Name, command, h.Processes())
+		t.Fatalf("%s runs no %q: %+v", h.Name, command, h.Processes.List())
 	}
 }

@@ -31,7 +31,7 @@ func wantLine(t *testing.T, text string, words ...string) {
 func TestHostIsMissing(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 3)
-	l.Hosts[2].StopSSH()
+	l.Hosts[2].SSH.Stop()
 	r := l.laptop.Try(three...)
 	if r.Code != 1 || !strings.Contains(r.Stderr,
 		"host3: host3 refuses connections on port 22\n  try: start the ssh server there, or give the right port") {
@@ -40,7 +40,7 @@ func TestHostIsMissing(t *testing.T) {
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
-	l.Hosts[2].StartSSH()
+	l.Hosts[2].SSH.Start()
 	out := l.laptop.Must("up", "-f")
 	wantLine(t, out, "host1", "unchanged")
 	wantLine(t, out, "host2", "unchanged")
@@ -48,14 +48,14 @@ func TestHostIsMissing(t *testing.T) {
 	if n := l.members(); n != 3 {
 		t.Errorf("%d nodes are alive, want 3", n)
 	}
-	l.Hosts[1].StopSSH()
+	l.Hosts[1].SSH.Stop()
 	if r := l.laptop.Try("status"); r.Code != 1 || !strings.Contains(r.Stderr, "host2: host2 refuses connections") {
 		t.Errorf("status: exit code %d, want 1 and the cause:\n%s", r.Code, r.Stderr)
 	}
 	if r := l.laptop.Try("down"); r.Code != 1 {
 		t.Errorf("down: exit code %d, want 1:\n%s", r.Code, r.Stderr)
 	}
-	l.Hosts[1].StartSSH()
+	l.Hosts[1].SSH.Start()
 	l.laptop.Must("down")
 	l.nothingLeft("ML")
 }
@@ -126,7 +126,7 @@ func TestPush(t *testing.T) {
 	wantLine(t, l.laptop.Must("push"), "host1", "unchanged")
 	l.laptop.WriteFile("mine/data.txt", "2\n")
 	wantLine(t, l.laptop.Must("push"), "host1", "pushed 1 file")
-	pushed := filepath.Join(l.Hosts[0].UserHome(hosts.DefaultUser), "ML", "projects", "mine", "data.txt")
+	pushed := filepath.Join(l.Hosts[0].Accounts.Home(hosts.DefaultUser), "ML", "projects", "mine", "data.txt")
 	if r := l.Hosts[0].Run(l.Hosts[0].Program("/bin/cat", pushed)); r.Stdout != "2\n" {
 		t.Errorf("got %q, want the new content", r.Stdout)
 	}
@@ -143,7 +143,7 @@ func TestThisMachine(t *testing.T) {
 	}
 	l.laptop.Must("down")
 	l.nothingLeft("ML")
-	if left := l.laptop.Leftovers(); len(left) > 0 {
+	if left := l.laptop.Processes.Leftovers(); len(left) > 0 {
 		t.Errorf("processes are left on the laptop: %v", left)
 	}
 }
@@ -153,8 +153,8 @@ func TestAttachOverSSH(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, 2)
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1")
-	home := l.Hosts[0].UserHome(hosts.DefaultUser)
-	made := l.Hosts[0].Run(l.Hosts[0].As(hosts.DefaultUser,
+	home := l.Hosts[0].Accounts.Home(hosts.DefaultUser)
+	made := l.Hosts[0].Run(l.Hosts[0].Accounts.As(hosts.DefaultUser,
 		l.Hosts[0].Program(home+"/ML/bin/mlfnode", "token", "--json", "--state-dir", home+"/ML/state")))
 	var token struct{ Token string }
 	if err := json.Unmarshal([]byte(made.Stdout), &token); err != nil {
@@ -195,7 +195,7 @@ func TestOnATerminal(t *testing.T) {
 	l := newHarness(t, 2)
 	l.forget(l.Hosts[0])
 	up := l.laptop.OnTerminal(l.laptop.Command("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2"))
-	up.Expect(l.Hosts[0].HostKeyPrint("ed25519"))
+	up.Expect(l.Hosts[0].SSH.Fingerprint("ed25519"))
 	up.Type("yes")
 	if code, screen := up.Close(hosts.Patience); code != 0 || !strings.Contains(screen, "joined, started") {
 		t.Errorf("exit code %d, want 0 and a table:\n%s", code, screen)

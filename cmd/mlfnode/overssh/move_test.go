@@ -17,7 +17,7 @@ func TestMoveMasterOverSSH(t *testing.T) {
 	l.laptop.Must("sweep", "--name", "before", "--set", "i=1:4", "--", "echo", "result {i}")
 	l.laptop.Must("drain", "host1")
 	l.laptop.Must("drain", "host2")
-	gate := l.Hosts[2].UserHome(hosts.DefaultUser) + "/ML/gate"
+	gate := l.Hosts[2].Accounts.Home(hosts.DefaultUser) + "/ML/gate"
 	l.laptop.Must("sweep", "--detach", "--set", "i=1", "--", "sh", "-c",
 		"until [ -e "+gate+" ]; do sleep 0.1; done; echo end")
 	hosts.WaitFor(t, hosts.Patience, func() error {
@@ -33,7 +33,8 @@ func TestMoveMasterOverSSH(t *testing.T) {
 	out := l.laptop.Must("move-master", "host2")
 	wantLine(t, out, "host2", "moved the state of host1")
 	l.laptop.Must("undrain", "host1")
-	if r := l.Hosts[2].Run(l.Hosts[2].As(hosts.DefaultUser, l.Hosts[2].Program("/usr/bin/touch", gate))); r.Code != 0 {
+	if r := l.Hosts[2].Run(l.Hosts[2].Accounts.As(hosts.DefaultUser,
+		l.Hosts[2].Program("/usr/bin/touch", gate))); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}
 	hosts.WaitFor(t, hosts.Patience, func() error {
@@ -70,8 +71,8 @@ func TestMoveMasterFails(t *testing.T) {
 		"root: ML\nhosts:\n  - {address: host1, roles: [master, worker]}\n  - {address: host2, roles: []}\n")
 	l.laptop.Must("up", "-f")
 	l.laptop.Must("sweep", "--set", "i=1:4", "--", "echo", "{i}")
-	state := l.Hosts[1].UserHome(hosts.DefaultUser) + "/ML/state/trust"
-	if r := l.Hosts[1].Run(l.Hosts[1].As(hosts.DefaultUser,
+	state := l.Hosts[1].Accounts.Home(hosts.DefaultUser) + "/ML/state/trust"
+	if r := l.Hosts[1].Run(l.Hosts[1].Accounts.As(hosts.DefaultUser,
 		l.Hosts[1].Program("/bin/mkdir", "-p", state))); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}

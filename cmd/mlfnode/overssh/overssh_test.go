@@ -31,7 +31,7 @@ type harness struct {
 	*hosts.Harness
 	t        *testing.T
 	machines []*hosts.Host // without the laptop
-	laptop   *hosts.Host
+	laptop   *hosts.Laptop
 }
 
 func newHarness(t *testing.T, n int, how ...hosts.SSHD) *harness {
@@ -42,10 +42,10 @@ func newHarness(t *testing.T, n int, how ...hosts.SSHD) *harness {
 		if i < len(how) {
 			o = how[i]
 		}
-		h.SSH(o)
+		h.SSH.Install(o)
 	}
 	l := &harness{Harness: s, t: t, machines: slices.Clone(s.Hosts), laptop: s.Laptop("laptop")}
-	s.Trust(l.laptop)
+	l.laptop.Trust()
 	return l
 }
 
@@ -55,12 +55,12 @@ func (hs *harness) nothingLeft(root string) {
 	hs.t.Helper()
 	for _, h := range hs.machines {
 		hosts.WaitFor(hs.t, 5*time.Second, func() error { return nothingRuns(h) })
-		for _, p := range h.Listening() {
+		for _, p := range h.Network.Listening() {
 			if p.Number >= 7420 && p.Number <= 7422 {
 				hs.t.Errorf("%s: something listens on %v", h.Name, p)
 			}
 		}
-		if changed := h.FilesChanged(filepath.Join(h.UserHome(hosts.DefaultUser), root)); len(changed) > 0 {
+		if changed := h.Files.Changes(filepath.Join(h.Accounts.Home(hosts.DefaultUser), root)); len(changed) > 0 {
 			hs.t.Errorf("%s: files outside of %s: %v", h.Name, root, changed)
 		}
 	}
@@ -69,7 +69,7 @@ func (hs *harness) nothingLeft(root string) {
 // nothingRuns fails while a machine still runs something. The server's own processes for a
 // connection end a moment after it.
 func nothingRuns(h *hosts.Host) error {
-	if left := h.Leftovers(); len(left) > 0 {
+	if left := h.Processes.Leftovers(); len(left) > 0 {
 		return fmt.Errorf("%s: processes are left: %v", h.Name, left)
 	}
 	return nil

@@ -18,7 +18,7 @@ func TestPasswords(t *testing.T) {
 	l := newHarness(t, 3, byPassword, byPassword, byPassword)
 	config := ""
 	for _, h := range l.Hosts[1:3] {
-		l.laptop.Partition(h)
+		l.laptop.Network.Partition(h)
 		config += fmt.Sprintf("Host %s\n  ProxyJump host1\n", h.Name)
 	}
 	l.laptop.WriteFile(".ssh/config", config)

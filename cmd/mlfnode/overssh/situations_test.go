@@ -38,7 +38,7 @@ var situations = []situation{
 	{name: "MaxStartups 2", how: hosts.SSHD{Config: "MaxStartups 2"}},
 	{name: "no gzip, no tar", how: hosts.SSHD{Missing: []string{"gzip", "tar"}}},
 	{name: "behind a jump host", arrange: func(l *harness, h *hosts.Host) {
-		l.laptop.Partition(h)
+		l.laptop.Network.Partition(h)
 		l.laptop.WriteFile(".ssh/config", fmt.Sprintf("Host %s\n  ProxyJump host2\n", h.Name))
 	}},
 	{name: "a read-only home", how: user(hosts.User{HomeMount: "ro"}),
@@ -59,14 +59,14 @@ var situations = []situation{
 	{name: "a wrong key", how: user(hosts.User{Keys: []string{}}),
 		cause: "HOST lets ada in with none of the keys here, tried LAPTOP/.ssh/id_ed25519; it takes publickey",
 		cure:  "run `ssh-copy-id ada@HOST` once, or name the key with -i or an IdentityFile in ~/.ssh/config"},
-	{name: "a changed host key", arrange: func(_ *harness, h *hosts.Host) { h.NewHostKey() },
+	{name: "a changed host key", arrange: func(_ *harness, h *hosts.Host) { h.SSH.ReplaceHostKeys() },
 		cause: "the host key of HOST is not the known one: it shows ssh-ed25519 …",
 		cure:  "if it was reinstalled, forget the old key with `ssh-keygen -R 'HOST' -f 'LAPTOP/.ssh/known_hosts'` and try again"},
 	{name: "password only", how: hosts.SSHD{Config: "PubkeyAuthentication no",
 		Users: []hosts.User{{Password: "secret"}}},
 		cause: "HOST lets ada in by password only, and there is no terminal to ask for it",
 		cure:  "run this in a terminal, or have the ssh server there take keys"},
-	{name: "no ssh server", arrange: func(_ *harness, h *hosts.Host) { h.StopSSH() },
+	{name: "no ssh server", arrange: func(_ *harness, h *hosts.Host) { h.SSH.Stop() },
 		cause: "HOST refuses connections on port 22",
 		cure:  "start the ssh server there, or give the right port"},
 	{name: "no such host", address: "nosuch",
@@ -84,25 +84,26 @@ var situations = []situation{
 	{name: "a wrong clock", how: hosts.SSHD{Ahead: 7200e9},
 		cause: "its clock is 2h0m0s ahead of this machine's",
 		cure:  "set it, as with: sudo timedatectl set-ntp true"},
-	{name: "a port that is taken", arrange: func(_ *harness, h *hosts.Host) { h.OccupyPort(7422) },
+	{name: "a port that is taken", arrange: func(_ *harness, h *hosts.Host) { h.Network.OccupyPort(7422) },
 		cause: "port 7422/tcp is held by another program",
 		cure:  "end that program, or set ports.gossip under settings in cluster.yaml"},
-	{name: "a server that says nothing", arrange: func(_ *harness, h *hosts.Host) { h.StopSSH(); h.OccupyPort(22) },
-		cause: "HOST took the connection and then said nothing for 10s",
-		cure:  "check that port 22 is an ssh server and that the machine is not overloaded"},
+	{name: "a server that says nothing",
+		arrange: func(_ *harness, h *hosts.Host) { h.SSH.Stop(); h.Network.OccupyPort(22) },
+		cause:   "HOST took the connection and then said nothing for 10s",
+		cure:    "check that port 22 is an ssh server and that the machine is not overloaded"},
 	{name: "an unknown host key", arrange: func(l *harness, h *hosts.Host) { l.forget(h) },
 		cause: "the host key of HOST is not known, and there is no terminal to ask whether ssh-ed25519 …",
 		cure:  "run `ssh ada@HOST` once and compare the fingerprint, or add --accept-new to trust machines that are new"},
 	{name: "no way to the master's NATS port",
-		arrange: func(l *harness, h *hosts.Host) { h.Block(l.Hosts[0], "tcp", 7421) },
+		arrange: func(l *harness, h *hosts.Host) { h.Network.Block(l.Hosts[0], "tcp", 7421) },
 		cause:   "this machine can't reach the master's port 7421/tcp at host1 (timed out)",
 		cure:    "open the port in the master's firewall, as with: sudo ufw allow 7421/tcp; or check that host1 is an address that this machine reaches"},
-	{name: "no way to the master at all", arrange: func(l *harness, h *hosts.Host) { h.Partition(l.Hosts[0]) },
+	{name: "no way to the master at all", arrange: func(l *harness, h *hosts.Host) { h.Network.Partition(l.Hosts[0]) },
 		cause: "this machine can't reach the master's port 7420/tcp at host1 (timed out)",
 		cure:  "open the port in the master's firewall, as with: sudo ufw allow 7420/tcp; or check that host1 is an address that this machine reaches"},
 	{name: "no way back from the master", arrange: func(l *harness, h *hosts.Host) {
-		l.Hosts[0].Block(h, "tcp", 7422)
-		l.Hosts[0].Block(h, "udp", 7422)
+		l.Hosts[0].Network.Block(h, "tcp", 7422)
+		l.Hosts[0].Network.Block(h, "udp", 7422)
 	}, cause: "the master can't reach this machine's port 7422/tcp at ADDR (timed out)",
 		cure: "open the port for TCP and UDP in this machine's firewall, as with: sudo ufw allow 7422"},
 }
@@ -126,7 +127,7 @@ func fits(got, want string) bool {
 // forget takes a host's key out of the laptop's known_hosts.
 func (hs *harness) forget(h *hosts.Host) {
 	hs.t.Helper()
-	file := filepath.Join(hs.laptop.UserHome(hosts.DefaultUser), ".ssh", "known_hosts")
+	file := filepath.Join(hs.laptop.Accounts.Home(hosts.DefaultUser), ".ssh", "known_hosts")
 	b, err := os.ReadFile(file)
 	if err != nil {
 		hs.t.Fatal(err)
@@ -174,7 +175,7 @@ func TestSituations(t *testing.T) {
 	for i, s := range situations {
 		o, h := all.Hosts[i], l.Hosts[i]
 		place := strings.NewReplacer("HOST", h.Name, "ADDR", h.Addr, "MASTER", l.Hosts[0].Addr,
-			"HOME", h.UserHome(hosts.DefaultUser), "LAPTOP", l.laptop.UserHome(hosts.DefaultUser))
+			"HOME", h.Accounts.Home(hosts.DefaultUser), "LAPTOP", l.laptop.Accounts.Home(hosts.DefaultUser))
 		cause, cure := place.Replace(s.cause), place.Replace(s.cure)
 		if !fits(o.Problem.Cause, cause) || !fits(o.Problem.Cure, cure) || o.OK != (s.cause == "") {
 			t.Errorf("%s:\n got  %q\n      %q\n want %q\n      %q", s.name, o.Problem.Cause,

@@ -16,30 +16,36 @@ import (
 // logs are files that OpenSSH and sudo write at each login.
 var logs = []string{"/run/sshd", "/run/sudo", "/run/utmp", "/var/lib/sudo", "/var/log"}
 
-// Snapshot records the current state of the host's files, for FilesChanged. SSH also takes a
-// snapshot.
-func (h *Host) Snapshot() {
-	h.harness.t.Helper()
-	h.files = h.allFiles()
+// Files are the files on a host that somebody there may create, change or remove.
+type Files struct {
+	host     *Host
+	recorded map[string]string // fingerprints by path, when Snapshot was called
 }
 
-// FilesChanged lists what differs from the Snapshot, one line each: "made PATH", "changed PATH" or
+// Snapshot records the current state of the host's files, for Changes. SSHServer.Install also takes
+// a snapshot.
+func (f *Files) Snapshot() {
+	f.host.harness.t.Helper()
+	f.recorded = f.fingerprints()
+}
+
+// Changes lists what differs from the Snapshot, one line each: "made PATH", "changed PATH" or
 // "removed PATH". It looks at the homes and all system folders, without the paths in except and
 // everything below them.
-func (h *Host) FilesChanged(except ...string) []string {
-	h.harness.t.Helper()
-	now := h.allFiles()
+func (f *Files) Changes(except ...string) []string {
+	f.host.harness.t.Helper()
+	now := f.fingerprints()
 	paths := maps.Clone(now)
-	maps.Copy(paths, h.files)
+	maps.Copy(paths, f.recorded)
 	var lines []string
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
-		before, was := h.files[path]
+		before, was := f.recorded[path]
 		after, is := now[path]
 		switch {
 		case slices.ContainsFunc(except, func(dir string) bool { return isUnder(path, dir) }), before == after:
 		case !is || after == gone:
 			lines = append(lines, "removed "+path)
-		case was || h.isSystemFile(path):
+		case was || f.isSystemFile(path):
 			lines = append(lines, "changed "+path)
 		default:
 			lines = append(lines, "made "+path)
@@ -49,8 +55,8 @@ func (h *Host) FilesChanged(except ...string) []string {
 }
 
 // isSystemFile reports whether a file of the host comes from the machine that the test runs on.
-func (h *Host) isSystemFile(path string) bool {
-	for _, dir := range []string{"/tmp", "/dev/shm", "/run", h.harness.Dir} {
+func (f *Files) isSystemFile(path string) bool {
+	for _, dir := range []string{"/tmp", "/dev/shm", "/run", f.host.harness.Dir} {
 		if isUnder(path, dir) {
 			return false
 		}
@@ -63,23 +69,23 @@ func isUnder(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// allFiles returns a fingerprint of each file that somebody on the host may have created, changed
-// or removed.
-func (h *Host) allFiles() map[string]string {
-	h.harness.t.Helper()
-	upper := filepath.Join(h.etc(), "upper")
+// fingerprints returns a fingerprint of each file that somebody on the host may have created,
+// changed or removed.
+func (f *Files) fingerprints() map[string]string {
+	f.host.harness.t.Helper()
+	upper := filepath.Join(f.host.etc(), "upper")
 	found := map[string]string{}
-	for _, dir := range []string{"/tmp", "/dev/shm", "/run", filepath.Join(h.Home, "home")} {
-		h.walkFiles(dir, "", found)
+	for _, dir := range []string{"/tmp", "/dev/shm", "/run", filepath.Join(f.host.Home, "home")} {
+		f.walk(dir, "", found)
 	}
-	h.walkFiles(upper, upper, found)
+	f.walk(upper, upper, found)
 	return found
 }
 
-// walkFiles adds the content of a folder of the host. Names are without the prefix.
-func (h *Host) walkFiles(dir, prefix string, found map[string]string) {
-	h.harness.t.Helper()
-	root := fmt.Sprintf("/proc/%d/root", h.first())
+// walk adds the content of a folder of the host. Names are without the prefix.
+func (f *Files) walk(dir, prefix string, found map[string]string) {
+	f.host.harness.t.Helper()
+	root := fmt.Sprintf("/proc/%d/root", f.host.Processes.first())
 	err := filepath.WalkDir(root+dir, func(path string, d fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, root+prefix)
 		switch {
@@ -87,19 +93,19 @@ func (h *Host) walkFiles(dir, prefix string, found map[string]string) {
 			return nil
 		case err != nil:
 			return err
-		case slices.Contains(logs, name), prefix == "" && name == h.harness.Dir,
+		case slices.Contains(logs, name), prefix == "" && name == f.host.harness.Dir,
 			filepath.Dir(name) == "/" && name[1] == '.': // workdir
 			if d.IsDir() {
 				return fs.SkipDir
 			}
-		case prefix == "" || !d.IsDir() || !h.isSystemFile(name):
+		case prefix == "" || !d.IsDir() || !f.isSystemFile(name):
 			// overlayfs has its own copy of each folder that contains a change
 			found[name] = fingerprint(path, d)
 		}
 		return nil
 	})
 	if err != nil {
-		h.harness.t.Fatalf("%s: look at its files: %v", h.Name, err)
+		f.host.harness.t.Fatalf("%s: look at its files: %v", f.host.Name, err)
 	}
 }
 

@@ -42,9 +42,17 @@ rm -rf /etc/sudoers.d /etc/ssh /etc/profile.d /var/mail
 cp -p programs/* /usr/local/bin/ 2>/dev/null || :
 `
 
-// prepareMachine makes the files that applyMachineFiles needs.
-func (h *Host) prepareMachine(o SSHD, key string) error {
-	h.machine = &o
+// machine is a host with its own system folders, accounts and programs.
+type machine struct {
+	host    *Host
+	options SSHD
+}
+
+// prepareMachine makes the host a machine, with the files that machine.apply needs. The owner of
+// the key can log in.
+func prepareMachine(h *Host, o SSHD, key string) error {
+	m := &machine{host: h, options: o}
+	h.machine, h.Accounts.users = m, o.Users
 	for _, dir := range []string{filepath.Join(h.etc(), "upper"), filepath.Join(h.etc(), "programs"),
 		filepath.Join(h.Home, "home")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -56,36 +64,36 @@ func (h *Host) prepareMachine(o SSHD, key string) error {
 			return err
 		}
 	}
-	for _, u := range h.accounts() {
-		if err := h.makeHome(u, key); err != nil {
+	for _, u := range h.Accounts.all() {
+		if err := h.Accounts.makeHome(u, key); err != nil {
 			return err
 		}
 	}
-	return errors.Join(h.writeAccounts(), h.writePrograms(), h.put("mlfnode", ""),
-		h.put("settle", machineFilesScript+h.ownLines()))
+	return errors.Join(h.Accounts.write(), m.writePrograms(), h.writeEtc("mlfnode", ""),
+		h.writeEtc("settle", machineFilesScript+m.ownLines()))
 }
 
 // writePrograms writes the programs that take precedence over those of the machine.
-func (h *Host) writePrograms() error {
+func (m *machine) writePrograms() error {
 	programs := map[string]string{}
-	for _, u := range h.accounts() {
+	for _, u := range m.host.Accounts.all() {
 		if u.ShellScript != "" {
 			programs[filepath.Base(u.shell())] = u.ShellScript
 		}
 	}
-	if m := h.machine; m.Machine != "" || m.System != "" {
+	if o := m.options; o.Machine != "" || o.System != "" {
 		programs["uname"] = fmt.Sprintf("#!/bin/sh\n/usr/bin/uname \"$@\" | sed 's/%s/%s/;s/Linux/%s/'\n",
-			"x86_64\\|aarch64", firstNonEmpty(m.Machine, "&"), firstNonEmpty(m.System, "&"))
+			"x86_64\\|aarch64", firstNonEmpty(o.Machine, "&"), firstNonEmpty(o.System, "&"))
 	}
-	if ahead := h.machine.Ahead; ahead != 0 {
+	if ahead := m.options.Ahead; ahead != 0 {
 		programs["date"] = fmt.Sprintf("#!/bin/sh\nexec /usr/bin/date -d \"@$(($(/usr/bin/date +%%s) + %d))\" \"$@\"\n",
 			int(ahead.Seconds()))
 	}
-	for name, text := range h.machine.Programs {
+	for name, text := range m.options.Programs {
 		programs[name] = text
 	}
 	for name, text := range programs {
-		if err := os.WriteFile(filepath.Join(h.etc(), "programs", name), []byte(text), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(m.host.etc(), "programs", name), []byte(text), 0o755); err != nil {
 			return err
 		}
 	}
@@ -100,15 +108,15 @@ func firstNonEmpty(s, other string) string {
 }
 
 // ownLines returns the lines of the script that are specific to this host.
-func (h *Host) ownLines() string {
+func (m *machine) ownLines() string {
 	var b strings.Builder
-	missing := h.machine.Missing
-	if h.machine.NoSudo {
+	missing := m.options.Missing
+	if m.options.NoSudo {
 		missing = append([]string{"sudo", "sudoedit"}, missing...)
 	}
-	for _, u := range h.accounts() {
-		uid, _ := h.uid(u.name()) // it has an account
-		home := h.UserHome(u.name())
+	for _, u := range m.host.Accounts.all() {
+		uid, _ := m.host.Accounts.uid(u.name()) // it has an account
+		home := m.host.Accounts.Home(u.name())
 		if u.HomeSize != "" {
 			fmt.Fprintf(&b, "cd %s\nmount -t tmpfs -o size=%s,uid=%d,gid=%d,mode=0700 home %[1]s\ncp -a . %[1]s\n",
 				home, u.HomeSize, uid, uid)
@@ -128,34 +136,13 @@ func (h *Host) ownLines() string {
 	return b.String()
 }
 
-// applyMachineFiles runs the script on the host, which has just been booted.
-func (h *Host) applyMachineFiles() error {
+// apply runs the script on the host, which has just been booted.
+func (m *machine) apply() error {
+	h := m.host
 	program := h.harness.options.Program
 	r := h.Run(exec.Command("/bin/sh", filepath.Join(h.etc(), "settle"), h.harness.Dir, h.etc(), program))
 	if r.Code != 0 {
 		return fmt.Errorf("make %s a machine of its own: %s", h.Name, r.Stderr)
 	}
 	return nil
-}
-
-// reapplyMachineFiles repeats at a later boot what SSH and Laptop have done at the first.
-func (h *Host) reapplyMachineFiles() {
-	h.harness.t.Helper()
-	if h.machine == nil {
-		return
-	}
-	if err := h.applyMachineFiles(); err != nil {
-		h.harness.t.Fatal(err)
-	}
-	if h.sshd != nil {
-		h.StartSSH()
-	}
-}
-
-// program returns the path at which the host has the mlfnode under test.
-func (h *Host) program() string {
-	if h.machine == nil {
-		return h.harness.options.Program
-	}
-	return filepath.Join(h.etc(), "mlfnode")
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // User is an account on a host.
@@ -57,39 +58,46 @@ const (
 	mostUsers = 100 // per host
 )
 
-// UserHome returns the home of an account. It is on the machine's disk, under the same path on all
+// Accounts are the accounts on a host, once it is a machine of its own.
+type Accounts struct {
+	host     *Host
+	firstUID int
+	users    []User
+}
+
+// Home returns the home of an account. It is on the machine's disk, under the same path on all
 // hosts of the harness, unless the account has a small disk, which only the host itself sees.
-func (h *Host) UserHome(name string) string { return filepath.Join(h.Home, "home", name) }
+func (a *Accounts) Home(name string) string { return filepath.Join(a.host.Home, "home", name) }
 
 // uid returns the user ID of an account.
-func (h *Host) uid(name string) (int, error) {
+func (a *Accounts) uid(name string) (int, error) {
 	if name == "root" {
 		return 0, nil
 	}
-	for i, u := range h.machine.Users {
+	for i, u := range a.users {
 		if u.name() == name {
-			return firstUser + h.number*mostUsers + i, nil
+			return a.firstUID + i, nil
 		}
 	}
-	return 0, fmt.Errorf("%s has no account on %s", name, h.Name)
+	return 0, fmt.Errorf("%s has no account on %s", name, a.host.Name)
 }
 
-// accounts returns the accounts of the machine, including root's.
-func (h *Host) accounts() []User {
-	for _, u := range h.machine.Users {
+// all returns the accounts of the machine, including root's.
+func (a *Accounts) all() []User {
+	for _, u := range a.users {
 		if u.name() == "root" {
-			return h.machine.Users
+			return a.users
 		}
 	}
-	return append([]User{{Name: "root"}}, h.machine.Users...)
+	return append([]User{{Name: "root"}}, a.users...)
 }
 
-// writeAccounts writes passwd(5), group(5), shadow(5) and sudoers(5) of the host.
-func (h *Host) writeAccounts() error {
+// write writes passwd(5), group(5), shadow(5) and sudoers(5) of the host.
+func (a *Accounts) write() error {
 	passwd, group, shadow := "", "", ""
 	sudoers := "Defaults env_reset\nDefaults secure_path=\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\nroot ALL=(ALL:ALL) ALL\n"
-	for _, u := range h.accounts() {
-		uid, err := h.uid(u.name())
+	for _, u := range a.all() {
+		uid, err := a.uid(u.name())
 		if err != nil {
 			return err
 		}
@@ -97,7 +105,7 @@ func (h *Host) writeAccounts() error {
 		if err != nil {
 			return err
 		}
-		passwd += fmt.Sprintf("%s:x:%d:%d::%s:%s\n", u.name(), uid, uid, h.UserHome(u.name()), u.shell())
+		passwd += fmt.Sprintf("%s:x:%d:%d::%s:%s\n", u.name(), uid, uid, a.Home(u.name()), u.shell())
 		group += fmt.Sprintf("%s:x:%d:\n", u.name(), uid)
 		shadow += fmt.Sprintf("%s:%s:19000:0:99999:7:::\n", u.name(), hash)
 		sudoers += u.sudoLine()
@@ -105,12 +113,9 @@ func (h *Host) writeAccounts() error {
 	passwd += "daemon:x:1:1::/:/usr/sbin/nologin\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
 	group += "daemon:x:1:\ntty:x:5:\nshadow:x:42:\nutmp:x:43:\nsystemd-journal:x:101:\nnogroup:x:65534:\n"
 	shadow += "daemon:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n"
-	return errors.Join(h.put("passwd", passwd), h.put("group", group), h.put("shadow", shadow),
-		h.put("sudoers", sudoers))
-}
-
-func (h *Host) put(name, content string) error {
-	return os.WriteFile(filepath.Join(h.etc(), name), []byte(content), 0o644)
+	h := a.host
+	return errors.Join(h.writeEtc("passwd", passwd), h.writeEtc("group", group), h.writeEtc("shadow", shadow),
+		h.writeEtc("sudoers", sudoers))
 }
 
 func (u User) sudoLine() string {
@@ -139,12 +144,12 @@ func passwordHash(password string) (string, error) {
 }
 
 // makeHome makes a user's home as it is before the first login.
-func (h *Host) makeHome(u User, key string) error {
+func (a *Accounts) makeHome(u User, key string) error {
 	keys := u.Keys
 	if keys == nil {
 		keys = []string{key}
 	}
-	home := h.UserHome(u.name())
+	home := a.Home(u.name())
 	if err := os.MkdirAll(filepath.Join(home, ".ssh"), 0o700); err != nil {
 		return err
 	}
@@ -157,12 +162,12 @@ func (h *Host) makeHome(u User, key string) error {
 			return err
 		}
 	}
-	return h.chown(u.name(), home)
+	return a.chown(u.name(), home)
 }
 
 // chown changes the owner of a folder and everything in it to a user.
-func (h *Host) chown(name, dir string) error {
-	uid, err := h.uid(name)
+func (a *Accounts) chown(name, dir string) error {
+	uid, err := a.uid(name)
 	if err != nil {
 		return err
 	}
@@ -172,4 +177,25 @@ func (h *Host) chown(name, dir string) error {
 		}
 		return os.Lchown(path, uid, uid)
 	})
+}
+
+// As makes a command run as a user of the host, in that user's home and with the environment of a
+// login.
+func (a *Accounts) As(user string, cmd *exec.Cmd) *exec.Cmd {
+	a.host.harness.t.Helper()
+	uid, err := a.uid(user)
+	if err != nil {
+		a.host.harness.t.Fatal(err)
+	}
+	home := a.Home(user)
+	cmd.Dir = home
+	cmd.Env = append([]string{
+		"HOME=" + home, "USER=" + user, "LOGNAME=" + user, "SHELL=/bin/bash", "LANG=C.UTF-8", "TERM=xterm",
+		"PATH=/usr/local/bin:/usr/bin:/bin:" + a.host.etc(), "NO_COLOR=1",
+	}, a.host.harness.options.Env...)
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	return cmd
 }
