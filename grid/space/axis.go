@@ -39,6 +39,8 @@ type Axis struct {
 type Formula struct {
 	Name    string // of its field in JSON
 	Numbers []json.Number
+
+	newSeries func(key string, numbers []json.Number) (series, *problem.Error)
 }
 
 // FormulaInterval is the name of the formula that parameters.yml writes as {start: , end: , step: };
@@ -48,7 +50,11 @@ const FormulaInterval = "interval"
 // Formulas returns the fields of the axis that hold a formula. Of a valid axis there is one, or
 // none if it has Values or Zip.
 func (a Axis) Formulas() (set []Formula) {
-	all := [...]Formula{{FormulaInterval, a.Interval}, {"linspace", a.Linspace}, {"logspace", a.Logspace}}
+	all := [...]Formula{
+		{FormulaInterval, a.Interval, newInterval},
+		{"linspace", a.Linspace, newLinspace},
+		{"logspace", a.Logspace, newLogspace},
+	}
 	for _, f := range all {
 		if f.Numbers != nil {
 			set = append(set, f)
@@ -87,10 +93,8 @@ func newSeries(a Axis) (series, *problem.Error) {
 		return newList(a.Key, a.Values)
 	case len(formulas) > 1 || len(a.Values) > 0:
 		return nil, problem.Errorf("Give either values or one formula.", "%s has more than one kind of values", a.Key)
-	case formulas[0].Name == FormulaInterval:
-		return newInterval(a.Key, formulas[0].Numbers)
 	}
-	return newSpaced(a.Key, formulas[0].Name, formulas[0].Numbers)
+	return formulas[0].newSeries(a.Key, formulas[0].Numbers)
 }
 
 // maxAxes bounds the number of parameters in a space.

@@ -23,6 +23,14 @@ const (
 	minLineStep  = 1.0 / (1 << 51) // relative to the largest value: two units in the last place
 )
 
+func newLinspace(key string, numbers []json.Number) (series, *problem.Error) {
+	return newSpaced(key, "linspace", numbers)
+}
+
+func newLogspace(key string, numbers []json.Number) (series, *problem.Error) {
+	return newSpaced(key, "logspace", numbers)
+}
+
 func newSpaced(key, form string, numbers []json.Number) (series, *problem.Error) {
 	if len(numbers) != 3 {
 		return nil, problem.Errorf("Give a, b and n, like ["+spacedExample(form)+"].", "%s is a %s of %s", key, form,
