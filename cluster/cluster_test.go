@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
 	"mlfnode/node/poll"
 )
 
@@ -36,7 +37,7 @@ func TestMembersKnowEachOther(t *testing.T) {
 	})
 	list := nodes[0].Members()
 	if len(list) != 3 || list[0].Node != "n00" || list[2].Node != "n02" || list[1].Version != "1.0.0" ||
-		!list[1].Has(Worker) {
+		!list[1].Has(grid.Worker) {
 		t.Errorf("got members %+v", list)
 	}
 }

@@ -31,20 +31,11 @@ const (
 	Left    State = "left"
 )
 
-// Role is what a node does in the cluster.
-type Role string
-
-// The roles of a node. It may have several.
-const (
-	Master Role = "master"
-	Worker Role = "worker"
-)
-
 // Self is the state that a node publishes.
 type Self struct {
 	Version  string // of mlfnode
 	Protocol int    // version of the wire formats that it speaks
-	Roles    []Role
+	Roles    []grid.NodeRole
 	APIPort  int // 0 when it has none
 	NATSPort int
 	CPUs     float64 // what trials may use
@@ -74,7 +65,7 @@ type Member struct {
 }
 
 // Has reports whether the member has a role.
-func (s Self) Has(role Role) bool {
+func (s Self) Has(role grid.NodeRole) bool {
 	return slices.Contains(s.Roles, role)
 }
 

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/memberlist"
+
+	"mlfnode/grid"
 )
 
 // The few bytes that go with the news that a node is alive:
@@ -156,8 +158,8 @@ func decodeMeta(buf []byte) (s Self, started time.Time, leaving bool) {
 		case tagRoles:
 			s.Roles = nil
 			for r := range strings.SplitSeq(printable(value, maxRoles), ",") {
-				if r != "" && !slices.Contains(s.Roles, Role(r)) {
-					s.Roles = append(s.Roles, Role(r))
+				if r != "" && !slices.Contains(s.Roles, grid.NodeRole(r)) {
+					s.Roles = append(s.Roles, grid.NodeRole(r))
 				}
 			}
 		case tagAPIPort:

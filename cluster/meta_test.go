@@ -14,13 +14,15 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
 )
 
 var born = time.UnixMilli(1_700_000_000_123)
 
 func TestMetaKeepsWhatOthersDecideBy(t *testing.T) {
 	s := Self{
-		Version: "1.2.3", Protocol: 2, Roles: []Role{Master, Worker}, APIPort: 7420, NATSPort: 7421, CPUs: 1.5,
+		Version: "1.2.3", Protocol: 2, Roles: []grid.NodeRole{grid.Master, grid.Worker}, APIPort: 7420, NATSPort: 7421,
+		CPUs:   1.5,
 		Memory: 8 << 30, GPUs: 8,
 		Slots: 64, Running: 63, Drained: true, Quarantined: true, Reason: "the fan is broken",
 	}
@@ -35,7 +37,8 @@ func anySelf(r *rapid.T) Self {
 	number := rapid.Int()
 	return Self{
 		Version: text.Draw(r, "version"), Reason: text.Draw(r, "reason"), Protocol: number.Draw(r, "protocol"),
-		Roles:   rapid.SliceOf(rapid.Map(text, func(s string) Role { return Role(s) })).Draw(r, "roles"),
+		Roles: rapid.SliceOf(rapid.Map(text, func(s string) grid.NodeRole { return grid.NodeRole(s) })).Draw(r,
+			"roles"),
 		APIPort: number.Draw(r, "api"), NATSPort: number.Draw(r, "nats"), Slots: number.Draw(r, "slots"),
 		Running: number.Draw(r, "running"),
 		GPUs:    number.Draw(r, "gpus"), CPUs: rapid.Float64().Draw(r, "cpus"), Memory: rapid.Int64().Draw(r, "memory"),
@@ -82,7 +85,7 @@ func TestUnknownMeta(t *testing.T) {
 }
 
 func FuzzMeta(f *testing.F) {
-	f.Add(encodeMeta(Self{Version: "1", Reason: "x", Roles: []Role{Worker}}, born, false, 512))
+	f.Add(encodeMeta(Self{Version: "1", Reason: "x", Roles: []grid.NodeRole{grid.Worker}}, born, false, 512))
 	f.Add([]byte{metaFormat, tagReason, 3, 0x1b, '[', 'm'})
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		s, started, leaving := decodeMeta(buf)

@@ -44,7 +44,8 @@ func freshAddress() string {
 func config(name string) Config {
 	return Config{
 		Node: grid.NodeID(name), Bind: freshAddress(), Port: stagePort, Keys: [][]byte{key1}, Label: "test",
-		Self:   Self{Version: "1.0.0", Protocol: 1, Roles: []Role{Worker}, CPUs: 2, Memory: 1 << 30, Slots: 2},
+		Self: Self{Version: "1.0.0", Protocol: 1, Roles: []grid.NodeRole{grid.Worker}, CPUs: 2, Memory: 1 << 30,
+			Slots: 2},
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }

@@ -19,6 +19,16 @@ type SweepID string
 // NodeID identifies one machine of the cluster.
 type NodeID string
 
+// NodeRole is what a node does in its cluster.
+type NodeRole string
+
+// The roles of a node. Its certificate has one of them; a master may run trials, too, and then
+// publishes both.
+const (
+	Master NodeRole = "master" // serves the API and NATS
+	Worker NodeRole = "worker" // runs trials
+)
+
 // TrialID identifies one point of a sweep: `chainer-3/17`.
 type TrialID struct {
 	Sweep SweepID

@@ -151,7 +151,7 @@ func checkMasterName(trustDir string, name grid.NodeID) error {
 		return fmt.Errorf("open the cluster's authority: %w", err)
 	}
 	for _, known := range a.Nodes() {
-		if known.Node == name && known.Role == trust.Worker && known.Forgotten.IsZero() {
+		if known.Node == name && known.Role == grid.Worker && known.Forgotten.IsZero() {
 			return &api.Error{
 				Msg:  fmt.Sprintf("the cluster has a worker named %s, as this machine is named", name),
 				Hint: "give the master another name with node: in node.yaml or MLF_NODE, here and when it starts",

@@ -19,7 +19,7 @@ type capacity struct{ gossip *cluster.Cluster }
 func (c capacity) slots(r grid.Resources) int {
 	total := 0
 	for _, m := range c.gossip.Members() {
-		if m.There() && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined {
+		if m.There() && m.Has(grid.Worker) && !m.Drained && !m.Quarantined {
 			total += slotsOf(&m, r)
 		}
 	}
@@ -30,7 +30,7 @@ func (c capacity) slots(r grid.Resources) int {
 func (c capacity) problem() string {
 	var all []string
 	for _, m := range c.gossip.Members() {
-		if !m.There() || !m.Has(cluster.Worker) {
+		if !m.There() || !m.Has(grid.Worker) {
 			continue
 		}
 		if m.Reason == "" && !m.Drained && !m.Quarantined {
@@ -48,7 +48,7 @@ func (c capacity) neverFits(r grid.Resources) string {
 	var best grid.Refusal
 	name := grid.NodeID("")
 	for _, m := range c.gossip.Members() {
-		if !m.Has(cluster.Worker) {
+		if !m.Has(grid.Worker) {
 			continue
 		}
 		has := capacityOf(&m, r)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
 	"mlfnode/node/membership"
@@ -31,7 +32,7 @@ var ErrOfCluster = errors.New("the state folder belongs to a node of a cluster")
 var ErrDown = errors.New("the node is down")
 
 // RoleOf returns the role of a state folder in its cluster, "" if it belongs to none.
-func RoleOf(dir string) trust.NodeRole { return trust.RoleIn(membership.TrustDir(dir)) }
+func RoleOf(dir string) grid.NodeRole { return trust.RoleIn(membership.TrustDir(dir)) }
 
 // MasterOf returns the last known address of the master of the worker in the folder, "" if it is
 // unknown.

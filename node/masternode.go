@@ -65,9 +65,9 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		return nil, fmt.Errorf("open history: %w", err)
 	}
 	n.onClose(func() { n.history.Close() })
-	roles := []cluster.Role{cluster.Master}
+	roles := []grid.NodeRole{grid.Master}
 	if cfg.Cluster.Worker {
-		roles = append(roles, cluster.Worker)
+		roles = append(roles, grid.Worker)
 	}
 	ports := cfg.Cluster.Ports
 	ports.NATS = n.server.Addr().(*net.TCPAddr).Port
@@ -244,7 +244,7 @@ func linked(own *membership.Membership) func() bool {
 // monitored returns what the API of a master shows and does.
 func (n *Node) monitored(ports config.Ports) monitor.Config {
 	info := describe(&n.cfg)
-	info.Role = string(trust.Master)
+	info.Role = grid.Master
 	writeBackup := func(ctx context.Context, w io.Writer) error {
 		return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir},
 			aboutBackup(&n.cfg))

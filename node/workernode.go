@@ -9,6 +9,7 @@ import (
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/checkpoint"
@@ -61,14 +62,14 @@ func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	}
 	if err := n.openMembership(membership.Config{
 		Identity: id, Keyring: keyring, Peers: peers,
-		Gossip: cluster.Config{Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}},
+		Gossip: cluster.Config{Self: cluster.Self{Roles: []grid.NodeRole{grid.Worker}}},
 	}); err != nil {
 		return nil, err
 	}
 	n.start("seeds", n.membership.Rejoin)
 	n.start("work", func(ctx context.Context) error { return n.work(ctx, id) })
 	info := describe(&n.cfg)
-	info.Role, info.Master = string(trust.Worker), peers.API[0]
+	info.Role, info.Master = grid.Worker, peers.API[0]
 	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.membership.Members,
 		Working: n.takesTrials})
 	l, err := listen(cfg.StateDir)

@@ -12,16 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/cluster/bootstrap/shell"
-)
-
-// Role is what a machine does in the cluster.
-type Role string
-
-// The roles. A machine can have both, or none: then it is checked and gets the files, but runs no
-// node.
-const (
-	Master Role = "master"
-	Worker Role = "worker"
+	"mlfnode/grid"
 )
 
 // LocalAddress is the address of the machine on which `up` runs.
@@ -44,21 +35,21 @@ type Cluster struct {
 
 // Host is one machine.
 type Host struct {
-	Address  string    `yaml:"address"`            // [USER@]HOST[:PORT], or local
-	Name     string    `yaml:"name,omitempty"`     // of its node; the default comes from the address
-	Roles    []Role    `yaml:"roles,flow"`         //
-	Settings yaml.Node `yaml:"settings,omitempty"` // of its node.yaml, which override those of all nodes
+	Address  string          `yaml:"address"`            // [USER@]HOST[:PORT], or local
+	Name     string          `yaml:"name,omitempty"`     // of its node; the default comes from the address
+	Roles    []grid.NodeRole `yaml:"roles,flow"`         //
+	Settings yaml.Node       `yaml:"settings,omitempty"` // of its node.yaml, which override those of all nodes
 }
 
 // HasRole reports whether the machine has the role.
-func (h *Host) HasRole(r Role) bool { return slices.Contains(h.Roles, r) }
+func (h *Host) HasRole(r grid.NodeRole) bool { return slices.Contains(h.Roles, r) }
 
 // Local reports whether it is the machine on which `up` runs.
 func (h *Host) Local() bool { return h.Address == LocalAddress }
 
 // setRole adds or removes a role.
-func (h *Host) setRole(r Role, on bool) {
-	h.Roles = slices.DeleteFunc(h.Roles, func(other Role) bool { return other == r })
+func (h *Host) setRole(r grid.NodeRole, on bool) {
+	h.Roles = slices.DeleteFunc(h.Roles, func(other grid.NodeRole) bool { return other == r })
 	if on {
 		h.Roles = append(h.Roles, r)
 	}
@@ -150,7 +141,7 @@ func (c *Cluster) Validate() error {
 	names, addresses := map[string]bool{}, map[string]bool{}
 	for i := range c.Hosts {
 		h := &c.Hosts[i]
-		if h.HasRole(Master) {
+		if h.HasRole(grid.Master) {
 			masters++
 		}
 		working += len(h.Roles)
@@ -168,7 +159,7 @@ func (c *Cluster) Validate() error {
 			add("%q is not a valid node name; use letters, digits, - and _", h.Name)
 		}
 		for _, r := range h.Roles {
-			if r != Master && r != Worker {
+			if r != grid.Master && r != grid.Worker {
 				add("host %s: there is no role %q; write master or worker", h.Address, r)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid"
 )
 
 // Stop is the step of Down.
@@ -102,7 +103,7 @@ func (r *operation) noteRunningTrials(ctx context.Context, m *machine) {
 // keptResults describes the results that the machine's node stores, "" for none. Only a master
 // stores some.
 func (m *machine) keptResults(ctx context.Context) string {
-	if m.observed.Role != string(Master) {
+	if m.observed.Role != grid.Master {
 		return ""
 	}
 	var all []struct { // of `mlfnode sweeps --json`

@@ -14,6 +14,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid"
 )
 
 // fakes is a cluster of machines that answer as told: a for the master, b and c for workers.
@@ -22,7 +23,7 @@ type fakes struct {
 	sweeps  string          // of the master
 	members string          //
 	down    map[string]bool // its node does not answer
-	roles   map[string]string
+	roles   map[string]grid.NodeRole
 	asked   []string // "a stop", …
 	ran     []string // other commands
 
@@ -83,8 +84,9 @@ func (f *fakes) machine(name string) shell.Machine {
 func (f *fakes) options() Options {
 	self, _ := os.Executable()
 	return Options{
-		Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master}}, {Address: "b", Roles: []Role{Worker}},
-			{Address: "c", Roles: []Role{Worker}}}},
+		Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []grid.NodeRole{grid.Master}},
+			{Address: "b", Roles: []grid.NodeRole{grid.Worker}},
+			{Address: "c", Roles: []grid.NodeRole{grid.Worker}}}},
 		Builds: NewBuilds(self), LocalName: "laptop", OnEvent: func(Event) {},
 		Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 			if f.lost[address] {
@@ -112,7 +114,7 @@ const fakeMembers = `[{"node":"a","state":"alive","address":"10.0.0.1:7422"},{"n
 
 func newFakes() *fakes {
 	return &fakes{sweeps: "[]", members: fakeMembers, down: map[string]bool{},
-		roles: map[string]string{"a": "master", "b": "worker", "c": "worker"}}
+		roles: map[string]grid.NodeRole{"a": "master", "b": "worker", "c": "worker"}}
 }
 
 // TestDownSaysOfWhichCluster tells which cluster a machine belonged to, whose program may answer or

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"mlfnode/grid"
 )
 
 // Flags are the flags of `mlfnode up` that describe a cluster. A flag that was not given is nil.
@@ -32,18 +34,18 @@ func (l *Flags) Apply(c *Cluster) error {
 	}
 	if l.Attach != nil {
 		c.Attach = *l.Attach
-		c.clearRole(Master)
+		c.clearRole(grid.Master)
 	}
 	if l.Master != nil {
 		if l.Attach == nil {
 			c.Attach = ""
 		}
-		if err := c.assignRole(Master, "-m", []string{*l.Master}); err != nil {
+		if err := c.assignRole(grid.Master, "-m", []string{*l.Master}); err != nil {
 			return err
 		}
 	}
 	if l.Workers != nil {
-		if err := c.assignRole(Worker, "-w", strings.Split(*l.Workers, ",")); err != nil {
+		if err := c.assignRole(grid.Worker, "-w", strings.Split(*l.Workers, ",")); err != nil {
 			return err
 		}
 	}
@@ -77,7 +79,7 @@ func (c *Cluster) setHosts(list string) error {
 	return nil
 }
 
-func (c *Cluster) clearRole(r Role) {
+func (c *Cluster) clearRole(r grid.NodeRole) {
 	for i := range c.Hosts {
 		c.Hosts[i].setRole(r, false)
 	}
@@ -85,7 +87,7 @@ func (c *Cluster) clearRole(r Role) {
 
 // assignRole gives the role to the hosts with these numbers in -a, from 1, and takes it from all
 // others. `local` is this machine, which is added if necessary.
-func (c *Cluster) assignRole(r Role, flag string, numbers []string) error {
+func (c *Cluster) assignRole(r grid.NodeRole, flag string, numbers []string) error {
 	c.clearRole(r)
 	for _, text := range numbers {
 		var others []*Host
@@ -99,7 +101,7 @@ func (c *Cluster) assignRole(r Role, flag string, numbers []string) error {
 		n, err := strconv.Atoi(text)
 		switch {
 		case text == LocalAddress && i < 0:
-			c.Hosts = append(c.Hosts, Host{Address: LocalAddress, Roles: []Role{r}})
+			c.Hosts = append(c.Hosts, Host{Address: LocalAddress, Roles: []grid.NodeRole{r}})
 		case text == LocalAddress:
 			c.Hosts[i].setRole(r, true)
 		case err != nil:

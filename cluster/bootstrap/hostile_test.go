@@ -15,6 +15,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid"
 	"mlfnode/grid/printable"
 )
 
@@ -279,8 +280,8 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			}
 			return reply(protocol.Response{Observed: &protocol.Observed{Active: true, Working: true}}), nil
 		})
-		c := &Cluster{Hosts: []Host{{Address: "master", Roles: []Role{Master}},
-			{Address: "evil", Roles: []Role{Worker}}}}
+		c := &Cluster{Hosts: []Host{{Address: "master", Roles: []grid.NodeRole{grid.Master}},
+			{Address: "evil", Roles: []grid.NodeRole{grid.Worker}}}}
 		all := Up(t.Context(), Options{Cluster: c, Builds: NewBuilds(self), LocalName: "laptop",
 			OnEvent: func(Event) {},
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
@@ -311,7 +312,8 @@ func TestRepliesThatSayNothing(t *testing.T) {
 	}
 	for _, said := range []string{"", "{}", "null", "[]", "{\"seen\":null}", "{\"seen\":{}}"} {
 		o := Options{
-			Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master, Worker}}}}, Builds: NewBuilds(self),
+			Cluster:   &Cluster{Hosts: []Host{{Address: "a", Roles: []grid.NodeRole{grid.Master, grid.Worker}}}},
+			Builds:    NewBuilds(self),
 			LocalName: "laptop", OnEvent: func(Event) {},
 			Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
 				return fakeMachine(func(program, _ string) (string, error) {

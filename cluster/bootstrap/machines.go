@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"mlfnode/grid"
 )
 
 // machineList is the machines of an operation, in the order of the cluster's hosts.
@@ -14,9 +16,9 @@ type machineList []*machine
 func (l machineList) masterAndWorkers() (master *machine, workers []*machine) {
 	for _, m := range l {
 		switch {
-		case m.HasRole(Master):
+		case m.HasRole(grid.Master):
 			master = m
-		case m.HasRole(Worker):
+		case m.HasRole(grid.Worker):
 			workers = append(workers, m)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid"
 )
 
 // Move is the step of MoveMaster.
@@ -27,10 +28,10 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	if err != nil || slices.ContainsFunc(all, func(o Outcome) bool { return !o.OK }) {
 		return all, err
 	}
-	old := o.Cluster.findHost(func(h *Host) bool { return h.HasRole(Master) })
+	old := o.Cluster.findHost(func(h *Host) bool { return h.HasRole(grid.Master) })
 	master := o.Cluster.findHost(func(h *Host) bool { return h.isNamed([]string{to}) })
-	master.setRole(Master, true)
-	old.setRole(Master, false)
+	master.setRole(grid.Master, true)
+	old.setRole(grid.Master, false)
 	if err := save(o.Cluster); err != nil {
 		return nil, problem(fmt.Sprintf("%s has the state of the master %s, but cluster.yaml could not be changed: %s",
 			master.Name, old.Name, err),
@@ -116,7 +117,7 @@ func (r *operation) checkMovable(old, to *machine) bool {
 			r.fail(m, Check, p)
 		}
 	}
-	if old.observed == nil || old.observed.Role != string(Master) || !old.observed.Active && !old.observed.Moved {
+	if old.observed == nil || old.observed.Role != grid.Master || !old.observed.Active && !old.observed.Moved {
 		refuse(old, problem("the master is not running there", "start the cluster first: mlfnode up -f"))
 	}
 	if seen := to.observed; seen != nil && seen.Moved {
@@ -124,9 +125,9 @@ func (r *operation) checkMovable(old, to *machine) bool {
 			"move that state aside with: mlfnode up -f"))
 	} else if seen != nil && seen.Joined && old.observed != nil && !holdsCopy(old, to) {
 		switch {
-		case seen.Role == string(Worker) && old.observed.Moved:
+		case seen.Role == grid.Worker && old.observed.Moved:
 			refuse(old, interruptedMove(old))
-		case seen.Role == string(Master):
+		case seen.Role == grid.Master:
 			refuse(to, problem("this machine is a master already, and its results would be lost",
 				"choose another one, or: mlfnode down "+to.Name+" --purge"))
 		case seen.Cluster != old.observed.Cluster:
@@ -140,7 +141,7 @@ func (r *operation) checkMovable(old, to *machine) bool {
 // move.
 func holdsCopy(old, to *machine) bool {
 	return old.observed != nil && old.observed.Moved && to.observed != nil && to.observed.Joined &&
-		to.observed.Role == string(Master) && to.observed.Cluster == old.observed.Cluster
+		to.observed.Role == grid.Master && to.observed.Cluster == old.observed.Cluster
 }
 
 // interruptedMove reports that another machine may have a copy of the master's state.

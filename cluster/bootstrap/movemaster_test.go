@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/grid"
 )
 
 // cutOff is a cluster in which a move of the master from a to b ended between the copy and the new
@@ -28,7 +29,7 @@ func cutOff(t *testing.T) (*fakes, Options) {
 // TestUpAfterAMoveThatWasCutOff: the old host must not found another cluster, whatever the roles of
 // the machine that has the copy.
 func TestUpAfterAMoveThatWasCutOff(t *testing.T) {
-	for _, roles := range [][]Role{{Worker}, {}} {
+	for _, roles := range [][]grid.NodeRole{{grid.Worker}, {}} {
 		f, o := cutOff(t)
 		o.Cluster.Hosts[1].Roles = roles
 		said := problems(Up(t.Context(), o))
@@ -66,7 +67,7 @@ func TestMoveMasterResumes(t *testing.T) {
 	if err != nil || len(problems(all)) > 0 {
 		t.Fatalf("got %v, %q", err, problems(all))
 	}
-	if len(saved) == 0 || again.Cluster.findHost(func(h *Host) bool { return h.HasRole(Master) }).Name != "b" {
+	if len(saved) == 0 || again.Cluster.findHost(func(h *Host) bool { return h.HasRole(grid.Master) }).Name != "b" {
 		t.Errorf("the roles that were saved: got %q", saved)
 	}
 	if f.copies() {

@@ -6,6 +6,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid"
 )
 
 // Event is progress on one machine.
@@ -20,15 +21,15 @@ type Event struct {
 
 // Outcome is the result of an operation on one machine.
 type Outcome struct {
-	Host    string         `json:"host"`
-	Address string         `json:"address"`
-	Roles   []Role         `json:"roles"`
-	Reached []string       `json:"reached"` // host names and addresses by which it was reached
-	OK      bool           `json:"ok"`
-	Changed []string       `json:"changed"` // the changes; empty if there was nothing to do
-	Service string         `json:"service,omitempty"`
-	Problem *shell.Problem `json:"problem,omitempty"`
-	Notes   []string       `json:"notes,omitempty"`
+	Host    string          `json:"host"`
+	Address string          `json:"address"`
+	Roles   []grid.NodeRole `json:"roles"`
+	Reached []string        `json:"reached"` // host names and addresses by which it was reached
+	OK      bool            `json:"ok"`
+	Changed []string        `json:"changed"` // the changes; empty if there was nothing to do
+	Service string          `json:"service,omitempty"`
+	Problem *shell.Problem  `json:"problem,omitempty"`
+	Notes   []string        `json:"notes,omitempty"`
 	// notes about the cluster or the caller, not this machine
 	Cluster     []string           `json:"cluster_notes,omitempty"`
 	Facts       *Facts             `json:"facts,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/grid"
 )
 
 // rolesAgree reports whether every machine has the role that cluster.yaml gives it. Otherwise
@@ -28,15 +29,15 @@ func (r *rollout) rolesAgree() bool {
 		if len(m.Roles) == 0 || m.observed.Moved { // a moved state is put aside
 			continue
 		}
-		wanted := Worker
-		if m.HasRole(Master) {
-			wanted = Master
+		wanted := grid.Worker
+		if m.HasRole(grid.Master) {
+			wanted = grid.Master
 		}
 		switch {
-		case m.observed.Role != string(wanted):
+		case m.observed.Role != wanted:
 			agreed = false
-			r.fail(m, Check, protocol.OtherRole(m.observed.Node, m.observed.Role, string(wanted)))
-		case wanted == Worker && r.master != nil && r.ofOtherCluster(m):
+			r.fail(m, Check, protocol.OtherRole(m.observed.Node, m.observed.Role, wanted))
+		case wanted == grid.Worker && r.master != nil && r.ofOtherCluster(m):
 			r.fail(m, Check, protocol.OtherCluster(m.observed.Node, seedOf(m.observed.Config)))
 		}
 	}
@@ -95,12 +96,12 @@ func (r *rollout) planMachine(m *machine) (would []string, err error) {
 		return nil, err
 	}
 	ships, writes, joins := m.facts.Digest != b.digest, seen.Config != w.Config, false
-	if !m.HasRole(Master) {
+	if !m.HasRole(grid.Master) {
 		seed := seedOf(seen.Config) // any of the seeds may have been chosen
 		text := strings.TrimRight(w.Config, "\n") + "\nseed: " + seed + "\n"
 		writes = seen.Config != text ||
 			!slices.Contains(w.Seeds, seed) && !(len(w.Seeds) == 1 && strings.HasPrefix(seed, w.Seeds[0]))
-		joins = m.HasRole(Worker) && (!seen.Joined || seen.Node != m.Name ||
+		joins = m.HasRole(grid.Worker) && (!seen.Joined || seen.Node != m.Name ||
 			r.master != nil && r.master.observed != nil && r.master.observed.Cluster != seen.Cluster)
 	}
 	if ships {
@@ -182,7 +183,7 @@ func (r *rollout) stopRemoved(ctx context.Context) {
 		if m.observed != nil && m.observed.Active {
 			r.noteRunningTrials(ctx, m)
 		}
-		worker := m.observed != nil && m.observed.Role == string(Worker)
+		worker := m.observed != nil && m.observed.Role == grid.Worker
 		if r.stop(ctx, m, protocol.Request{Leave: worker}); !r.ok(m) {
 			return
 		}

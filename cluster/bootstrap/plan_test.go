@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/grid"
 )
 
 // problems are the causes of the hosts that have failed, by name.
@@ -113,7 +114,7 @@ func TestHostsTakenOut(t *testing.T) {
 	f.builtIn(t, &o)
 	last := *o.Cluster
 	last.Root = DefaultRoot
-	last.Hosts = slices.Clone(append(last.Hosts, Host{Address: "gone", Roles: []Role{Worker}}))
+	last.Hosts = slices.Clone(append(last.Hosts, Host{Address: "gone", Roles: []grid.NodeRole{grid.Worker}}))
 	last.fillDefaults("laptop", nil)
 	f.roles["gone"] = "worker"
 	o.Cluster = &Cluster{Hosts: last.Hosts[:2]}
@@ -164,9 +165,9 @@ func TestNamesStay(t *testing.T) {
 	hosts := func(all ...string) *Cluster {
 		c := &Cluster{}
 		for i, a := range all {
-			roles := []Role{Worker}
+			roles := []grid.NodeRole{grid.Worker}
 			if i == 0 {
-				roles = []Role{Master}
+				roles = []grid.NodeRole{grid.Master}
 			}
 			c.Hosts = append(c.Hosts, Host{Address: a, Roles: roles})
 		}

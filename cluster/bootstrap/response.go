@@ -36,7 +36,7 @@ func readResponse(out string) (*protocol.Response, error) {
 		}
 		if s := r.Observed; s != nil {
 			problems = append(problems, checkName(s.Node), checkDigest(s.Digest), checkDigest(s.Cluster),
-				checkWord("role", s.Role, string(Master), string(Worker)),
+				checkWord("role", string(s.Role), string(grid.Master), string(grid.Worker)),
 				checkWord("service", s.Service, protocol.ServiceSystem, protocol.ServiceUser,
 					protocol.ServiceBackground),
 				checkWord("service", s.BestService, protocol.ServiceSystem, protocol.ServiceUser,

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+
+	"mlfnode/grid"
 )
 
 // Restart restarts the nodes of the named machines, or of all if there are no names, with the
@@ -63,7 +65,7 @@ func (r *rollout) restart(ctx context.Context, m *machine) bool {
 		return false
 	}
 	r.forEach(r.machines, func(other *machine) { // the others reconnect to a master that comes back
-		if other != m && other.observed != nil && m.HasRole(Master) {
+		if other != m && other.observed != nil && m.HasRole(grid.Master) {
 			other.observed.Working = false // so that it is checked again
 			r.waitForReturn(ctx, other, m)
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/grid"
 )
 
 // rollout is an operation that starts nodes: the master first, then the workers, which join it.
@@ -40,7 +41,7 @@ func (r *rollout) start(ctx context.Context, m *machine) {
 			return "", err
 		}
 		reply, err := m.call(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
-		if err == nil && m.HasRole(Worker) && !m.HasRole(Master) && !m.observed.Joined {
+		if err == nil && m.HasRole(grid.Worker) && !m.HasRole(grid.Master) && !m.observed.Joined {
 			reply, err = r.join(ctx, m, w)
 		}
 		if err != nil {
@@ -58,9 +59,9 @@ func (r *rollout) desired(m *machine) (*protocol.Desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &protocol.Desired{Role: string(Worker), Config: config, Restart: m.forceRestart, TakeOver: r.TakeOver}
-	if m.HasRole(Master) {
-		w.Role = string(Master)
+	w := &protocol.Desired{Role: grid.Worker, Config: config, Restart: m.forceRestart, TakeOver: r.TakeOver}
+	if m.HasRole(grid.Master) {
+		w.Role = grid.Master
 		return w, nil
 	}
 	if r.master == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/grid"
 
 	"gopkg.in/yaml.v3"
 )
@@ -17,8 +18,8 @@ func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 	all := &yaml.Node{Kind: yaml.MappingNode}
 	setKey(all, "state", p.State())
 	setKey(all, "node", h.Name)
-	if h.HasRole(Master) {
-		setKey(all, "worker", fmt.Sprint(h.HasRole(Worker)))
+	if h.HasRole(grid.Master) {
+		setKey(all, "worker", fmt.Sprint(h.HasRole(grid.Worker)))
 	}
 	for _, from := range []*yaml.Node{&c.Settings, &h.Settings} {
 		for _, key := range reservedSettings {

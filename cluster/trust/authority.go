@@ -139,7 +139,7 @@ func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	a.joining.Lock()
 	defer a.joining.Unlock()
 	id, err := LoadIdentity(a.dir)
-	if err != nil || id.Node != node || id.Role != Master || a.Known(node, id.Leaf()) != nil ||
+	if err != nil || id.Node != node || id.Role != grid.Master || a.Known(node, id.Leaf()) != nil ||
 		!id.CAs.equal(a.CAs()) || id.Leaf().CheckSignatureFrom(a.CA()) != nil ||
 		!slices.Contains(id.Leaf().DNSNames, ServerName) || renewable(id.Leaf(), a.clock()) {
 		if id, err = a.issueSelf(node); err != nil {
@@ -159,7 +159,7 @@ func (a *Authority) issueSelf(node grid.NodeID) (*Identity, error) {
 		return nil, err
 	}
 	by := a.issuers.Load()
-	der, err := a.signNode(by, node, Master, &key.PublicKey)
+	der, err := a.signNode(by, node, grid.Master, &key.PublicKey)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (a *Authority) issueSelf(node grid.NodeID) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.register(node, Master, fingerprint(&key.PublicKey), by); err != nil {
+	if err := a.register(node, grid.Master, fingerprint(&key.PublicKey), by); err != nil {
 		return nil, err
 	}
 	return id, SaveIdentity(a.dir, id)

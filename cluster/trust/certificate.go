@@ -78,9 +78,9 @@ func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 const ServerName = "mlfnode"
 
 // signNode returns a certificate for a node. Only a master's certificate is valid for servers.
-func (i *Issuer) signNode(by *issuers, node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
+func (i *Issuer) signNode(by *issuers, node grid.NodeID, role grid.NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
 	usage, names := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []string(nil)
-	if role == Master {
+	if role == grid.Master {
 		usage, names = append(usage, x509.ExtKeyUsageServerAuth), []string{ServerName}
 	}
 	now := i.clock()
@@ -107,18 +107,18 @@ func (i *Issuer) signNode(by *issuers, node grid.NodeID, role NodeRole, key *ecd
 	return der, nil
 }
 
-func nodeURI(node grid.NodeID, role NodeRole) *url.URL {
+func nodeURI(node grid.NodeID, role grid.NodeRole) *url.URL {
 	return &url.URL{Scheme: "mlfnode", Host: "node", Path: "/" + string(node), RawQuery: "role=" + string(role)}
 }
 
 // nodeOf returns the name and the role in a node's certificate.
-func nodeOf(cert *x509.Certificate) (grid.NodeID, NodeRole, error) {
+func nodeOf(cert *x509.Certificate) (grid.NodeID, grid.NodeRole, error) {
 	if len(cert.URIs) != 1 || len(cert.URIs[0].Path) < 2 {
 		return "", "", fmt.Errorf("the certificate %.80q names no node", cert.Subject.CommonName)
 	}
 	u := cert.URIs[0]
 	node := grid.NodeID(u.Path[1:])
-	for _, role := range []NodeRole{Master, Worker} {
+	for _, role := range []grid.NodeRole{grid.Master, grid.Worker} {
 		if u.String() == nodeURI(node, role).String() && CheckNodeName(node) == nil && !cert.IsCA {
 			return node, role, nil
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"mlfnode/grid"
 	"mlfnode/node/durable"
 )
 
@@ -86,16 +87,16 @@ func readRegular(path string) ([]byte, fs.FileMode, error) {
 }
 
 // RoleIn returns the role of the credentials in the folder, or "" if there are none.
-func RoleIn(dir string) NodeRole {
+func RoleIn(dir string) grid.NodeRole {
 	there := func(file string) bool {
 		_, err := os.Lstat(filepath.Join(dir, file))
 		return err == nil
 	}
 	switch {
 	case there(caKeyFile):
-		return Master
+		return grid.Master
 	case there(nodeCertFile):
-		return Worker
+		return grid.Worker
 	}
 	return ""
 }

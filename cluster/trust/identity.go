@@ -19,7 +19,7 @@ import (
 // of its CAs.
 type Identity struct {
 	Node    grid.NodeID
-	Role    NodeRole
+	Role    grid.NodeRole
 	Cert    tls.Certificate // the node's certificate, then those of the CAs
 	CAs     CAs
 	Cluster Pin              // pin of the cluster's first CA: identifies the cluster, whatever CA it has

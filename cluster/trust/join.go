@@ -67,12 +67,12 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	a.joining.Lock()
 	defer a.joining.Unlock()
 	by := a.issuers.Load()
-	der, err := a.signNode(by, r.Node, Worker, key)
+	der, err := a.signNode(by, r.Node, grid.Worker, key)
 	if err != nil {
 		return JoinAnswer{}, err
 	}
 	digest := fingerprint(key)
-	if err := checkName(a.nodes.all(), r.Node, Worker, digest); err != nil {
+	if err := checkName(a.nodes.all(), r.Node, grid.Worker, digest); err != nil {
 		return JoinAnswer{}, err
 	}
 	answer := JoinAnswer{Certificate: der, CA: by.cas[0].Raw, MoreCAs: by.cas[1:].raw(), Cluster: a.cluster.String(),
@@ -82,7 +82,7 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	}
 	// A kill here costs nothing: the machine tries again with the same key, whose use is already
 	// counted.
-	if err := a.register(r.Node, Worker, digest, by); err != nil {
+	if err := a.register(r.Node, grid.Worker, digest, by); err != nil {
 		return JoinAnswer{}, err
 	}
 	return answer, nil

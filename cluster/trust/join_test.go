@@ -28,7 +28,7 @@ func TestJoin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id.Node != "w1" || id.Role != Worker || a.Known("w1", id.Leaf()) != nil {
+	if id.Node != "w1" || id.Role != grid.Worker || a.Known("w1", id.Leaf()) != nil {
 		t.Errorf("got %s %s, want the known worker w1", id.Node, id.Role)
 	}
 	loaded, err := LoadIdentity(dir)
@@ -161,7 +161,7 @@ func TestGreedyRequest(t *testing.T) {
 	}
 	csr := csrOf(t, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: "master"}, DNSNames: []string{"master"},
-		URIs: []*url.URL{nodeURI("master", Master)},
+		URIs: []*url.URL{nodeURI("master", grid.Master)},
 		// A CA.
 		ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true,
 			Value: []byte{0x30, 3, 1, 1, 0xff}}},
@@ -175,7 +175,7 @@ func TestGreedyRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	node, role, err := nodeOf(cert)
-	if err != nil || node != "w1" || role != Worker || cert.Subject.CommonName != "w1" || cert.IsCA ||
+	if err != nil || node != "w1" || role != grid.Worker || cert.Subject.CommonName != "w1" || cert.IsCA ||
 		len(cert.DNSNames) > 0 {
 		t.Errorf("got %s %s, %v for %q, CA %v, want the worker w1", node, role, err, cert.Subject, cert.IsCA)
 	}
@@ -293,7 +293,7 @@ func TestAccept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sign := func(by *Authority, node grid.NodeID, role NodeRole) []byte {
+	sign := func(by *Authority, node grid.NodeID, role grid.NodeRole) []byte {
 		der, err := by.signNode(by.issuers.Load(), node, role, &j.key.PublicKey)
 		if err != nil {
 			t.Fatal(err)
@@ -304,9 +304,9 @@ func TestAccept(t *testing.T) {
 		"another CA":          func(x *JoinAnswer) { x.CA = other.CA().Raw },
 		"no CA":               func(x *JoinAnswer) { x.CA = nil },
 		"another's key":       func(x *JoinAnswer) { x.Certificate = master.Leaf().Raw },
-		"another name":        func(x *JoinAnswer) { x.Certificate = sign(a, "w2", Worker) },
-		"another role":        func(x *JoinAnswer) { x.Certificate = sign(a, "w1", Master) },
-		"another's signature": func(x *JoinAnswer) { x.Certificate = sign(other, "w1", Worker) },
+		"another name":        func(x *JoinAnswer) { x.Certificate = sign(a, "w2", grid.Worker) },
+		"another role":        func(x *JoinAnswer) { x.Certificate = sign(a, "w1", grid.Master) },
+		"another's signature": func(x *JoinAnswer) { x.Certificate = sign(other, "w1", grid.Worker) },
 		"garbage":             func(x *JoinAnswer) { x.Certificate = []byte("x") },
 		"no keyring":          func(x *JoinAnswer) { x.Keyring = nil },
 		"a short key":         func(x *JoinAnswer) { x.Keyring = [][]byte{make([]byte, 16)} },

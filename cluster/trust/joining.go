@@ -105,7 +105,7 @@ func (j *JoinClient) Accept(a JoinAnswer) (*Identity, error) {
 	if err := verify([]*x509.Certificate{id.Leaf()}, cas, x509.ExtKeyUsageClientAuth, time.Now()); err != nil {
 		return nil, err
 	}
-	if id.Node != j.node || id.Role != Worker {
+	if id.Node != j.node || id.Role != grid.Worker {
 		return nil, errors.New("the master sent the certificate of another node")
 	}
 	if err := checkKeys(a.Keyring); err != nil {

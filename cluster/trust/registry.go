@@ -22,10 +22,10 @@ type Registry struct {
 
 // nodeRecord is the entry of a node in nodes.json.
 type nodeRecord struct {
-	Key       string    `json:"key"` // fingerprint
-	Role      NodeRole  `json:"role"`
-	Joined    time.Time `json:"joined"`
-	Forgotten time.Time `json:"forgotten,omitzero"`
+	Key       string        `json:"key"` // fingerprint
+	Role      grid.NodeRole `json:"role"`
+	Joined    time.Time     `json:"joined"`
+	Forgotten time.Time     `json:"forgotten,omitzero"`
 	// See EditNodeData; the JSON name is from versions that stored only drains.
 	Data json.RawMessage `json:"drain,omitempty"`
 
@@ -38,7 +38,7 @@ type nodeRecord struct {
 // NodeInfo describes a node of the registry.
 type NodeInfo struct {
 	Node      grid.NodeID
-	Role      NodeRole
+	Role      grid.NodeRole
 	Forgotten time.Time // zero for a node that belongs to the cluster
 }
 
@@ -47,13 +47,13 @@ const mostNodes = 10_000
 
 // checkName returns an error if the key may not have the name. A new key of a master may take a
 // master's name, in case its certificate was lost.
-func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, digest string) error {
+func checkName(all map[string]nodeRecord, node grid.NodeID, role grid.NodeRole, digest string) error {
 	r, ok := all[string(node)]
 	switch {
 	case !ok && len(all) >= mostNodes:
 		return fmt.Errorf(
 			"the cluster has %d nodes, and no room for more; mlfnode forget NAME on the master makes some", len(all))
-	case !ok, !r.Forgotten.IsZero(), r.Key == digest && r.Role == role, r.Role == Master && role == Master:
+	case !ok, !r.Forgotten.IsZero(), r.Key == digest && r.Role == role, r.Role == grid.Master && role == grid.Master:
 		return nil
 	}
 	return fmt.Errorf(
@@ -62,7 +62,7 @@ func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, diges
 }
 
 // register assigns a name to a key.
-func (reg *Registry) register(node grid.NodeID, role NodeRole, digest string, by *issuers) error {
+func (reg *Registry) register(node grid.NodeID, role grid.NodeRole, digest string, by *issuers) error {
 	now := reg.clock().UTC()
 	return reg.nodes.change(func(all map[string]nodeRecord) error {
 		if err := checkName(all, node, role, digest); err != nil {

@@ -135,7 +135,7 @@ func TestNodeData(t *testing.T) {
 		t.Errorf("after a restart: got %s, %v", got, err)
 	}
 	nodes := a.Nodes()
-	if len(nodes) != 2 || nodes[0].Node != "master" || nodes[0].Role != Master {
+	if len(nodes) != 2 || nodes[0].Node != "master" || nodes[0].Role != grid.Master {
 		t.Errorf("got nodes %+v", nodes)
 	}
 	wantErr(t, "remove", storeData(a, "w1", ""), nil)
@@ -150,10 +150,10 @@ func storeData(a *Authority, node grid.NodeID, text string) error {
 
 // TestRegistryBound checks that the registry does not grow without bound, whoever has a token.
 func TestRegistryBound(t *testing.T) {
-	all := map[string]nodeRecord{"w": {Key: "k", Role: Worker}}
+	all := map[string]nodeRecord{"w": {Key: "k", Role: grid.Worker}}
 	for i := range mostNodes {
 		all["n"+string(rune('A'+i%26))+string(rune('0'+i/26))] = nodeRecord{}
 	}
-	wantText(t, "one more", checkName(all, "more", Worker, "x"), "no room for more")
-	wantErr(t, "one that is there", checkName(all, "w", Worker, "k"), nil)
+	wantText(t, "one more", checkName(all, "more", grid.Worker, "x"), "no room for more")
+	wantErr(t, "one that is there", checkName(all, "w", grid.Worker, "k"), nil)
 }

@@ -198,7 +198,7 @@ func (a *Authority) Behind() []grid.NodeID {
 		if now.stage() == Announced {
 			has = r.Trusts
 		}
-		if n.Role == Worker && n.Forgotten.IsZero() && a.named(has) != newest {
+		if n.Role == grid.Worker && n.Forgotten.IsZero() && a.named(has) != newest {
 			behind = append(behind, n.Node)
 		}
 	}

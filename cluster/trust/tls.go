@@ -127,7 +127,7 @@ func client(clock func() time.Time, check func(tls.ConnectionState) error) *tls.
 
 // PeerOf returns the node at the other end of a connection that uses a configuration of this
 // package. It returns ErrNoCertificate if the peer showed no certificate.
-func PeerOf(s tls.ConnectionState) (grid.NodeID, NodeRole, error) {
+func PeerOf(s tls.ConnectionState) (grid.NodeID, grid.NodeRole, error) {
 	if len(s.PeerCertificates) == 0 {
 		return "", "", ErrNoCertificate
 	}
@@ -146,7 +146,7 @@ func verifyMaster(s tls.ConnectionState, cas CAs, clock func() time.Time) error 
 	switch {
 	case err != nil:
 		return err
-	case role != Master:
+	case role != grid.Master:
 		return fmt.Errorf("%s is a %s, and no master; name the machine that runs mlfnode master", node, role)
 	case !slices.Contains(s.PeerCertificates[0].ExtKeyUsage, x509.ExtKeyUsageServerAuth):
 		return fmt.Errorf("the certificate of %s is not for serving", node)

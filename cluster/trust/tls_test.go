@@ -19,7 +19,7 @@ import (
 // said is what one end of a connection observed: its peer, what it read, and its error.
 type said struct {
 	node grid.NodeID
-	role NodeRole
+	role grid.NodeRole
 	peer error
 	read string
 	err  error
@@ -94,7 +94,7 @@ func TestPeers(t *testing.T) {
 		for _, id := range []*Identity{w1, loaded, master} {
 			s, c := meet(t, server, id.Client())
 			wantTalk(t, what, s, c)
-			if s.node != id.Node || s.role != id.Role || s.peer != nil || c.node != "master" || c.role != Master ||
+			if s.node != id.Node || s.role != id.Role || s.peer != nil || c.node != "master" || c.role != grid.Master ||
 				c.peer != nil {
 				t.Errorf("%s: got %s %s and %s %s, want %s and master", what, s.node, s.role, c.node, c.role, id.Node)
 			}
@@ -180,7 +180,7 @@ func forge(t *testing.T, a *Authority, change func(*x509.Certificate)) *Identity
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		URIs:                  []*url.URL{nodeURI("master", Master)},
+		URIs:                  []*url.URL{nodeURI("master", grid.Master)},
 	}
 	change(c)
 	der, err := x509.CreateCertificate(rand.Reader, c, a.CA(), &key.PublicKey, a.issuers.Load().keys[0])

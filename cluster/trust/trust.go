@@ -27,15 +27,6 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// NodeRole is the role of a node in its certificate.
-type NodeRole string
-
-// The roles of nodes.
-const (
-	Master NodeRole = "master" // serves the API and NATS
-	Worker NodeRole = "worker" // runs trials
-)
-
 // Role is what a token permits its bearer to do.
 type Role string
 

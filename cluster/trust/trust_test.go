@@ -180,7 +180,7 @@ func TestExposedFilesAreRefused(t *testing.T) {
 
 func TestIssueSelf(t *testing.T) {
 	a, id, h := newAuthority(t)
-	if id.Node != "master" || id.Role != Master || a.Known("master", id.Leaf()) != nil {
+	if id.Node != "master" || id.Role != grid.Master || a.Known("master", id.Leaf()) != nil {
 		t.Errorf("got %s %s, want the known master master", id.Node, id.Role)
 	}
 	b := openAuthority(t, a.dir, h.clock)

@@ -11,7 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/grid/problem"
 	"mlfnode/node"
 	"mlfnode/node/api"
@@ -42,7 +42,7 @@ func writeBackup(ctx context.Context, a *app, file string, final bool) error {
 	if err != nil {
 		return err
 	}
-	if node.RoleOf(cfg.StateDir) != trust.Master {
+	if node.RoleOf(cfg.StateDir) != grid.Master {
 		return failed("there is no master on this machine",
 			"run this on the master's machine; if its service uses another state folder, name it with --state-dir")
 	}

@@ -16,6 +16,7 @@ import (
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid"
 	"mlfnode/grid/command"
 	"mlfnode/grid/printable"
 	"mlfnode/node"
@@ -417,7 +418,7 @@ func printNotes(ui *console, all []bootstrap.Outcome) {
 	}
 }
 
-func rolesText(roles []bootstrap.Role) string {
+func rolesText(roles []grid.NodeRole) string {
 	var words []string
 	for _, r := range roles {
 		words = append(words, string(r))

@@ -13,6 +13,7 @@ import (
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 )
 
@@ -36,8 +37,8 @@ func TestFarewell(t *testing.T) {
 	down := func(of trust.Context, changed []string, purge, ok bool) {
 		t.Helper()
 		all := []bootstrap.Outcome{
-			{Host: "w", Roles: []bootstrap.Role{bootstrap.Worker}, OK: true},
-			{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: ok, Reached: []string{"boss"},
+			{Host: "w", Roles: []grid.NodeRole{grid.Worker}, OK: true},
+			{Host: "boss", Roles: []grid.NodeRole{grid.Master}, OK: ok, Reached: []string{"boss"},
 				Authority: of.Pin().String(), Changed: changed},
 		}
 		if err := recordDown(t.Context(), all, purge, "cluster.yaml"); err != nil {
@@ -118,7 +119,7 @@ func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, _ := downMark(t)
-			boss := bootstrap.Outcome{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: true,
+			boss := bootstrap.Outcome{Host: "boss", Roles: []grid.NodeRole{grid.Master}, OK: true,
 				Reached: []string{tt.reached}}
 			if tt.other {
 				boss.Authority = newContext(t).Pin().String()

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"mlfnode/cluster/bootstrap/protocol"
-	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -108,8 +108,8 @@ func (c *connector) requireState() error {
 // destination says where a command goes: to the cluster of this machine's state folder, to the
 // cluster that the user has chosen, or, without either, to this machine alone.
 type destination struct {
-	cfg     config.Config  // of this machine
-	role    trust.NodeRole // of this machine in its cluster
+	cfg     config.Config // of this machine
+	role    grid.NodeRole // of this machine in its cluster
 	contact *node.Contact
 }
 
@@ -127,21 +127,21 @@ func (c *connector) destination() (destination, error) {
 		d.role = node.RoleOf(cfg.StateDir)
 	}
 	var moved error
-	if d.role == trust.Master {
+	if d.role == grid.Master {
 		if moved = node.CheckMoved(cfg.StateDir); moved != nil {
 			d.role = ""
 		}
 	}
 	contact, err := c.contact()
 	switch {
-	case d.role == trust.Master && (err != nil || contact == nil || contact.OfSame(cfg.StateDir)):
+	case d.role == grid.Master && (err != nil || contact == nil || contact.OfSame(cfg.StateDir)):
 		return d, nil // the owner of the folder needs no token
 	case err != nil:
 		return d, err
 	case moved != nil && contact == nil:
 		return d, failed(asFailure(moved).msg,
 			"run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
-	case d.role == trust.Worker && contact == nil:
+	case d.role == grid.Worker && contact == nil:
 		master := node.MasterOf(cfg.StateDir)
 		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it",
 			master),
@@ -185,7 +185,7 @@ func (c *connector) connectToCluster(ctx context.Context, d *destination) (*node
 	if d.contact == nil {
 		return c.ownNode(ctx, d)
 	}
-	if d.role == trust.Master {
+	if d.role == grid.Master {
 		if s, _ := node.At(ctx, d.cfg); s != nil {
 			return s, nil
 		}
@@ -204,7 +204,7 @@ func (c *connector) ownNode(ctx context.Context, d *destination) (*node.Session,
 		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(dir), name),
 			runAsHint(name))
 	}
-	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
+	start := map[grid.NodeRole]string{grid.Master: "mlfnode master", grid.Worker: "mlfnode join"}[role]
 	if c.state != "" {
 		start += " --state-dir " + c.state
 	}

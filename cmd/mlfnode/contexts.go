@@ -15,6 +15,7 @@ import (
 
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 )
 
@@ -205,7 +206,7 @@ func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 // brought up with the file. After a purge it removes the context. Another cluster, whose master may
 // have run on the same machine, is left alone.
 func recordDown(ctx context.Context, all []bootstrap.Outcome, purged bool, with string) error {
-	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
+	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, grid.Master) })
 	if i < 0 || !all[i].OK {
 		return nil
 	}

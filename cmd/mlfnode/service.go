@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"mlfnode/grid"
 	"mlfnode/node/config"
 	"mlfnode/node/membership"
 	"mlfnode/node/service"
@@ -39,7 +40,7 @@ func userFlag(c *cobra.Command, h *service.Manager) {
 func serviceInstallCommand(a *app) *cobra.Command {
 	var o service.Options
 	var tokenFile string
-	role := string(service.Worker)
+	role := string(grid.Worker)
 	c := &cobra.Command{
 		Use: "install", Short: "Install and start the service, or bring it up to date", Args: noArgument,
 		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A
@@ -54,10 +55,10 @@ A system service runs as root, and so do the trials of everybody who may submit 
   mlfnode service install --run-as ada --seed hostA
   mlfnode service install --user --seed hostA --no-start`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if o.Role = service.Role(role); o.Role != service.Master && o.Role != service.Worker {
+			if o.Role = grid.NodeRole(role); o.Role != grid.Master && o.Role != grid.Worker {
 				return usage(fmt.Sprintf("there is no role %q", role), "--role master or --role worker")
 			}
-			if o.Role == service.Master && o.Seed != "" {
+			if o.Role == grid.Master && o.Seed != "" {
 				return usage("a master joins no other node, and --seed names the one to join",
 					"leave out --seed, or --role worker")
 			}
@@ -160,7 +161,7 @@ created. What the node has stored, and settings that were changed, stay unless -
 			if err == nil && len(r.Removed)+len(r.Kept) == 0 {
 				fmt.Fprintln(ui.stdout, "no service is installed")
 			}
-			return explainService(err, service.Options{Manager: h, Role: service.Worker})
+			return explainService(err, service.Options{Manager: h, Role: grid.Worker})
 		},
 	}
 	userFlag(c, &h)
@@ -175,7 +176,7 @@ func serviceStatusCommand(ui *console) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := service.Status(c.Context(), h)
 			if err != nil {
-				return explainService(err, service.Options{Manager: h, Role: service.Worker})
+				return explainService(err, service.Options{Manager: h, Role: grid.Worker})
 			}
 			return printService(ui, s, userSuffix(s.User))
 		},

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/grid"
 )
 
 // TestOldClusterFile has a new cluster take the place of one in cluster.yaml: what is said ends the
@@ -15,7 +16,7 @@ func TestOldClusterFile(t *testing.T) {
 	hosts := func(addresses ...string) *bootstrap.Cluster {
 		c := &bootstrap.Cluster{Root: "ML"}
 		for _, address := range addresses {
-			c.Hosts = append(c.Hosts, bootstrap.Host{Address: address, Roles: []bootstrap.Role{bootstrap.Master}})
+			c.Hosts = append(c.Hosts, bootstrap.Host{Address: address, Roles: []grid.NodeRole{grid.Master}})
 		}
 		return c
 	}

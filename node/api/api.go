@@ -76,7 +76,7 @@ const Last = "last"
 type Node struct {
 	Version   string         `json:"version"`
 	Node      grid.NodeID    `json:"node"`
-	Role      string         `json:"role,omitempty"`   // master or worker; empty for a standalone node
+	Role      grid.NodeRole  `json:"role,omitempty"`   // master or worker; empty for a standalone node
 	Master    string         `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
 	State     string         `json:"state_folder"`
 	PID       int            `json:"pid"`

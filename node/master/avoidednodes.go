@@ -18,7 +18,7 @@ const (
 
 // takesLeases reports whether a node is up and runs trials.
 func takesLeases(m *cluster.Member) bool {
-	return m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined
+	return m.State == cluster.Alive && m.Has(grid.Worker) && !m.Drained && !m.Quarantined
 }
 
 func findMember(members []cluster.Member, node grid.NodeID) *cluster.Member {
@@ -96,7 +96,7 @@ func (q *queueFeeder) avoidedNodes(f *feed, i int64, lane *laneFeeds) (nodes []g
 		switch {
 		case m.Node == owner:
 			there = m.State == cluster.Alive && !m.Drained && !m.Quarantined
-		case m.Has(cluster.Worker) && len(others) < maxAvoided:
+		case m.Has(grid.Worker) && len(others) < maxAvoided:
 			others = append(others, m.Node)
 		}
 	}

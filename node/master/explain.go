@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/node/api"
 )
@@ -156,7 +155,7 @@ func (w *nodeWatcher) obstacles(trial *pendingTrial) []api.Obstacle {
 	}
 	var all []api.Obstacle
 	for _, member := range nodes.Members() {
-		if !member.Has(cluster.Worker) {
+		if !member.Has(grid.Worker) {
 			continue
 		}
 		o := api.Obstacle{Node: member.Node}

@@ -50,7 +50,7 @@ func (w *fakeCluster) nodes() *Nodes {
 			defer w.mu.Unlock()
 			for node, s := range w.states {
 				all = append(all, cluster.Member{Node: node, State: s,
-					Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}, Inventory: w.machines[node]}})
+					Self: cluster.Self{Roles: []grid.NodeRole{grid.Worker}, Inventory: w.machines[node]}})
 			}
 			return all
 		},

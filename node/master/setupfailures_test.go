@@ -50,7 +50,7 @@ func TestBrokenSetupPausesItsSweep(t *testing.T) {
 // TestSetupThatFailsEverywhere fails a setup step on several nodes.
 func TestSetupThatFailsEverywhere(t *testing.T) {
 	member := func(node grid.NodeID, s cluster.State) cluster.Member {
-		return cluster.Member{Node: node, State: s, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}}
+		return cluster.Member{Node: node, State: s, Self: cluster.Self{Roles: []grid.NodeRole{grid.Worker}}}
 	}
 	members := []cluster.Member{member("a", cluster.Alive), member("b", cluster.Alive), member("c", cluster.Dead)}
 	s := &setupMonitor{

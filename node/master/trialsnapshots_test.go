@@ -286,7 +286,7 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	members := []cluster.Member{}
 	for _, n := range []grid.NodeID{"a", "b", "c"} {
 		members = append(members,
-			cluster.Member{Node: n, State: cluster.Alive, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}})
+			cluster.Member{Node: n, State: cluster.Alive, Self: cluster.Self{Roles: []grid.NodeRole{grid.Worker}}})
 	}
 	s := newScheduler(&Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}})
 	sweep := newSweep(t, "t-1", 9)

@@ -40,7 +40,7 @@ func Credentials(stateDir string) (master bool, roots *x509.CertPool, err error)
 	if err != nil {
 		return false, nil, err
 	}
-	return id.Role == trust.Master, id.CAs.Pool(), nil
+	return id.Role == grid.Master, id.CAs.Pool(), nil
 }
 
 // JoinReply is the answer of a master to a machine that joins: its credentials, and where it finds

@@ -21,6 +21,7 @@ import (
 	"mlfnode/cluster"
 	"mlfnode/cluster/scheduling"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/poll"
 )
@@ -208,7 +209,7 @@ func (s *Membership) MasterAddresses() []string {
 func (s *Membership) addresses(known []string, port func(*cluster.Member) int) []string {
 	var seen []string
 	for _, m := range s.Gossip.Members() {
-		if p := port(&m); m.There() && m.Has(cluster.Master) && p > 0 {
+		if p := port(&m); m.There() && m.Has(grid.Master) && p > 0 {
 			seen = append(seen, hostPort(m.Address, p))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/grid"
 	"mlfnode/node/poll"
 )
 
@@ -30,7 +31,7 @@ func (s *Membership) Rejoin(ctx context.Context) error {
 	for {
 		var master []string // where the masters gossip that this node sees
 		for _, m := range s.Gossip.Members() {
-			if m.There() && m.Has(cluster.Master) && m.Node != s.Gossip.Node() {
+			if m.There() && m.Has(grid.Master) && m.Node != s.Gossip.Node() {
 				master = append(master, hostPort(m.Address, m.Port))
 			}
 		}

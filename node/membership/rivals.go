@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/grid"
 	"mlfnode/node/api"
 )
 
@@ -33,7 +34,7 @@ func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error 
 	join(joining, s.Gossip, s.log, p.Gossip)
 	addresses := slices.Clone(p.API)
 	for _, m := range s.Gossip.Members() {
-		if m.There() && m.Has(cluster.Master) && m.Node != s.id.Node {
+		if m.There() && m.Has(grid.Master) && m.Node != s.id.Node {
 			addresses = append(addresses, hostPort(m.Address, m.APIPort))
 		}
 	}
@@ -61,7 +62,7 @@ func (s *Membership) RefuseSecondMaster(ctx context.Context, apiPort int) error 
 
 // WarnOfRival logs that another node that is alive claims to be the master.
 func (s *Membership) WarnOfRival(m cluster.Member) {
-	if m.State == cluster.Alive && m.Has(cluster.Master) && m.Node != s.id.Node {
+	if m.State == cluster.Alive && m.Has(grid.Master) && m.Node != s.id.Node {
 		s.log.Error("another master of this cluster is running; stop one of them",
 			"node", m.Node, "address", hostPort(m.Address, m.APIPort))
 	}
@@ -71,7 +72,7 @@ func (s *Membership) WarnOfRival(m cluster.Member) {
 func markRivals(all []api.Member) {
 	var masters []int
 	for i := range all {
-		if all[i].State == string(cluster.Alive) && slices.Contains(all[i].Roles, string(cluster.Master)) {
+		if all[i].State == string(cluster.Alive) && slices.Contains(all[i].Roles, string(grid.Master)) {
 			masters = append(masters, i)
 		}
 	}

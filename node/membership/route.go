@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/grid"
 )
 
 // routeTimeout bounds one attempt to reach the gossip of the master.
@@ -26,7 +27,7 @@ type gossipRoute struct {
 func (r *gossipRoute) look(ctx context.Context, gossip *cluster.Cluster, log *slog.Logger, reached []string) bool {
 	advertised := ""
 	for _, m := range gossip.Members() {
-		if m.Has(cluster.Master) && m.Node != gossip.Node() {
+		if m.Has(grid.Master) && m.Node != gossip.Node() {
 			advertised = hostPort(m.Address, m.Port)
 		}
 	}

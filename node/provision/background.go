@@ -42,7 +42,7 @@ func (o *operation) launchService(ctx context.Context, r startRecord) error {
 		return err
 	}
 	report, err := service.Install(ctx, service.Options{
-		Manager: service.Manager{User: r.Service == protocol.ServiceUser}, Role: service.Role(r.Role), InPlace: true,
+		Manager: service.Manager{User: r.Service == protocol.ServiceUser}, Role: r.Role, InPlace: true,
 		Program: o.Program(), ConfigFile: o.Config(), StateDir: o.State(),
 	})
 	o.response.Notes = append(o.response.Notes, report.Notes...)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/grid"
 	"mlfnode/node/durable"
 	"mlfnode/node/filelock"
 )
@@ -73,10 +74,10 @@ func (i *installation) programDigest() string {
 
 // startRecord records what start has started. The digests are added once it runs.
 type startRecord struct {
-	Role    string `json:"role"`
-	Service string `json:"service"`
-	Program string `json:"program,omitempty"` // digests
-	Config  string `json:"config,omitempty"`
+	Role    grid.NodeRole `json:"role"`
+	Service string        `json:"service"`
+	Program string        `json:"program,omitempty"` // digests
+	Config  string        `json:"config,omitempty"`
 }
 
 // readRecord returns the record, an empty one if there is none.

@@ -12,6 +12,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -27,7 +28,7 @@ func (o *operation) inspect(ctx context.Context) error {
 		if err != nil {
 			seen.Problems = []protocol.Problem{*problemOf(configProblem(o.Layout, err, o.Config()))}
 		} else {
-			_, taken := ports(o.Layout, cfg, readRecord(o.Layout).Role == string(trust.Master))
+			_, taken := ports(o.Layout, cfg, readRecord(o.Layout).Role == grid.Master)
 			for _, t := range taken {
 				seen.Problems = append(seen.Problems, *portProblem(t))
 			}
@@ -51,7 +52,7 @@ func (i *installation) observe(ctx context.Context) protocol.Observed {
 	id, err := trust.LoadIdentity(filepath.Join(i.State(), "trust"))
 	if err == nil && node.CheckRestored(i.State()) == nil {
 		cfg := stateOf(i.Layout)
-		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), string(id.Role), id.Cluster.String()
+		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), id.Role, id.Cluster.String()
 		s.Joined = !s.Moved && !membership.Refused(cfg.StateDir)
 	}
 	observeService(ctx, i.Layout, &s)

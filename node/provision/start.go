@@ -15,6 +15,7 @@ import (
 
 	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -29,7 +30,7 @@ import (
 // start brings the machine to the desired state.
 func (o *operation) start(ctx context.Context) error {
 	want := o.request.Desired
-	if want == nil || want.Role != string(trust.Master) && want.Role != string(trust.Worker) {
+	if want == nil || want.Role != grid.Master && want.Role != grid.Worker {
 		return errors.New("the request names no role for this machine")
 	}
 	h := service.Manager{User: os.Getuid() != 0}
@@ -45,7 +46,7 @@ func (o *operation) start(ctx context.Context) error {
 		return err
 	}
 	text := want.Config
-	if want.Role == string(trust.Worker) {
+	if want.Role == grid.Worker {
 		if err := o.putMovedStateAside(ctx); err != nil {
 			return err
 		}
@@ -63,7 +64,7 @@ func (o *operation) start(ctx context.Context) error {
 		return err
 	}
 	refusal := o.checkIdentity(ctx, cfg)
-	if _, taken := ports(o.Layout, cfg, want.Role == string(trust.Master)); len(taken) > 0 {
+	if _, taken := ports(o.Layout, cfg, want.Role == grid.Master); len(taken) > 0 {
 		refusal = errors.Join(refusal, portProblem(taken[0]))
 	}
 	if refusal != nil {
@@ -214,7 +215,7 @@ func (o *operation) ensureJoined(ctx context.Context, cfg config.Config) (ready 
 	switch {
 	case err != nil && !errors.Is(err, trust.ErrNoIdentity):
 		return false, err
-	case want.Role == string(trust.Master):
+	case want.Role == grid.Master:
 		return true, nil
 	}
 	// A master that does not answer counts as one that accepts the credentials.
@@ -266,9 +267,9 @@ func (o *operation) checkIdentity(ctx context.Context, cfg config.Config) error 
 		return nil
 	case err != nil:
 		return err
-	case string(id.Role) != want.Role:
-		return protocol.OtherRole(string(id.Node), string(id.Role), want.Role)
-	case want.Role == string(trust.Master), want.TakeOver, membership.Refused(cfg.StateDir),
+	case id.Role != want.Role:
+		return protocol.OtherRole(string(id.Node), id.Role, want.Role)
+	case want.Role == grid.Master, want.TakeOver, membership.Refused(cfg.StateDir),
 		!masterHasOtherCA(ctx, cfg, id):
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap/protocol"
-	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor/shim"
@@ -69,7 +69,7 @@ func (o *operation) stop(ctx context.Context) error {
 		o.response.Observed = &seen
 		return err
 	}
-	if o.request.Leave && seen.Role == string(trust.Worker) {
+	if o.request.Leave && seen.Role == grid.Worker {
 		if err := membership.Leave(o.State()); err != nil {
 			return err
 		}

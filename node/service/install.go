@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"mlfnode/grid"
 	"mlfnode/node/poll"
 )
 
@@ -28,7 +29,7 @@ const (
 // the system, and to the XDG folders for a user.
 type Options struct {
 	Manager
-	Role       Role
+	Role       grid.NodeRole
 	Program    string   // the program that the unit runs; empty means the running one
 	ConfigFile string   // node.yaml; written if it does not exist
 	StateDir   string   // the state folder
@@ -79,7 +80,7 @@ func Install(ctx context.Context, o Options) (Report, error) {
 	if err := i.write(ctx); err != nil {
 		return Report{}, err
 	}
-	if i.Role == Worker && i.Join != nil && !hasJoined(i.state) {
+	if i.Role == grid.Worker && i.Join != nil && !hasJoined(i.state) {
 		access, err := i.Join(ctx, i.config, i.state)
 		if err == nil && access != "" {
 			i.created.Access = access
@@ -135,7 +136,7 @@ func (i *installation) resolveSettings() error {
 	if err != nil {
 		return fmt.Errorf("read the settings: %w", err)
 	}
-	i.args = []string{i.Role.command(), "--config", i.config}
+	i.args = []string{commandOf(i.Role), "--config", i.config}
 	if i.StateDir != "" {
 		if i.state, err = filepath.Abs(i.StateDir); err != nil {
 			return err
@@ -151,7 +152,7 @@ func (i *installation) resolveSettings() error {
 				i.state)
 		}
 	}
-	if i.Role == Worker {
+	if i.Role == grid.Worker {
 		seed := setting(text, "seed")
 		if seed == "" && i.Seed == "" && !hasJoined(i.state) {
 			return errors.New("a worker needs to know its master: give --seed HOST, or write `seed: HOST` into " +
@@ -247,7 +248,7 @@ func (i *installation) write(ctx context.Context) error {
 		text := fmt.Sprintf("# Settings of this host's mlfnode; `systemctl reload mlfnode` has them read again.\n"+
 			"# The node.yaml that comes with mlfnode explains every setting.\n\n# Folder for everything the node keeps.\nstate: %q\n",
 			i.state)
-		if i.Role == Worker && i.Seed != "" {
+		if i.Role == grid.Worker && i.Seed != "" {
 			text += fmt.Sprintf("\n# The master, as HOST or HOST:PORT.\nseed: %q\n", i.Seed)
 		}
 		i.created.Config, i.created.Digest = i.config, digest([]byte(text))

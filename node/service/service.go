@@ -21,6 +21,8 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+
+	"mlfnode/grid"
 )
 
 // Unit is the name of the systemd unit, both of the system and of a user.
@@ -33,18 +35,9 @@ const (
 	formerShimScopes = "mlfnode-keeper-*.scope"
 )
 
-// Role is the role of a node in its cluster.
-type Role string
-
-// The roles.
-const (
-	Master Role = "master"
-	Worker Role = "worker"
-)
-
-// command returns the mlfnode command that runs a node with the role.
-func (r Role) command() string {
-	if r == Master {
+// commandOf returns the mlfnode command that runs a node with a role.
+func commandOf(role grid.NodeRole) string {
+	if role == grid.Master {
 		return "master"
 	}
 	return "join"
@@ -128,8 +121,8 @@ func (h Manager) isStable(program string, l layout) bool {
 
 // WithoutSystemd explains what to do on a host without systemd: the commands for a shell and for
 // the host's own supervisor.
-func WithoutSystemd(role Role, args ...string) string {
-	line := strings.Join(append([]string{"mlfnode", role.command()}, args...), " ")
+func WithoutSystemd(role grid.NodeRole, args ...string) string {
+	line := strings.Join(append([]string{"mlfnode", commandOf(role)}, args...), " ")
 	return fmt.Sprintf(`start it by hand, so that it outlives this terminal:
     setsid nohup %s >>mlfnode.log 2>&1 </dev/null &
   or give the host's own supervisor (runit, s6, OpenRC, a container's entry point) this line, to be restarted whenever it ends:

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"mlfnode/grid"
 )
 
 func TestOwn(t *testing.T) {
@@ -86,14 +88,14 @@ func TestSetting(t *testing.T) {
 }
 
 func TestUnitByRelease(t *testing.T) {
-	old := unit{role: Worker, version: 252, command: []string{"/bin/m", "join"}, state: "/s", owner: "root"}.text()
+	old := unit{role: grid.Worker, version: 252, command: []string{"/bin/m", "join"}, state: "/s", owner: "root"}.text()
 	for _, want := range []string{"Type=notify\n", "ExecReload=", "WatchdogSec=", "StartLimitIntervalSec=0\n",
 		"WantedBy=multi-user.target"} {
 		if !strings.Contains(old, want) {
 			t.Errorf("got a unit without %q:\n%s", want, old)
 		}
 	}
-	young := unit{manager: Manager{User: true}, role: Master, version: 257,
+	young := unit{manager: Manager{User: true}, role: grid.Master, version: 257,
 		command: []string{"/bin/m", "master"}, state: "/s"}.text()
 	for want, there := range map[string]bool{
 		"Type=notify-reload\n": true, "ExecReload=": false, "RestartSteps=": true, "WantedBy=default.target": true,
@@ -119,10 +121,10 @@ func TestWithoutSystemd(t *testing.T) {
 		t.Errorf("status: got %v, want %v", err, ErrNoSystemd)
 	}
 	if _, err := Install(t.Context(),
-		Options{Manager: Manager{User: true, root: h.root}, Role: Master}); !errors.Is(err, ErrNoSystemd) {
+		Options{Manager: Manager{User: true, root: h.root}, Role: grid.Master}); !errors.Is(err, ErrNoSystemd) {
 		t.Errorf("install: got %v, want %v", err, ErrNoSystemd)
 	}
-	text := WithoutSystemd(Worker, "--seed", "hostA")
+	text := WithoutSystemd(grid.Worker, "--seed", "hostA")
 	for _, want := range []string{"setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &",
 		"exec mlfnode join --seed hostA\n"} {
 		if !strings.Contains(text, want) {
@@ -139,7 +141,7 @@ func TestInPlace(t *testing.T) {
 	}
 	for _, inPlace := range []bool{true, false} {
 		i, err := newInstallation(Options{
-			Manager: Manager{User: true}, Role: Master, Program: program, ConfigFile: dir + "/node.yaml",
+			Manager: Manager{User: true}, Role: grid.Master, Program: program, ConfigFile: dir + "/node.yaml",
 			StateDir: dir + "/state", InPlace: inPlace,
 		})
 		if err != nil {

@@ -3,6 +3,8 @@ package service
 import (
 	"fmt"
 	"strings"
+
+	"mlfnode/grid"
 )
 
 // The releases of systemd that introduced settings of units.
@@ -14,7 +16,7 @@ const (
 // unit is the content of the unit's file.
 type unit struct {
 	manager Manager
-	role    Role
+	role    grid.NodeRole
 	version int // of systemd
 	command []string
 	state   string

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/grid/printable"
 )
 
@@ -27,10 +27,10 @@ func ProblemOf(err error) *Problem {
 }
 
 // OtherRole reports a machine whose role differs from the one in cluster.yaml.
-func OtherRole(node, has, wanted string) *Problem {
+func OtherRole(node string, has, wanted grid.NodeRole) *Problem {
 	p := &Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, but cluster.yaml makes it a %s", has,
 		node, wanted)}
-	if has == string(trust.Master) {
+	if has == grid.Master {
 		p.Cure = "leave it the master, because it keeps the results; to move them to another machine: mlfnode move-master HOST"
 	} else {
 		p.Cure = fmt.Sprintf(

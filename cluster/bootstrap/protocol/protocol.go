@@ -3,7 +3,11 @@
 // Response for each command over ssh.
 package protocol
 
-import "path"
+import (
+	"path"
+
+	"mlfnode/grid"
+)
 
 // Version is the version of the protocol.
 const Version = 1
@@ -67,8 +71,9 @@ type Request struct {
 
 // Desired is the desired state of a machine.
 type Desired struct {
-	Role   string   `json:"role"`            // master or worker
-	Config string   `json:"config"`          // node.yaml without the line `seed:`, which the machine adds for a worker
+	Role grid.NodeRole `json:"role"` // master or worker
+	// node.yaml without the line `seed:`, which the machine adds for a worker
+	Config string   `json:"config"`
 	Seeds  []string `json:"seeds,omitempty"` // HOST:PORT of the master's API; the first that answers becomes the seed
 	NATS   int      `json:"nats,omitempty"`  // ports of the master that a worker must reach, too
 	Gossip int      `json:"gossip,omitempty"`
@@ -120,13 +125,13 @@ const (
 
 // Observed is the observed state of a machine.
 type Observed struct {
-	Digest  string `json:"digest"`            // SHA-256 of Layout.Program, hex
-	Release string `json:"release"`           // its version
-	Config  string `json:"config,omitempty"`  // text of node.yaml
-	Joined  bool   `json:"joined"`            // it has credentials of a cluster
-	Node    string `json:"node,omitempty"`    // the name in those
-	Role    string `json:"role,omitempty"`    // the role in those
-	Cluster string `json:"cluster,omitempty"` // digest of the authority that issued those, hex
+	Digest  string        `json:"digest"`            // SHA-256 of Layout.Program, hex
+	Release string        `json:"release"`           // its version
+	Config  string        `json:"config,omitempty"`  // text of node.yaml
+	Joined  bool          `json:"joined"`            // it has credentials of a cluster
+	Node    string        `json:"node,omitempty"`    // the name in those
+	Role    grid.NodeRole `json:"role,omitempty"`    // the role in those
+	Cluster string        `json:"cluster,omitempty"` // digest of the authority that issued those, hex
 	// they are a master's that was copied to another machine: it does not start
 	Moved   bool   `json:"moved,omitempty"`
 	Service string `json:"service,omitempty"` // what keeps the node running; "" for nothing

@@ -170,7 +170,7 @@ func (h *headquarters) view() *master.Nodes {
 			all := make([]cluster.Member, h.nodes.Load())
 			for i := range all {
 				all[i] = cluster.Member{Node: crowdName(i), State: cluster.Alive,
-					Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}, CPUs: slots}}
+					Self: cluster.Self{Roles: []grid.NodeRole{grid.Worker}, CPUs: slots}}
 			}
 			return all
 		},
