@@ -50,7 +50,7 @@ func TestChaos(t *testing.T) {
 		span := time.Duration(500+c.random.IntN(6000)) * time.Millisecond
 		rest := time.Duration(c.random.IntN(2000)) * time.Millisecond
 		t.Logf("%2d. %s, %s, %v, then %v of peace; %d trials have begun", i+1, f.name, h.Name, span,
-			rest, c.startedTrials())
+			rest, c.ledger.started())
 		repair := f.strike(c, h)
 		wait(span)
 		repair()

@@ -14,10 +14,10 @@ import (
 // their state for it, and continue behind it without a step done twice.
 func TestCheckpointMakesRoom(t *testing.T) {
 	t.Parallel()
-	p := newScenario(t, 2, hosts.Options{})
-	defer p.tell()
+	p := counters{newScenario(t, 2, hosts.Options{})}
+	defer p.logAttempts()
 	p.countUp(4, "{grace: 30s}", "((step > 90)) || sleep 1")
-	p.awaitStep(2)
+	p.waitForStep(2)
 	dir := p.newFile("urgent")
 	project := `name: urgent
 tasks:

@@ -31,12 +31,12 @@ func TestFastFailure(t *testing.T) {
 		for range scale(4, 20) {
 			p.allAlive()
 			open := p.submitGated(p.Master, 6)
-			p.waitForStarted(6)
+			p.ledger.waitForStarted(6)
 			h := p.busyWorker()
-			lost := p.running(h.Name)
+			lost := p.ledger.running(h.Name)
 			began := time.Now()
 			way.end(h)
-			last := p.awaitElsewhere(lost, h.Name, began, 30*time.Second)
+			last := p.ledger.waitForElsewhere(lost, h.Name, began, 30*time.Second)
 			times = append(times, last.Sub(began))
 			open()
 			p.finish(settle)
@@ -119,12 +119,12 @@ func TestJoinIsFast(t *testing.T) {
 	began := time.Now()
 	p.Join(h)
 	hosts.WaitFor(t, hosts.Patience, func() error {
-		if n := p.startedTrials(); n < 1 {
+		if n := p.ledger.started(); n < 1 {
 			return fmt.Errorf("no trial has begun")
 		}
 		return nil
 	})
-	took := p.ledgerLines()[0].at.Sub(began)
+	took := p.ledger.lines()[0].at.Sub(began)
 	t.Logf("from the start of join to the first trial: %v", took)
 	if took > joinLimit {
 		t.Errorf("it took %v, want at most %v", took, joinLimit)

@@ -72,9 +72,9 @@ func (sc *gpuScenario) train(count, tenths int) {
 // trainWith is train for trials that ask for this, with more flags of the command sweep.
 func (sc *gpuScenario) trainWith(resources string, count, tenths int, flags ...string) {
 	sc.t.Helper()
-	sc.count, sc.lines, sc.ledger = count, 0, sc.newFile("ledger")
+	sc.count, sc.lines, sc.ledger = count, 0, ledger{sc.t, sc.newFile("ledger")}
 	project := sc.newFile("project")
-	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", sc.mark, sc.ledger, sc.script,
+	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", sc.mark, sc.ledger.path, sc.script,
 		strconv.Itoa(tenths)})
 	if err != nil {
 		sc.t.Fatal(err)
@@ -134,7 +134,7 @@ func (sc *gpuScenario) awaitDevice(h *hosts.Host, index int, state, why string) 
 // often each was used.
 func (sc *gpuScenario) checkDevices(but ...string) map[string]int {
 	sc.t.Helper()
-	text, err := os.ReadFile(sc.ledger)
+	text, err := os.ReadFile(sc.ledger.path)
 	if err != nil {
 		sc.t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestNoDeviceTwice(t *testing.T) {
 	t.Parallel()
 	p := newGPUScenario(t, 3, "2xA100-40")
 	p.train(18, 15)
-	p.waitForStarted(6)
+	p.ledger.waitForStarted(6)
 	victim := p.Hosts[1]
 	victim.Agent.Kill()
 	p.Relaunch(victim)
@@ -212,13 +212,13 @@ exit 0`
 func TestNoDeviceTwiceUnderKills(t *testing.T) {
 	t.Parallel()
 	p := newGPUScenario(t, 3, "3xA100-40")
-	p.count, p.lines, p.ledger = 24, 0, p.newFile("ledger")
-	if err := syscall.Mkfifo(p.ledger+".wait", 0o600); err != nil {
+	p.count, p.lines, p.ledger = 24, 0, ledger{t, p.newFile("ledger")}
+	if err := syscall.Mkfifo(p.ledger.path+".wait", 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, gpus := range []int{2, 1} {
 		project := p.newFile("project")
-		command, err := json.Marshal([]string{"bash", "-c", lockTrial, "trial", p.mark, p.ledger})
+		command, err := json.Marshal([]string{"bash", "-c", lockTrial, "trial", p.mark, p.ledger.path})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +234,7 @@ func TestNoDeviceTwiceUnderKills(t *testing.T) {
 			fmt.Sprintf("i=0:%d", p.count))))
 	}
 	for round := range 4 {
-		p.waitForStarted(6 * (round + 1))
+		p.ledger.waitForStarted(6 * (round + 1))
 		victim := p.Hosts[1+round%2]
 		if round%2 == 1 { // its programs die with it
 			for _, pid := range shims(victim) {
@@ -249,7 +249,7 @@ func TestNoDeviceTwiceUnderKills(t *testing.T) {
 		p.sweep = grid.SweepID(id)
 		p.finish(3 * time.Minute)
 	}
-	if twice, err := os.ReadFile(p.ledger + ".twice"); err == nil {
+	if twice, err := os.ReadFile(p.ledger.path + ".twice"); err == nil {
 		t.Errorf("GPUs were given twice:\n%s", twice)
 	}
 }
@@ -318,7 +318,7 @@ func TestExplainedDevices(t *testing.T) {
 	p.awaitDevice(sick, 0, "sick", "Xid 48")
 	p.awaitDevice(other, 0, "foreign", "used by sleep (pid ")
 	p.train(1, 3000)
-	p.waitForStarted(1)
+	p.ledger.waitForStarted(1)
 	runs := p.sweep
 	p.train(1, 1)
 	waits := p.sweep
@@ -371,7 +371,7 @@ func TestExplainedRefusals(t *testing.T) {
 	var held []grid.SweepID
 	for range 3 {
 		p.trainWith("gpus: 0.6", 1, 3000)
-		p.waitForStarted(1)
+		p.ledger.waitForStarted(1)
 		held = append(held, p.sweep)
 	}
 	p.trainWith("gpus: 2", 1, 1, "--priority", "5")
@@ -400,7 +400,7 @@ func TestTrialsShareGPUs(t *testing.T) {
 	p := newGPUScenario(t, 3, "1xA100-40")
 	p.trainWith("gpu_memory: auto", 24, 120)
 	p.checkAll()
-	text, err := os.ReadFile(p.ledger)
+	text, err := os.ReadFile(p.ledger.path)
 	if err != nil {
 		t.Fatal(err)
 	}

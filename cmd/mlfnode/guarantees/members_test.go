@@ -62,12 +62,12 @@ func TestDrain(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 2, hosts.Options{})
 	open := p.submitGated(p.Master, 8) // twice what fits
-	p.waitForStarted(4)
+	p.ledger.waitForStarted(4)
 	p.Hosts[1].Must("drain", "host2")
 	open()
 	p.checkAll()
-	for _, r := range p.ledgerLines() {
-		if r.host == "host2" && !r.ended && len(p.running("host2")) > slotsOfHost {
+	for _, r := range p.ledger.lines() {
+		if r.host == "host2" && !r.ended && len(p.ledger.running("host2")) > slotsOfHost {
 			t.Errorf("host2 took trial %d although it is drained", r.index)
 		}
 	}
@@ -81,11 +81,11 @@ func TestDrain(t *testing.T) {
 	p.Master.Must("drain", "host1")
 	open = p.submitGated(p.Master, 2)
 	wait(2 * time.Second)
-	if n := p.startedTrials(); n != 0 {
+	if n := p.ledger.started(); n != 0 {
 		t.Errorf("%d trials have begun on drained nodes", n)
 	}
 	p.Hosts[1].Must("undrain", "host2")
-	p.waitForStarted(2)
+	p.ledger.waitForStarted(2)
 	open()
 	p.finish(settle)
 }
@@ -178,15 +178,15 @@ func TestForgetAndReturn(t *testing.T) {
 func TestKeysRotate(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
-	before := p.keys(p.Hosts[1])
+	before := keyring(t, p.Hosts[1])
 	p.Master.Must("token", "rotate")
 	hosts.WaitFor(t, hosts.Patience, func() error {
-		want := p.keys(p.Master)
+		want := keyring(t, p.Master)
 		if want == before {
 			return errors.New("the key is the old one")
 		}
 		for _, h := range p.Hosts[1:] {
-			if p.keys(h) != want {
+			if keyring(t, h) != want {
 				return fmt.Errorf("%s has another keyring than the master", h.Name)
 			}
 		}

@@ -78,7 +78,7 @@ var agentFaults = []fault{
 	}},
 	{"the master's clock an hour ahead and back", func(p *scenario) {
 		p.Master.Clock.SetOffset(time.Hour)
-		p.waitForStarted(p.count * 3 / 4)
+		p.ledger.waitForStarted(p.count * 3 / 4)
 		p.Master.Clock.SetOffset(-time.Hour)
 		p.finish(settle)
 		p.Master.Clock.SetOffset(0)
@@ -187,7 +187,7 @@ func TestClusterNoLostTrial(t *testing.T) {
 				began := time.Now()
 				t.Logf("%s:", f.name)
 				p.submitWriters(p.Hosts[1], 50, 8, 100*time.Millisecond)
-				p.waitForStarted(15)
+				p.ledger.waitForStarted(15)
 				f.inject(p)
 				p.checkAll()
 				p.allAlive()
@@ -203,12 +203,12 @@ func TestClusterOneResult(t *testing.T) {
 	t.Parallel()
 	p := newScenario(t, 3, hosts.Options{})
 	open := p.submitGated(p.Master, 4)
-	p.waitForStarted(4)
+	p.ledger.waitForStarted(4)
 	h := p.busyWorker()
-	lost := p.running(h.Name)
+	lost := p.ledger.running(h.Name)
 	p.waitForReported(4)
 	h.Processes.Suspend()
-	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
+	p.ledger.waitForElsewhere(lost, h.Name, time.Now(), hosts.Patience)
 	open()
 	p.finish(settle)
 	h.Processes.Continue()
@@ -226,32 +226,6 @@ func TestClusterOneResult(t *testing.T) {
 			t.Errorf("trial %d: no attempt says that it was lost with %s: %+v", index, h.Name, attempts)
 		}
 	}
-}
-
-// awaitElsewhere waits until trials run on other hosts than the one that they were on, and gives
-// when the last one began.
-func (sc *scenario) awaitElsewhere(trials []int64, from string, since time.Time, limit time.Duration) (last time.Time) {
-	sc.t.Helper()
-	hosts.WaitFor(sc.t, limit, func() error {
-		last = time.Time{}
-		for _, index := range trials {
-			began := time.Time{}
-			for _, r := range sc.ledgerLines() {
-				if r.index == index && r.host != from && !r.ended && r.at.After(since) {
-					began = r.at
-					break
-				}
-			}
-			if began.IsZero() {
-				return fmt.Errorf("trial %d does not run elsewhere than on %s", index, from)
-			}
-			if began.After(last) {
-				last = began
-			}
-		}
-		return nil
-	})
-	return last
 }
 
 // TestClusterTrueState ends programs in every way there is, on another host than the master and the
@@ -302,7 +276,7 @@ echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
 case $MLF_TRIAL in */0) echo "$HOSTNAME" >>"$deadly"; sleep 300 ;; esac
 sleep 0.5`, deadly)
 	hosts.WaitFor(t, 2*time.Minute, func() error {
-		for _, r := range p.ledgerLines() {
+		for _, r := range p.ledger.lines() {
 			if h := p.Host(r.host); r.index == 0 && !down[r.host] {
 				down[r.host] = true
 				h.PowerCut()
@@ -336,7 +310,7 @@ func TestClusterNoOrphan(t *testing.T) {
 	p := newScenario(t, 3, hosts.Options{})
 	begin := func() {
 		p.submitWriters(p.Master, 4, 1000, 100*time.Millisecond)
-		p.waitForStarted(4)
+		p.ledger.waitForStarted(4)
 	}
 	begin()
 	p.Hosts[1].Must("cancel", string(p.sweep))
@@ -358,12 +332,12 @@ func TestClusterNoOrphan(t *testing.T) {
 
 	begin() // of a worker that is called dead and its replacements, one side stops
 	h = p.busyWorker()
-	lost := p.running(h.Name)
+	lost := p.ledger.running(h.Name)
 	h.Network.Partition(p.Master)
 	for _, other := range p.Hosts {
 		h.Network.Partition(other)
 	}
-	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
+	p.ledger.waitForElsewhere(lost, h.Name, time.Now(), hosts.Patience)
 	for _, other := range p.Hosts {
 		h.Network.Heal(other)
 	}
@@ -420,7 +394,7 @@ func TestClusterNoLostOutput(t *testing.T) {
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
 for ((n = 0; n < 20000; n++)); do printf '%06d %s\n' $n "0123456789012345678901234567890123456789"; ((n % 1000)) || sleep 0.3; done
 printf 'no newline'`)
-	p.waitForStarted(4)
+	p.ledger.waitForStarted(4)
 	for _, h := range p.Hosts[1:] {
 		h.Network.Partition(p.Master)
 	}

@@ -172,15 +172,15 @@ func TestOutages(t *testing.T) {
 		began := time.Now()
 		p.t = t
 		open := p.submitGated(p.Master, 4)
-		p.waitForStarted(4)
+		p.ledger.waitForStarted(4)
 		p.waitForReported(4)
-		first := p.first()
+		first := p.ledger.first()
 		worker := p.busyWorker()
 		for range a.times {
 			a.away(p, worker)
 			p.allAlive()
 		}
-		p.awaitFirst(a.name, first)
+		p.waitForFirst(a.name, first)
 		open()
 		p.finish(settle)
 		p.checkFirst(a.name, first)
@@ -189,20 +189,8 @@ func TestOutages(t *testing.T) {
 	p.checkNothingRuns()
 }
 
-// first gives where each trial began first, and as which process.
-func (sc *scenario) first() map[int64]ledgerLine {
-	sc.t.Helper()
-	all := map[int64]ledgerLine{}
-	for _, r := range sc.ledgerLines() {
-		if _, known := all[r.index]; !known {
-			all[r.index] = r
-		}
-	}
-	return all
-}
-
-// awaitFirst waits until each trial runs by its first attempt alone.
-func (sc *scenario) awaitFirst(name string, first map[int64]ledgerLine) {
+// waitForFirst waits until each trial runs by its first attempt alone.
+func (sc *scenario) waitForFirst(name string, first map[int64]ledgerLine) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
 	hosts.WaitFor(sc.t, hosts.Patience, func() error {
@@ -214,7 +202,7 @@ func (sc *scenario) awaitFirst(name string, first map[int64]ledgerLine) {
 		}
 		running := 0
 		for _, h := range sc.Hosts {
-			running += marked(h, sc.ledger)
+			running += marked(h, sc.ledger.path)
 		}
 		if running != len(first) {
 			return fmt.Errorf("%s: %d programs of trials run, want %d", name, running, len(first))
@@ -227,7 +215,7 @@ func (sc *scenario) awaitFirst(name string, first map[int64]ledgerLine) {
 func (sc *scenario) checkFirst(name string, first map[int64]ledgerLine) {
 	sc.t.Helper()
 	ended := map[string]bool{}
-	for _, r := range sc.ledgerLines() {
+	for _, r := range sc.ledger.lines() {
 		ended[r.host+" "+r.pid] = ended[r.host+" "+r.pid] || r.ended
 	}
 	for _, tr := range sc.trials(sc.client(sc.Master)) {

@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -63,7 +61,7 @@ type scenario struct {
 	*hosts.Cluster
 	t      *testing.T
 	mark   string // in the command line of everything that trials start
-	ledger string
+	ledger ledger // what the trials of the sweep have reported
 	sweep  grid.SweepID
 	count  int
 	lines  int
@@ -83,7 +81,7 @@ func newScenario(t *testing.T, n int, o hosts.Options) *scenario {
 	o.Env = append([]string{"MLF_CPUS=" + strconv.Itoa(slotsOfHost)}, o.Env...)
 	p := &scenario{t: t, Cluster: hosts.NewCluster(t, n, o)}
 	p.mark = strings.ReplaceAll(newMark(t), "/", "-")
-	t.Cleanup(p.checkAgents)
+	t.Cleanup(func() { checkAgents(t, p.Cluster) })
 	return p
 }
 
@@ -91,9 +89,9 @@ func newScenario(t *testing.T, n int, o hosts.Options) *scenario {
 // and the ledger, then args.
 func (sc *scenario) submit(from *hosts.Host, count int, script string, args ...string) {
 	sc.t.Helper()
-	sc.count, sc.ledger = count, sc.newFile("ledger")
+	sc.count, sc.ledger = count, ledger{sc.t, sc.newFile("ledger")}
 	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--retries", strconv.Itoa(sc.retries),
-		"--", "bash", "-c", script, "trial", sc.mark, sc.ledger}
+		"--", "bash", "-c", script, "trial", sc.mark, sc.ledger.path}
 	sc.sweep = grid.SweepID(strings.TrimSpace(from.Must(append(line, args...)...)))
 }
 
@@ -123,63 +121,6 @@ func (sc *scenario) submitGated(from *hosts.Host, count int) (open func()) {
 	}
 }
 
-// ledgerLine is one line of the ledger.
-type ledgerLine struct {
-	at    time.Time
-	host  string
-	index int64
-	pid   string
-	ended bool
-}
-
-// ledgerLines reads the ledger.
-func (sc *scenario) ledgerLines() []ledgerLine {
-	sc.t.Helper()
-	text, err := os.ReadFile(sc.ledger)
-	if err != nil && !os.IsNotExist(err) {
-		sc.t.Fatal(err)
-	}
-	var all []ledgerLine
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) != 5 {
-			sc.t.Fatalf("the ledger has the line %q", line)
-		}
-		seconds, err := strconv.ParseFloat(f[0], 64)
-		if err != nil {
-			sc.t.Fatalf("the ledger has the line %q", line)
-		}
-		_, number, _ := strings.Cut(f[2], "/")
-		index, err := strconv.ParseInt(number, 10, 64)
-		if err != nil {
-			sc.t.Fatalf("the ledger has the line %q", line)
-		}
-		all = append(all, ledgerLine{at: time.UnixMicro(int64(seconds * 1e6)), host: f[1], index: index, pid: f[3],
-			ended: f[4] == "end"})
-	}
-	return all
-}
-
-// startedTrials counts the trials that have begun.
-func (sc *scenario) startedTrials() int {
-	seen := map[int64]bool{}
-	for _, r := range sc.ledgerLines() {
-		seen[r.index] = true
-	}
-	return len(seen)
-}
-
-// waitForStarted waits until so many trials have begun.
-func (sc *scenario) waitForStarted(n int) {
-	sc.t.Helper()
-	hosts.WaitFor(sc.t, hosts.Patience, func() error {
-		if got := sc.startedTrials(); got < n {
-			return fmt.Errorf("%d trials have begun, want %d", got, n)
-		}
-		return nil
-	})
-}
-
 // waitForReported waits until the master knows of n trials that they run: a node tells of those
 // that take more than a moment.
 func (sc *scenario) waitForReported(n int64) {
@@ -194,31 +135,13 @@ func (sc *scenario) waitForReported(n int64) {
 	})
 }
 
-// running gives the trials that have begun on a host and not ended there.
-func (sc *scenario) running(host string) []int64 {
-	now := map[int64]bool{}
-	for _, r := range sc.ledgerLines() {
-		if r.host == host {
-			now[r.index] = !r.ended
-		}
-	}
-	var list []int64
-	for index, yes := range now {
-		if yes {
-			list = append(list, index)
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
 // busyWorker gives a host that runs trials and is not the master.
 func (sc *scenario) busyWorker() *hosts.Host {
 	sc.t.Helper()
 	var busy *hosts.Host
 	hosts.WaitFor(sc.t, hosts.Patience, func() error {
 		for _, h := range sc.Hosts {
-			if h != sc.Master && len(sc.running(h.Name)) > 0 {
+			if h != sc.Master && len(sc.ledger.running(h.Name)) > 0 {
 				busy = h
 				return nil
 			}
@@ -247,6 +170,19 @@ func (sc *scenario) finish(limit time.Duration) {
 		if err == nil && v.State != grid.SweepFinished {
 			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", sc.sweep, v.State,
 				v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
+		}
+		return err
+	})
+}
+
+// atRest waits until nothing of the sweep runs.
+func (sc *scenario) atRest() {
+	sc.t.Helper()
+	c := sc.client(sc.Master)
+	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+		v, err := c.Sweeps().Get(sc.t.Context(), sc.sweep)
+		if err == nil && (v.Running > 0 || v.State == grid.SweepRunning) {
+			err = fmt.Errorf("%s is %s, and %d trials run", sc.sweep, v.State, v.Running)
 		}
 		return err
 	})
@@ -368,24 +304,6 @@ func (sc *scenario) checkNothingRuns() {
 	})
 }
 
-// checkAgents fails if an agent has panicked, or has logged what is secret.
-func (sc *scenario) checkAgents() {
-	for _, h := range sc.Hosts {
-		for _, text := range h.Processes.Logs() {
-			for _, bad := range []string{"panic:", "fatal error:", "DATA RACE", "goroutine 1 ["} {
-				if i := strings.Index(text, bad); i >= 0 {
-					sc.t.Errorf("%s: a program has printed %s", h.Name, text[i:min(len(text), i+2000)])
-				}
-			}
-			for _, secret := range sc.secrets() {
-				if strings.Contains(text, secret) {
-					sc.t.Errorf("%s: a program has printed a secret", h.Name)
-				}
-			}
-		}
-	}
-}
-
 // allAlive waits until every host that is on calls every node alive.
 func (sc *scenario) allAlive() {
 	sc.t.Helper()
@@ -398,31 +316,19 @@ func wait(d time.Duration) {
 	<-timer.C
 }
 
-// keys is the gossip keyring of a host, as its node keeps it.
-func (sc *scenario) keys(h *hosts.Host) string {
-	sc.t.Helper()
-	text, err := os.ReadFile(filepath.Join(h.StateDir(), "trust", "keyring.json"))
-	if err != nil {
-		sc.t.Fatal(err)
+// logAttempts logs the attempts of a test that has failed.
+func (sc *scenario) logAttempts() {
+	if !sc.t.Failed() {
+		return
 	}
-	return string(text)
-}
-
-// secretText is what may be a secret in a file: a long word of base64 or hexadecimal digits.
-var secretText = regexp.MustCompile(`[A-Za-z0-9+/_-]{32,}=*`)
-
-// secrets are the words that no program may print: the secrets of tokens, private keys and the
-// gossip keyring. What is public is in certificates.
-func (sc *scenario) secrets() []string {
-	var words []string
-	for _, token := range sc.Tokens {
-		words = append(words, token[strings.LastIndexByte(token, '.')+1:])
-	}
-	for _, h := range sc.Hosts {
-		for _, name := range []string{"ca.key", "node.key", "keyring.json"} {
-			text, _ := os.ReadFile(filepath.Join(h.StateDir(), "trust", name)) // most have no key of the CA
-			words = append(words, secretText.FindAllString(string(text), -1)...)
+	c := sc.client(sc.Master)
+	for i := range int64(sc.count) {
+		attempts, err := c.Trials().Attempts(context.Background(), grid.TrialID{Sweep: sc.sweep, Index: i})
+		for _, a := range attempts {
+			sc.t.Logf("trial %d, attempt %d on %s: %s %s %s", i, a.Attempt, a.Node, a.Outcome, a.Class, a.Reason)
 		}
+		sc.t.Logf("trial %d: %d attempts, %v", i, len(attempts), err)
 	}
-	return words
+	text, _ := os.ReadFile(sc.ledger.path)
+	sc.t.Logf("the ledger:\n%s", tail(string(text)))
 }

@@ -35,40 +35,40 @@ func TestClusterOfTwoVersions(t *testing.T) {
 		h.Agent.StartCommand(cmd)
 	}
 	p.allAlive()
-	p.showVersions(map[string]string{"older": "1.4.0", "newer": "1.5.0"})
+	checkVersions(p, map[string]string{"older": "1.4.0", "newer": "1.5.0"})
 	p.Master.Must("drain", p.Master.Name)
 	p.submitWriters(p.Host("older"), 24, 3, 50*time.Millisecond)
 	p.checkAll()
 	on := map[string]int{}
-	for _, r := range p.ledgerLines() {
+	for _, r := range p.ledger.lines() {
 		on[r.host]++
 	}
 	if on["older"] == 0 || on["newer"] == 0 {
 		t.Errorf("trials ran on %v, want both", on)
 	}
 
-	p.upgrade(p.Host("older"), newer, "join", "--seed", p.Master.Name)
-	p.upgrade(p.Master, older, "master")
-	p.showVersions(map[string]string{"host1": "1.4.0", "older": "1.5.0", "newer": "1.5.0"})
-	p.upgrade(p.Master, newer, "master")
-	p.showVersions(map[string]string{"host1": "1.5.0", "older": "1.5.0", "newer": "1.5.0"})
+	upgrade(p, p.Host("older"), newer, "join", "--seed", p.Master.Name)
+	upgrade(p, p.Master, older, "master")
+	checkVersions(p, map[string]string{"host1": "1.4.0", "older": "1.5.0", "newer": "1.5.0"})
+	upgrade(p, p.Master, newer, "master")
+	checkVersions(p, map[string]string{"host1": "1.5.0", "older": "1.5.0", "newer": "1.5.0"})
 	p.submitWriters(p.Host("newer"), 12, 2, 50*time.Millisecond)
 	p.checkAll()
 }
 
 // upgrade restarts the host's agent with another program, while trials run.
-func (sc *scenario) upgrade(h *hosts.Host, program string, args ...string) {
+func upgrade(sc *scenario, h *hosts.Host, program string, args ...string) {
 	sc.t.Helper()
 	sc.submitWriters(sc.Host("newer"), 8, 10, 100*time.Millisecond)
-	sc.waitForStarted(2)
+	sc.ledger.waitForStarted(2)
 	h.Agent.Kill()
 	h.Agent.StartCommand(h.Program(program, args...))
 	sc.checkAll()
 	sc.allAlive()
 }
 
-// showVersions wants every node to show these versions.
-func (sc *scenario) showVersions(want map[string]string) {
+// checkVersions waits until every node shows these versions.
+func checkVersions(sc *scenario, want map[string]string) {
 	sc.t.Helper()
 	for _, h := range sc.Hosts {
 		hosts.WaitFor(sc.t, hosts.Patience, func() error { return wrongVersion(h, want) })
