@@ -179,7 +179,11 @@ type scopedSweep struct {
 func (s *scopedSweep) of(base *sweep) *sweep {
 	if s.base != base {
 		copied := *base
-		copied.ctx, s.cancel = context.WithCancelCause(base.ctx)
+		if s.base != nil && s.base.ctx == base.ctx {
+			copied.ctx = s.copied.ctx // trials that run have it, too
+		} else {
+			copied.ctx, s.cancel = context.WithCancelCause(base.ctx)
+		}
 		s.base, s.copied = base, &copied
 	}
 	return s.copied

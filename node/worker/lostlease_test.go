@@ -64,6 +64,29 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 	}
 }
 
+// TestLossReachesTrialsOfEarlierRecords changes the record of a sweep, as a new priority does,
+// between the starts of two trials under a lease, and loses the lease: both trials are stopped.
+func TestLossReachesTrialsOfEarlierRecords(t *testing.T) {
+	ctx, stop := context.WithCancelCause(t.Context())
+	defer stop(nil)
+	before := &sweep{record: &grid.Sweep{ID: "a-1"}, ctx: ctx, stop: stop}
+	changed := updatedSweep(before,
+		&jetstream.Record{Sweep: &grid.Sweep{ID: "a-1", Priority: 1, State: grid.SweepRunning}})
+	h := &leaseHandle{runners: 2}
+	first, _ := h.scope(before)
+	second, _ := h.scope(changed)
+	h.markLost()
+	for name, s := range map[string]*sweep{"before": first, "after": second} {
+		if got := context.Cause(s.ctx); got != executor.ErrLost {
+			t.Errorf("a trial that started %s the change: got cause %v, want %v", name, got, executor.ErrLost)
+		}
+	}
+	if second.record.Priority != 1 || ctx.Err() != nil {
+		t.Errorf("got the record %+v and %v of the sweep, want the new record, and a sweep that goes on", second.record,
+			ctx.Err())
+	}
+}
+
 // TestFurtherAttemptIsToldBeforeItRuns reads the events while the second attempt of a trial starts.
 func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 	var s *harness
