@@ -40,7 +40,7 @@ export function search(query) {
 }
 
 /** The problem in an answer. @param {Response} resp */
-export async function problemOf(resp) {
+async function problemOf(resp) {
   /** @type {any} */
   let body = {};
   try {
@@ -55,26 +55,38 @@ export async function problemOf(resp) {
 export const sessionKey = () => localStorage.getItem('mlf-session') ?? '';
 
 /** What each request shows beside the cookie. @returns {Record<string, string>} */
-export const shownKey = () => (sessionKey() ? { 'Mlf-Session': sessionKey() } : {});
+const shownKey = () => (sessionKey() ? { 'Mlf-Session': sessionKey() } : {});
+
+/**
+ * Sends a request of the session. The problem is null on success. When the node refuses the session, it is over, unless another one
+ * has begun since the request.
+ * @param {string} path below the prefix @param {RequestInit & {query?: any}} options
+ * @returns {Promise<{resp: Response, problem: Problem|null}>}
+ */
+export async function send(path, { query, ...options }) {
+  const key = sessionKey();
+  const resp = await fetch(PREFIX + path + search(query), { credentials: 'same-origin', ...options, headers: { ...options.headers, ...shownKey() } });
+  if (resp.ok) return { resp, problem: null };
+  const problem = await problemOf(resp);
+  if (problem.status === 401 && key === sessionKey()) hooks.unauthorized();
+  return { resp, problem };
+}
 
 /**
  * Asks, and gives the answer when it is a success.
  * @param {string} path below the prefix @param {RequestInit & {query?: any}} options
  * @returns {Promise<Response>}
  */
-export async function ask(path, { query, ...options } = {}) {
-  const key = sessionKey();
-  let resp;
+export async function ask(path, options = {}) {
+  let answer;
   try {
-    resp = await fetch(PREFIX + path + search(query), { credentials: 'same-origin', ...options, headers: { ...options.headers, ...shownKey() } });
+    answer = await send(path, options);
   } catch (err) {
     if (err instanceof DOMException && err.name === 'AbortError') throw err;
     throw new Problem({ status: 0, code: 'unreachable', detail: 'nothing answers', hint: 'is mlfnode monitor still running?' });
   }
-  if (resp.ok) return resp;
-  const problem = await problemOf(resp);
-  if (problem.status === 401 && key === sessionKey()) hooks.unauthorized(); // else another session has begun since
-  throw problem;
+  if (answer.problem) throw answer.problem;
+  return answer.resp;
 }
 
 /**

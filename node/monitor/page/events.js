@@ -1,6 +1,6 @@
 // The stream of events: one for all tabs of a browser. Web Locks elect the tab that holds it; a channel passes states on to the others.
 // Events are states, not changes: nothing is lost when one is missed, and a new tab is given the newest of each.
-import { PREFIX, problemOf, search, sessionKey, shownKey } from './api.js';
+import { send } from './api.js';
 
 const QUIET = 45_000; // without a heart beat a stream is dead
 const HIDDEN = 60_000; // after which a hidden tab wants nothing
@@ -55,13 +55,12 @@ export function unknownTopics(topics, detail) {
 /** The stream of this browser. */
 export class Stream {
   /**
-   * @param {(s: State) => void} onState @param {(l: Line) => void} onLine @param {() => void} onUnauthorized
+   * @param {(s: State) => void} onState @param {(l: Line) => void} onLine
    * @param {() => void} onAgain another tab has a session, or wants to try again
    */
-  constructor(onState, onLine, onUnauthorized, onAgain) {
+  constructor(onState, onLine, onAgain) {
     this.onState = onState;
     this.onLine = onLine;
-    this.onUnauthorized = onUnauthorized;
     this.onAgain = onAgain;
     this.id = Math.random().toString(36).slice(2);
     /** @type {Map<string, number>} */
@@ -219,13 +218,11 @@ export class Stream {
       if (request === this.request) this.report({ condition: 'live', at: Date.now(), why: '' });
     };
     let why = 'the stream was cut', wait = 0;
-    const key = sessionKey();
     try {
-      const headers = { ...shownKey(), ...(this.last ? { 'Last-Event-ID': this.last } : {}) };
-      const resp = await fetch(`${PREFIX}/events${search({ topics: this.topics })}`, { signal: request.signal, headers, cache: 'no-store' });
-      if (!resp.ok || !resp.body) {
-        const problem = await problemOf(resp);
-        if (problem.status === 401 && key === sessionKey()) this.onUnauthorized();
+      /** @type {Record<string, string>} */
+      const headers = this.last ? { 'Last-Event-ID': this.last } : {};
+      const { resp, problem } = await send('/events', { query: { topics: this.topics }, signal: request.signal, headers, cache: 'no-store' });
+      if (problem) {
         const unknown = problem.status === 404 ? unknownTopics(this.topics.split(','), problem.detail) : [];
         unknown.forEach(t => this.refused.set(t, Date.now())); // it must not keep the others from being told
         const alone = problem.status === 409 && !this.alone; // a node that stands alone has no nodes to tell of
@@ -240,7 +237,7 @@ export class Stream {
         this.delay = 0;
         if (this.line.condition !== 'live') this.forgetSweeps();
         alive();
-        await readEvents(resp.body, e => this.got(request, e), alive);
+        await readEvents(/** @type {ReadableStream<Uint8Array>} */ (resp.body), e => this.got(request, e), alive);
       }
     } catch (err) {
       why = err instanceof TypeError ? 'mlfnode monitor does not answer' : 'the stream was cut';

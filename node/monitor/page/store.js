@@ -99,7 +99,7 @@ document.addEventListener('visibilitychange', () => { // nobody is disturbed the
   if (document.hidden && renewed.peek() && line.peek().condition === 'live' && !writing()) location.reload();
 });
 
-const stream = new Stream(take, takeLine, () => hooks.unauthorized(), () => session.peek() || whoami());
+const stream = new Stream(take, takeLine, () => session.peek() || whoami());
 
 /** Asks who is logged in, and begins to listen. */
 export async function start() {

@@ -55,7 +55,7 @@ test('only the topic that was refused is left out', () => {
 test('a tab that is stopped is not moved by the stream, and catches up', t => {
   t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1e6 });
   const seen = [], lines = [];
-  const s = new Stream(state => seen.push(state.data.n), l => lines.push(l.condition), () => {}, () => {});
+  const s = new Stream(state => seen.push(state.data.n), l => lines.push(l.condition), () => {});
   const request = s.request = new AbortController();
   const got = n => s.got(request, { id: '', name: 'overview', data: JSON.stringify({ n }) });
   s.report({ condition: 'live' });
@@ -73,7 +73,7 @@ test('a tab that is stopped is not moved by the stream, and catches up', t => {
 });
 
 test('what a stream says when it is back leaves out sweeps that may have ended', () => {
-  const s = new Stream(() => {}, () => {}, () => {}, () => {});
+  const s = new Stream(() => {}, () => {}, () => {});
   s.request = new AbortController();
   for (const sweep of ['a', 'b']) s.got(s.request, { id: '', name: 'sweep', data: JSON.stringify({ sweep }) });
   s.topics = 'overview,sweep:b';
