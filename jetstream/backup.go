@@ -37,16 +37,17 @@ const (
 	snapshotAhead = 120
 )
 
-// BackupStreams lists the streams of a backup, in the order in which they are to be read while the
-// store is in use: a record refers only to events that are stored before it, and an event only to
-// output and artifacts that are. Leases are not among them: the master creates them again.
+// BackupStreams returns the names of the streams in a backup, in the order in which they must be
+// read while the store is in use: a record refers only to events that were stored before it, and an
+// event only to output and artifacts that were. Leases are not backed up: the master creates them
+// again.
 func BackupStreams() []string {
 	return []string{recordStream, eventStream, logStream, bundleBucket, artifactBucket}
 }
 
-// OpenForBackup returns a Store for a backup: with the streams that exist, each with the settings
-// that it has. OpenStore would shorten a stream that holds more than this process's limits allow.
-// Of the Store's parts only Records is set.
+// OpenForBackup returns a Store for a backup. It opens the streams that exist and leaves their
+// settings alone, whereas OpenStore would shorten a stream that exceeds this process's limits. Of
+// the Store's parts only Records is set.
 func (s *Server) OpenForBackup(ctx context.Context) (*Store, error) {
 	c, err := s.open()
 	if err != nil {
@@ -193,7 +194,7 @@ func (p *snapshotPace) start() (stop func()) {
 	}
 }
 
-// Restore creates a stream from what Backup has written. The store must have no stream of this
+// Restore creates a stream from the output of Backup. The store must not have a stream of this
 // name.
 func (s *Server) Restore(ctx context.Context, stream string, about []byte, content io.Reader) error {
 	conn, err := s.connect()
@@ -238,8 +239,7 @@ func (s *Server) Restore(ctx context.Context, stream string, about []byte, conte
 	}
 }
 
-// markRestored begins a new epoch of a stream: from here on its sequences are assigned a second
-// time.
+// markRestored begins a new epoch of a stream: the sequences after the backup are assigned again.
 func markRestored(ctx context.Context, conn *nats.Conn, stream string) error {
 	api, err := js.New(conn, js.WithDefaultTimeout(callLimit))
 	if err != nil {

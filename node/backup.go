@@ -25,9 +25,9 @@ func aboutBackup(c *config.Config) backup.About {
 	return backup.About{Made: time.Now().UTC(), Node: c.Node, Version: c.Version}
 }
 
-// Backup writes a backup of the master of the state folder, which does not run. A final one is for
-// a move: that master must not run again, see Retire. It returns ErrInUse when another process has
-// the folder.
+// Backup writes a backup of the master in the state folder, which must not be running. A final one
+// is for a move: that master must not run again, see Retire. Backup returns ErrInUse if another
+// process holds the folder.
 func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) error {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
@@ -62,16 +62,16 @@ func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) err
 // movedFile is in the state folder of a master that was moved to another machine.
 const movedFile = "moved"
 
-// Retire keeps the master of the state folder, which does not run, from starting again: another
-// machine has replaced it.
+// Retire keeps the master in the state folder, which must not be running, from starting again: one
+// on another machine has replaced it.
 func Retire(cfg config.Config) error {
 	at := time.Now().UTC().Format(time.RFC3339) + "\n"
 	return durable.WriteFile(filepath.Join(cfg.StateDir, movedFile), []byte(at), 0o600)
 }
 
-// CheckMoved returns an error for the master of a state folder that was moved to another machine:
-// it must not start, since its workers would have two masters, and commands belong to the new one.
-// The error is an *api.Error.
+// CheckMoved returns an error if the master in a state folder was moved to another machine: it must
+// not start, since its workers would have two masters, and commands must go to the new one. The
+// error is an *api.Error.
 func CheckMoved(state string) error {
 	file := filepath.Join(state, movedFile)
 	info, err := os.Stat(file)
@@ -88,15 +88,15 @@ func CheckMoved(state string) error {
 	}
 }
 
-// Moved reports whether the state folder is that of a master that Retire keeps from starting.
+// Moved reports whether Retire keeps the master in the state folder from starting.
 func Moved(cfg config.Config) bool {
 	_, err := os.Lstat(filepath.Join(cfg.StateDir, movedFile))
 	return err == nil
 }
 
 // PutAside renames the state folder of a master that was moved to another machine, so that this
-// machine can be a worker, and returns its new name; any other folder stays, and the name is "". It
-// returns ErrInUse when another process has the folder.
+// machine can be a worker, and returns its new name. It leaves any other folder alone and returns
+// "". It returns ErrInUse if another process holds the folder.
 func PutAside(cfg config.Config) (string, error) {
 	if !Moved(cfg) {
 		return "", nil
@@ -119,8 +119,8 @@ func PutAside(cfg config.Config) (string, error) {
 	return aside, durable.SyncFolder(filepath.Dir(aside))
 }
 
-// CheckRestored returns an error for a folder that a restore has filled in part: a master would
-// found a cluster of its own with the sweeps in it.
+// CheckRestored returns an error for a folder that a restore has filled only in part: a master
+// started there would found a new cluster with the sweeps in the folder.
 func CheckRestored(state string) error {
 	if !backup.Interrupted(state) {
 		return nil
@@ -131,7 +131,7 @@ func CheckRestored(state string) error {
 }
 
 // Restore fills the state folder from the backup of a master. It returns backup.ErrOccupied for a
-// folder that is not empty, and ErrInUse when another process has it.
+// folder that is not empty, and ErrInUse if another process holds it.
 func Restore(ctx context.Context, cfg config.Config, r io.Reader) (backup.About, error) {
 	lock, err := lockFolder(cfg.StateDir)
 	if err != nil {
@@ -153,7 +153,7 @@ func checkMasterName(trustDir string, name grid.NodeID) error {
 	for _, known := range a.Nodes() {
 		if known.Node == name && known.Role == grid.Worker && known.Forgotten.IsZero() {
 			return &api.Error{
-				Msg:  fmt.Sprintf("the cluster has a worker named %s, as this machine is named", name),
+				Msg:  fmt.Sprintf("the cluster has a worker named %s, which is also the name of this machine", name),
 				Hint: "give the master another name with node: in node.yaml or MLF_NODE, here and when it starts",
 			}
 		}

@@ -44,7 +44,7 @@ func decodeCAs(text []byte) (CAs, error) {
 	for len(text) > 0 {
 		block, rest := pem.Decode(text)
 		if block == nil || block.Type != pemCertificate {
-			return nil, errors.New("it is not certificates in PEM form")
+			return nil, errors.New("it does not contain certificates in PEM form")
 		}
 		raw, text = append(raw, block.Bytes), rest
 	}
@@ -58,7 +58,7 @@ func readCAs(path string) (CAs, error) {
 
 func (c CAs) check() error {
 	if len(c) == 0 || len(c) > mostCAs {
-		return fmt.Errorf("a cluster has 1 to %d CAs, and this one %d", mostCAs, len(c))
+		return fmt.Errorf("a cluster has 1 to %d CAs, and this one has %d", mostCAs, len(c))
 	}
 	for _, ca := range c {
 		if !ca.IsCA {
@@ -190,7 +190,7 @@ func readKeys(path string) ([]*ecdsa.PrivateKey, error) {
 		for len(text) > 0 || len(keys) == 0 {
 			block, rest := pem.Decode(text)
 			if block == nil {
-				return nil, errors.New("it is not private keys in PEM form")
+				return nil, errors.New("it does not contain private keys in PEM form")
 			}
 			key, err := parseKey(pem.EncodeToMemory(block))
 			if err != nil {

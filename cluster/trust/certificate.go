@@ -152,7 +152,7 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != pemKey || len(rest) > 0 {
-		return nil, errors.New("it is not one private key in PEM form")
+		return nil, errors.New("it does not contain one private key in PEM form")
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -171,7 +171,7 @@ func readCert(path string) (*x509.Certificate, error) {
 	return decoded(path, b, err, func(text []byte) (*x509.Certificate, error) {
 		block, rest := pem.Decode(text)
 		if block == nil || block.Type != pemCertificate || len(rest) > 0 {
-			return nil, errors.New("it is not one certificate in PEM form")
+			return nil, errors.New("it does not contain one certificate in PEM form")
 		}
 		return x509.ParseCertificate(block.Bytes)
 	})

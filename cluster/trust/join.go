@@ -120,7 +120,7 @@ func (s *TokenStore) useToken(id string, node grid.NodeID, digest string) (acces
 		use := useOf(digest, node)
 		if !slices.Contains(r.Keys, use) && !slices.Contains(r.Keys, digest) {
 			if r.Uses > 0 && len(r.Keys) >= r.Uses {
-				return fmt.Errorf("the %w: it has been used as often as it may (%s); ask for a new one", ErrExpired, id)
+				return fmt.Errorf("the %w: all its uses are spent (%s); ask for a new one", ErrExpired, id)
 			}
 			r.Keys = append(slices.Clone(r.Keys), use)
 			all[id] = r

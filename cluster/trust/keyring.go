@@ -131,14 +131,14 @@ func saveKeys(dir string, keys [][]byte) error {
 
 func checkKeys(keys [][]byte) error {
 	if len(keys) == 0 || len(keys) > mostGossipKeys {
-		return fmt.Errorf("a keyring has 1 to %d gossip keys, and this one %d", mostGossipKeys, len(keys))
+		return fmt.Errorf("a keyring has 1 to %d gossip keys, and this one has %d", mostGossipKeys, len(keys))
 	}
 	for i, key := range keys {
 		if len(key) != gossipKeyLen {
 			return fmt.Errorf("a gossip key has %d bytes, and not %d", gossipKeyLen, len(key))
 		}
 		if indexOf(keys[:i], key) >= 0 {
-			return errors.New("a keyring has each gossip key once")
+			return errors.New("a keyring holds each gossip key only once")
 		}
 	}
 	return nil

@@ -78,7 +78,7 @@ func TestKeyringRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := LoadKeyring(a.dir)
-	wantText(t, "no keys", err, "is damaged: a keyring has 1 to 16 gossip keys, and this one 0")
+	wantText(t, "no keys", err, "is damaged: a keyring has 1 to 16 gossip keys, and this one has 0")
 	_, err = LoadKeyring(t.TempDir())
 	wantText(t, "no file", err, "copy it, with mode 0600, from the trust folder of another node")
 }

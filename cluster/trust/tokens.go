@@ -76,7 +76,7 @@ func (s *TokenStore) MakeToken(spec TokenSpec) (Token, error) {
 	case spec.Expires < 0 || spec.Uses < 0:
 		return Token{}, errors.New("a token can't expire in the past or be used less than once")
 	case spec.Role != RoleNode && (spec.Uses != 0 || spec.User != ""):
-		return Token{}, errors.New("only node tokens are for a number of uses, and give who joins a role")
+		return Token{}, errors.New("only node tokens have a number of uses and a role for the person who joins")
 	case spec.Role == RoleNode && spec.User != RoleOperator && spec.User != RoleViewer && spec.User != RoleNone:
 		return Token{}, fmt.Errorf("%q is not a role for a person who joins; use operator, viewer or none", spec.User)
 	case len(spec.Note) > longestNote:

@@ -57,7 +57,7 @@ var (
 	// callers cannot find out which.
 	ErrBadToken = errors.New("token is not known to this cluster")
 	// ErrExpired means that the token has expired, or that all its uses are spent.
-	ErrExpired = errors.New("token is no longer good")
+	ErrExpired = errors.New("token is no longer valid")
 	// ErrRevoked means that the token was revoked.
 	ErrRevoked = errors.New("token was revoked")
 	// ErrWrongRole means that the token does not permit the request.

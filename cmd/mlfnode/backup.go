@@ -23,8 +23,8 @@ func backupCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "backup FILE", Short: "Back up this machine's master to one file", Args: oneArgument,
 		Long: `backup writes the sweeps, results, output, artifacts, checkpoints, nodes and tokens of this
-machine's master to FILE (- for standard output). The master may keep running: the backup holds
-everything that it had acknowledged before the backup began. The file holds the cluster's keys, so
+machine's master to FILE (- for standard output). The master may keep running: the backup contains
+everything that it had acknowledged when the backup began. The file contains the cluster's keys, so
 whoever has it controls the cluster; only you can read it.
 
 Use --move to move the master to another machine. Stop the master first; it will not start here
@@ -102,10 +102,10 @@ func fetchBackup(ctx context.Context, s *node.Session, out io.Writer) error {
 func restoreCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "restore FILE", Short: "Restore the master from a backup on this machine", Args: oneArgument,
-		Long: `restore puts the master in a backup (- for standard input) into the empty state folder of this
-machine. Then start the master, with mlfnode master or as a service; the old one must no longer run.
-Workers find the new machine through each other. What happened after the backup was made is lost:
-the trials of that time run again, and some sweep numbers are skipped.`,
+		Long: `restore fills the empty state folder of this machine from a backup of a master (- for standard
+input). Then start the master, with mlfnode master or as a service; the old one must not run any
+more. Workers find the new machine through each other. What happened after the backup was made is
+lost: trials that ran since then run again, and some sweep numbers are skipped.`,
 		Example: `  mlfnode restore /mnt/backup/cluster.mlf
   mlfnode master`,
 		RunE: func(c *cobra.Command, args []string) error { return restoreBackup(c.Context(), a, args[0]) },

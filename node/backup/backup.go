@@ -45,7 +45,7 @@ type About struct {
 	Made    time.Time   `json:"made"`
 	Node    grid.NodeID `json:"node"`
 	Version string      `json:"version"`         // of mlfnode
-	Final   bool        `json:"final,omitempty"` // the master has leased nothing since, and does not start again
+	Final   bool        `json:"final,omitempty"` // the master has granted no lease since, and will not start again
 }
 
 // The entries of a backup, which are also the names in the state folder.
@@ -66,9 +66,9 @@ type Source struct {
 	StateDir  string
 }
 
-// Write writes a backup. The master may be running: the backup contains all that it has
-// acknowledged before. Of what happens meanwhile it contains some, but nothing without what it
-// depends on. A sweep that is removed meanwhile may be in it without its results.
+// Write writes a backup. The master may be running: the backup contains everything that it had
+// acknowledged when the backup began, and possibly later changes, but none without those that it
+// depends on. A sweep that is removed in the meantime may be in the backup without its results.
 func Write(ctx context.Context, w io.Writer, from Source, about About) error {
 	z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
 	if err != nil {

@@ -9,15 +9,15 @@ import (
 )
 
 // Backup calls fn for each file of the trials' snapshots, with its path below the store's folder.
-// While it is at a trial, the snapshots of that trial do not change. Uploads under way are left
-// out.
+// The snapshots of a trial do not change while their files are passed to fn. Uploads in progress
+// are left out.
 func (s *Store) Backup(fn func(path string, f *os.File) error) error {
 	for _, id := range s.ids() {
 		s.mu.Lock()
 		k := s.trials[id]
 		s.mu.Unlock()
 		if k == nil {
-			continue // it was discarded meanwhile
+			continue // it was discarded in the meantime
 		}
 		if err := k.backup(fn); err != nil {
 			return fmt.Errorf("back up the snapshots of %s: %w", id, err)

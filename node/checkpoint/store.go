@@ -314,7 +314,7 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	return fmt.Errorf("the stored file is damaged: %w", fs.ErrNotExist)
 }
 
-// Discard removes all that is stored of a trial. It is gone at once, and its room is freed by
+// Discard removes all that is stored of a trial. It is gone immediately, and its room is freed by
 // PurgeRemoved.
 func (s *Store) Discard(id grid.TrialID) error {
 	s.mu.Lock()

@@ -11,8 +11,8 @@ import (
 	"mlfnode/node/poll"
 )
 
-// restoreWithRetry calls restoreLeases until it succeeds: nothing can be decided before. It gives
-// up where only a new start helps.
+// restoreWithRetry calls restoreLeases until it succeeds: the scheduler can decide nothing before.
+// It gives up on an error that only a restart can clear.
 func (s *scheduler) restoreWithRetry(ctx context.Context) error {
 	return poll.Until(ctx, reconcileInterval, func() (bool, error) {
 		err := s.restoreLeases(ctx)
@@ -55,9 +55,9 @@ func (s *scheduler) restoreLeases(ctx context.Context) error {
 	return nil
 }
 
-// expectAttempts assigns running trials, by what history knows, to the nodes where they run: those
-// report with their first heartbeats whether that is still so. The queue may have lost their
-// leases, or may grant them once more.
+// expectAttempts assigns the trials that run according to history to their nodes, whose first
+// heartbeats report whether they still run there. The queue may have lost their leases, or may
+// grant them once more.
 func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 	now := time.Now()
 	for i := range open {
@@ -83,6 +83,6 @@ func (s *scheduler) expectAttempts(f *feed, open []grid.Trial) {
 	}
 }
 
-// placeholderPrefix begins the ID of the lease of an attempt that goes on, while the real ID is not
-// known; the name of the run follows.
+// placeholderPrefix begins the ID of the lease of a running attempt until the real ID is known. The
+// name of the run follows.
 const placeholderPrefix = "run "
