@@ -1,16 +1,16 @@
-// Package cluster knows which nodes there are, which of them are alive, and what each one tells
-// about itself.
+// Package cluster tracks which nodes there are, which of them are alive, and what each one
+// publishes about itself.
 //
 // The nodes gossip (SWIM with Lifeguard, by hashicorp/memberlist): each one probes some others
 // twice a second, and what one learns spreads to all in about a second. There is no master in this;
 // `members` works on any node. A member is alive; suspect when this node can't reach it; dead when
-// nobody heard of it in time; left when it said goodbye. From suspect it comes back by answering,
-// from dead or left by joining again. What a node tells travels in two ways: the few bytes that
-// others decide by go with the news that it is alive, and all else (GPUs, long texts, load) is
-// exchanged between pairs of nodes now and then.
+// nobody heard of it in time; left when it announced its departure. A suspect node returns by
+// answering, a dead or left one by joining again. What a node publishes travels in two ways: the
+// few bytes on which others base decisions travel with the news that it is alive, and everything
+// else (GPUs, long texts, load) is exchanged between pairs of nodes now and then.
 //
-// Gossip never changes a trial. It tells the master's judge quickly that a node may be dead; the
-// judge asks for a second sign before it takes leases back.
+// Gossip never changes a trial. It alerts the master early that a node may be dead; the master
+// requires a second sign before it takes leases back.
 package cluster
 
 import (
@@ -214,10 +214,10 @@ func (c *Cluster) Refused(ctx context.Context, node grid.NodeID) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// Update changes what this node tells. The func gets a copy to change and must not call the
-// Cluster. Others hear of it within about a second; changes that come faster are told as one, and
-// the last is always told. In a big cluster the number of running attempts alone is told more
-// rarely, so that the news of a death is not held up.
+// Update changes what this node publishes. The func gets a copy to change and must not call the
+// Cluster. The change reaches the others within about a second; changes in quick succession are
+// published as one, and the last is always published. In a big cluster a change of only the number
+// of running attempts is published less often, so that it does not delay the news of a death.
 func (c *Cluster) Update(change func(*Self)) {
 	p := c.published
 	p.mu.Lock()
@@ -229,8 +229,8 @@ func (c *Cluster) Update(change func(*Self)) {
 	c.table.receive([]*detail{c.published.detail(c.node)})
 }
 
-// Leave says goodbye, so that others know this node as left and not as dead. It returns when one of
-// them was told, or when the context ends. Close must still be called.
+// Leave announces that this node leaves, so that others see it as left and not as dead. It returns
+// when one of them has received that, or when the context ends. Close must still be called.
 func (c *Cluster) Leave(ctx context.Context) error {
 	if c.published.departed.Swap(true) || c.admission.err() != nil {
 		return nil // a goodbye in a name that belongs to another node would take that one out
@@ -255,7 +255,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	select {
 	case err := <-left:
 		if err != nil {
-			return errors.New("leave the cluster: nobody could be told")
+			return errors.New("leave the cluster: no other node could be reached")
 		}
 		return nil
 	case <-ctx.Done():

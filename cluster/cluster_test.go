@@ -62,8 +62,8 @@ func TestUpdatesArePaced(t *testing.T) {
 	}
 }
 
-// TestDeathAndReturn kills an agent (no goodbye), and starts it again at once after it was declared
-// dead.
+// TestDeathAndReturn kills an agent (no goodbye), and starts it again immediately after it was
+// declared dead.
 func TestDeathAndReturn(t *testing.T) {
 	nodes := startMany(t, 3, nil)
 	var seen changes

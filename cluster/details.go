@@ -12,7 +12,7 @@ import (
 	"mlfnode/grid"
 )
 
-// What two nodes tell each other when they exchange states, about every node that they know:
+// What two nodes send each other when they exchange states, about every node that they know:
 //
 //	format:1 ( length:uvarint JSON )*
 //

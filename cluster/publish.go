@@ -58,7 +58,7 @@ func (p *publishedState) sameLocked(a, b Self) bool {
 	return bytes.Equal(encode(a), encode(b))
 }
 
-// run announces changes: the first at once, those that follow within the pace together.
+// run announces changes: the first immediately, those that follow within the pace together.
 func (p *publishedState) run(ctx context.Context, ml *memberlist.Memberlist, log *slog.Logger) {
 	for last := (time.Time{}); ; {
 		select {

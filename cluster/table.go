@@ -47,7 +47,7 @@ type record struct {
 // watcher is called with each change.
 type watcher struct {
 	fn  func(Member)
-	met bool // it was told of all members
+	met bool // it has been called with all members
 }
 
 func newTable(self grid.NodeID) *table {

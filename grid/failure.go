@@ -101,8 +101,9 @@ const shortBackoff = 100 * time.Millisecond
 
 // failures is the table of failure classes.
 //
-// A trial that is not at fault runs again at once after ClassLost, ClassCrash and ClassHalt. After
-// ClassNode it waits briefly: its node needs time to recover, and another node may become free.
+// A trial that is not at fault runs again immediately after ClassLost, ClassCrash and ClassHalt.
+// After ClassNode it waits briefly: its node needs time to recover, and another node may become
+// free.
 var failures = [...]Failure{
 	{Class: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true,
 		Cause: "the program ended with a code other than 0"},

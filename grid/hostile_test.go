@@ -8,7 +8,7 @@ import (
 )
 
 // TestSubmissionsThatNobodyCanRead submits scripts, keys and names that would exhaust a master's
-// stack or time. Check rejects each at once.
+// stack or time. Check rejects each immediately.
 func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 	many := func(text string, n int) string { return strings.Repeat(text, n) }
 	for name, script := range map[string]string{

@@ -286,7 +286,7 @@ type wireHints struct {
 	Records bool     `json:"records,omitempty"`
 }
 
-// sendHints sends hints until the callServer closes: the first at once, and those that follow
+// sendHints sends hints until the callServer closes: the first immediately, and those that follow
 // within the pause together.
 func (c *callServer) sendHints() {
 	for {

@@ -374,7 +374,7 @@ func TestFloodOfSmallCalls(t *testing.T) {
 		nats.NoReconnect()}
 	if again, err := nats.Connect("nats://master", opts...); err == nil {
 		again.Close()
-		t.Error("the node is back at once")
+		t.Error("the node is back immediately")
 	}
 }
 

@@ -133,7 +133,7 @@ func Connect(ctx context.Context, r ConnectConfig) (*MasterClient, error) {
 	}
 }
 
-// request makes a call. It returns at once when the connection is lost.
+// request makes a call. It returns immediately when the connection is lost.
 func (c *MasterClient) request(ctx context.Context, verb string, m *nats.Msg) ([]byte, error) {
 	if len(m.Data) > maxPayload-4096 { // headers share the limit
 		return nil, ErrTooLarge

@@ -250,7 +250,7 @@ func TestClientReconnects(t *testing.T) {
 	l.server.Kick("nobody") // has no connection
 	l.server.Kick("w")
 	if err := <-asked; err == nil || time.Since(began) > callLimit/2 {
-		t.Errorf("a call that waited: got %v after %v, want an error at once", err, time.Since(began))
+		t.Errorf("a call that waited: got %v after %v, want an error immediately", err, time.Since(began))
 	}
 	close(served)
 	stop()

@@ -28,7 +28,7 @@ func publishEvents(t *testing.T, s *Store, first, n int) {
 	}
 }
 
-// expectBatch reads messages that must be available at once, up to the one with sequence last.
+// expectBatch reads messages that must be available immediately, up to the one with sequence last.
 func expectBatch(t *testing.T, c *consumer, last uint64) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)

@@ -93,7 +93,7 @@ func (d *dialer) dialOne(ctx context.Context, address string) (net.Conn, error) 
 func (d *dialer) SkipTLSHandshake() bool { return true }
 
 // certificateConn is a connection that reports when the other side rejects the certificate, which
-// TLS 1.3 tells in the first read after the handshake.
+// TLS 1.3 reports at the first read after the handshake.
 type certificateConn struct {
 	net.Conn
 	refused func(expired bool)

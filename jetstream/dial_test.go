@@ -11,7 +11,7 @@ import (
 )
 
 // TestAddressesOfTheMaster gives a node some addresses at which another service answers, or none
-// does: it still reaches the master at once.
+// does: it still reaches the master immediately.
 func TestAddressesOfTheMaster(t *testing.T) {
 	l := newTestServer(t)
 	listen := func(answer func(net.Conn)) string {

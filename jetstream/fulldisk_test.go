@@ -45,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 		begun = time.Now()
 		_, _, err = s.Logs.Publish(ctx, "a-1", []Chunk{{Index: int64(kept), Data: bytes.Repeat([]byte("x"), 300_000)}})
 		if d := time.Since(begun); d > time.Second {
-			t.Errorf("publish on a full disk took %v, want an answer at once", d)
+			t.Errorf("publish on a full disk took %v, want an answer immediately", d)
 		}
 		if kept > 100 {
 			t.Fatal("the disk does not fill")

@@ -14,7 +14,8 @@
 // acknowledged messages in process memory until a flush loop gets to them, so a kill of the process
 // loses them.
 //
-// While the disk can't be written, everything that waits for the server fails with ErrDisk at once.
+// While the disk can't be written, everything that waits for the server fails with ErrDisk
+// immediately.
 package jetstream
 
 import (

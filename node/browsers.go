@@ -33,7 +33,7 @@ func NewBrowsers(ctx context.Context, s *Session, port int, role api.Role, log *
 	var refusal *api.Error
 	switch {
 	case errors.As(err, &refusal) && refusal.Status == http.StatusNotFound:
-		// a node of the version before, which judges each request all the same
+		// a node of the version before, which judges each request nevertheless
 	case err != nil:
 		return nil, err
 	case has.Role == api.RoleViewer:

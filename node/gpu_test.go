@@ -12,8 +12,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestStandaloneNodeWaitsForItsGPUs submits at once after the start, when the driver may not have
-// been looked at yet.
+// TestStandaloneNodeWaitsForItsGPUs submits immediately after the start, when the driver may not
+// have been looked at yet.
 func TestStandaloneNodeWaitsForItsGPUs(t *testing.T) {
 	fake, err := inventorytest.New("2xA100-40", "test", "")
 	if err != nil {

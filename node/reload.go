@@ -84,18 +84,18 @@ const (
 // to end.
 const signFile = "stopping"
 
-// SignStop tells others, by tell and by a file in the state folder, that this node waits for its
-// trials before it stops: they have their grace period, and what they saved is stored. It returns
-// when ended is closed.
-func (n *Node) SignStop(ended <-chan struct{}, tell func(time.Duration) error) {
+// SignStop announces, by a call of extend and by a file in the state folder, that this node waits
+// for its trials before it stops: they have their grace period, and what they saved is stored. It
+// returns when ended is closed.
+func (n *Node) SignStop(ended <-chan struct{}, extend func(time.Duration) error) {
 	file := filepath.Join(n.cfg.StateDir, signFile)
 	defer os.Remove(file)
 	tick := time.NewTicker(SignInterval)
 	defer tick.Stop()
 	for until := time.Now().Add(StopLimit); time.Now().Before(until); {
 		if w := n.working(); w != nil && w.Busy() {
-			if err := errors.Join(tell(SignPatience), os.WriteFile(file, nil, 0o600)); err != nil {
-				n.log.Warn("nobody could be told that trials come to their ends", "err", err)
+			if err := errors.Join(extend(SignPatience), os.WriteFile(file, nil, 0o600)); err != nil {
+				n.log.Warn("announce that the node waits for its trials", "err", err)
 			}
 		}
 		select {

@@ -163,7 +163,7 @@ func (s *Session) Failed() <-chan error {
 }
 
 // Idle blocks as long as this process hosts sweeps that run, those of other terminals included; it
-// returns at once when not hosting. When it returns without an error the node accepts no more
+// returns immediately when not hosting. When it returns without an error the node accepts no more
 // requests, so that no sweep begins before Close.
 func (s *Session) Idle(ctx context.Context) error {
 	if !s.Hosting() {

@@ -9,7 +9,7 @@ import (
 )
 
 // workerPart is the worker of a node and what is decided about it from outside. A node in a cluster
-// has no worker before it has found its master; what was decided by then applies to it at once.
+// has no worker before it has found its master; what was decided by then applies to it immediately.
 type workerPart struct {
 	stopping atomic.Bool // somebody asked for the end of this node: Close ends its programs, too
 	atWork   *latch      // set once a node of a cluster takes trials

@@ -108,7 +108,7 @@ func (d *devices) gpu(index int) (GPU, nvml.Device) {
 		return g, nil
 	}
 	if g.UUID, ret = device.GetUUID(); ret != nvml.SUCCESS {
-		g.Problem = fmt.Sprintf("the driver does not tell the UUID of GPU %d: %v", index, ret)
+		g.Problem = fmt.Sprintf("the driver does not report the UUID of GPU %d: %v", index, ret)
 	}
 	g.Name, _ = device.GetName()
 	if memory, ret := device.GetMemoryInfo(); ret == nvml.SUCCESS {

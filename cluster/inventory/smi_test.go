@@ -116,7 +116,7 @@ func TestSMISample(t *testing.T) {
 		t.Error(diff)
 	}
 	if again, err := source.Sample(t.Context()); err != nil || !again.Time.Equal(s.Time) {
-		t.Errorf("nvidia-smi runs again at once: %v, %v", again.Time, err)
+		t.Errorf("nvidia-smi runs again immediately: %v, %v", again.Time, err)
 	}
 }
 

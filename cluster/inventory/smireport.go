@@ -121,7 +121,7 @@ func (r *report) gpus(capabilities map[string]string) []GPU {
 		}
 		switch {
 		case !strings.HasPrefix(g.UUID, "GPU-"):
-			g.UUID, g.Problem = "", fmt.Sprintf("the driver does not tell the UUID of GPU %d: %s", i, s.UUID)
+			g.UUID, g.Problem = "", fmt.Sprintf("the driver does not report the UUID of GPU %d: %s", i, s.UUID)
 		case strings.Contains(s.Total+s.Used+s.Temperature, "GPU is lost"), g.Memory == 0 &&
 			strings.Contains(s.Total, "Unknown Error"):
 			g.Problem = fmt.Sprintf("GPU %d is lost (it fell off the bus); restart the machine", i)

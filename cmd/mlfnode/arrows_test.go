@@ -37,7 +37,7 @@ var sideways = map[[2]string]string{
 	{"node/monitor", "node/membership"}: "the monitor answers a machine that joins; both ends of that call share one type",
 }
 
-// closed lists imports that point down and are refused all the same.
+// closed lists imports that point down and are refused nevertheless.
 var closed = map[[2]string]string{
 	{"cmd/mlfnode", "jetstream"}:     "a command asks a node through its API, so that it works alike on every machine",
 	{"cmd/mlfnode", "node/history"}:  "a command asks a node through its API, so that it works alike on every machine",

@@ -88,7 +88,7 @@ func (c *connector) ensureBackgroundNode(ctx context.Context) error {
 			if node.Running(ctx, cfg) {
 				return nil // another terminal has started one first
 			}
-			return failed("the node in the background ended at once", "see why in "+log.Name())
+			return failed("the node in the background ended immediately", "see why in "+log.Name())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:

@@ -406,7 +406,7 @@ func TestFolderOfAnotherMachine(t *testing.T) {
 }
 
 // TestFolderThatAnotherMachineHolds finds the lock of a shared disk held by a machine whose
-// processes can't be seen, and says at once which.
+// processes can't be seen, and says immediately which.
 func TestFolderThatAnotherMachineHolds(t *testing.T) {
 	gridtest.Root(t, "namespaces")
 	dir := t.TempDir()
@@ -435,7 +435,7 @@ func TestFolderThatAnotherMachineHolds(t *testing.T) {
 		t.Errorf("got %v\n%s", err, out)
 	}
 	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("said after %v, want at once", took)
+		t.Errorf("said after %v, want immediately", took)
 	}
 }
 

@@ -26,7 +26,7 @@ type followFlags struct {
 }
 
 func (f *followFlags) add(c *cobra.Command) {
-	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once; the sweep continues in the background")
+	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return immediately; the sweep continues in the background")
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show no output of trials, no progress lines and no table")
 	c.Flags().BoolVar(&f.noOutput, "no-output", false,
 		"show progress and the table, not the output of trials; \"mlfnode logs\" has it")

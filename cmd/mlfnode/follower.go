@@ -149,7 +149,7 @@ func (f *follower) showOutput(o *api.Output, now time.Time) {
 func (f *follower) interrupted() bool { return f.interruptions.Load() > 0 }
 
 // waitWhileHosting keeps this process running while it hosts sweeps of other terminals. A signal
-// ends it at once: another terminal takes over.
+// ends it immediately: another terminal takes over.
 func (f *follower) waitWhileHosting(ctx context.Context) error {
 	if !f.currentSession().Hosting() || f.interrupted() {
 		return nil

@@ -32,8 +32,8 @@ var (
 
 // handleSignals does what signals ask for until over is closed; stop ends the watching. With the
 // node in this process, Ctrl-C pauses the sweep and the second one kills it; a closed terminal, a
-// shutdown of the machine and output that nobody reads kill it at once. A further signal ends the
-// process.
+// shutdown of the machine and output that nobody reads kill it immediately. A further signal ends
+// the process.
 func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFunc, signals <-chan os.Signal,
 	over <-chan struct{}) {
 	answers := make(chan error, 4)

@@ -66,8 +66,8 @@ func childThat(t *testing.T, parent, command string) int {
 const inContainer = `mount -t tmpfs none /sys/fs/cgroup && exec "$@"`
 
 // TestFirstProcessOfAContainer has mlfnode be process 1 of a container in which somebody else
-// starts a daemon, as with docker exec: it is no part of the trial that runs meanwhile, and what it
-// leaves is awaited. Ctrl-Z does not stop mlfnode, and it ends even if it is stopped.
+// starts a daemon, as with docker exec: it is not part of the trial that runs in the meantime, and
+// what it leaves is awaited. Ctrl-Z does not stop mlfnode, and it ends even if it is stopped.
 func TestFirstProcessOfAContainer(t *testing.T) {
 	gridtest.Root(t, "namespaces")
 	nsenter, unshare := gridtest.Program(t, "nsenter"), gridtest.Program(t, "unshare")

@@ -60,5 +60,5 @@ func refuseInsideTrial(d *destination) error {
 	}
 	return failed(fmt.Sprintf("this runs inside trial %s: the sweep would wait for a slot that this trial holds, "+
 		"and the trial for the sweep", trial),
-		`-d submits it and returns at once; --local --state-dir "$(mktemp -d)" runs it on a separate node`)
+		`-d submits it and returns immediately; --local --state-dir "$(mktemp -d)" runs it on a separate node`)
 }

@@ -116,8 +116,8 @@ func reloadAlone(t *testing.T, m, w *servicetest.Machine) {
 	w.Run("sed -i '/^cpus/d' /etc/mlfnode/node.yaml && systemctl reload mlfnode")
 }
 
-// stopWorker stops the only worker: its trials stop at once and wait. Started again, it brings them
-// to their end.
+// stopWorker stops the only worker: its trials stop immediately and wait. Started again, it brings
+// them to their end.
 func stopWorker(t *testing.T, m, w *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	w.Run("rm -rf /tmp/ran")

@@ -77,9 +77,9 @@ func (l *serverLog) Noticef(string, ...any) {}
 func (l *serverLog) Debugf(string, ...any)  {}
 func (l *serverLog) Tracef(string, ...any)  {}
 
-// intended are the beginnings of complaints about settings that are intended: clients that do not
-// begin with TLS are refused, and no address of this machine is found to tell clients, which are
-// told none anyway.
+// intended are the beginnings of warnings about intended settings: clients that do not begin with
+// TLS are refused, and no address of this machine is found to advertise to clients, which need
+// none.
 var intended = [...]string{
 	`Clients that are not using "TLS Handshake First" option`, `Address %q can not be resolved properly`,
 }

@@ -116,7 +116,7 @@ func (a *Availability) Begin(parent context.Context) {
 	a.current, a.end = context.WithCancelCause(parent)
 }
 
-// End ends the current time: everything that waits within it fails at once.
+// End ends the current time: everything that waits within it fails immediately.
 func (a *Availability) End(cause error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -26,7 +26,7 @@ func (h Host) checkMaster(ctx context.Context) []Finding {
 	began := time.Now()
 	a, err := ask(ctx)
 	if err != nil {
-		return []Finding{warn("clock", "the master does not tell its time: "+err.Error(),
+		return []Finding{warn("clock", "the master does not report its time: "+err.Error(),
 			"look at the findings about reaching it")}
 	}
 	took := time.Since(began)

@@ -29,7 +29,7 @@ func judgeOwnName(name string, addresses []string, err error, advertise string) 
 	cure := "set `advertise:` in node.yaml to the address that other hosts reach this one at (ip addr)"
 	switch {
 	case advertise != "":
-		return fine("own name", fmt.Sprintf("others are told %s", advertise))
+		return fine("own name", fmt.Sprintf("others use %s", advertise))
 	case err != nil:
 		return warn("own name", fmt.Sprintf("the host name %s has no address", name),
 			cure+", or put the name into /etc/hosts")

@@ -78,7 +78,7 @@ func TestReachRefused(t *testing.T) {
 		want(t, f, Bad, "refuses connections", "mlfnode service status")
 	}
 	want(t, found[3], Warn, "refuses datagrams", "/udp")
-	want(t, h.checkMaster(t.Context())[0], Warn, "does not tell its time", "reaching")
+	want(t, h.checkMaster(t.Context())[0], Warn, "does not report its time", "reaching")
 }
 
 func TestReachNoTLS(t *testing.T) {

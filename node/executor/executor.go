@@ -123,8 +123,8 @@ var (
 	ErrCancelledSaving = fmt.Errorf("%w, after saving", ErrCancelled)
 	ErrHalted          = errors.New("stopped to go on later") // the node stops in good order: grid.ClassHalt
 	ErrLost            = errors.New("lease lost")             // another node may run it now: grid.ClassLost
-	ErrKill            = errors.New("killed")                 // no TERM and no grace: KILL at once
-	// ErrLeave makes Run return at once and leave the program to the next agent. It counts as
+	ErrKill            = errors.New("killed")                 // no TERM and no grace: KILL immediately
+	// ErrLeave makes Run return immediately and leave the program to the next agent. It counts as
 	// ErrHalted for an attempt without a name, and in an executor whose programs end with this
 	// process.
 	ErrLeave = errors.New("left to the next node agent")

@@ -106,7 +106,7 @@ func TestStreams(t *testing.T) {
 			grid.ClassExit,
 		},
 		"nothing was printed": {"", "", grid.ClassExit},
-		"what is not text is looked at all the same": {
+		"what is not text is looked at too": {
 			"", "\xff\x00\xfe\nOSError: [Errno 28] No space left on device \xff", grid.ClassDisk,
 		},
 	}

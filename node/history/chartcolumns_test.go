@@ -309,8 +309,8 @@ func TestColumnsBesideARetry(t *testing.T) {
 	}
 }
 
-// TestResultIsSeenWithItsChanges reads while a fold makes its result visible: who sees the result
-// also sees that blocks have changed.
+// TestResultIsSeenWithItsChanges reads while a fold makes its result visible: a reader that sees
+// the result also sees that blocks have changed.
 func TestResultIsSeenWithItsChanges(t *testing.T) {
 	d := open(t)
 	failAll(t, d, 10)

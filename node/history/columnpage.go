@@ -21,7 +21,7 @@ const (
 	maxTies = 100_000
 )
 
-// pageByColumn finds a page of rows in the order of a value. The column tells which rows the page
+// pageByColumn finds a page of rows in the order of a value. The column shows which rows the page
 // can have: rounding to 32 bits keeps the order, except among rows that then look alike. Rows of
 // blocks whose values are inexact are read as well. So some hundred rows are read instead of a
 // million. It is not ok where there is no column, where texts stand between numbers and missing

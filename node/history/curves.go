@@ -11,7 +11,7 @@ import (
 )
 
 // Curves of attempts are kept apart from the rows of trials, which every fold rewrites. The run of
-// a curve is "" as long as it belongs to the attempt that the trial's row tells of.
+// a curve is "" as long as it belongs to the attempt that the trial's row describes.
 
 // Curves of attempts are kept apart from the rows of trials, which every fold rewrites. The run of
 // a curve is "" as long as it belongs to the attempt that the trial's row describes.

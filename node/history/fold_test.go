@@ -286,7 +286,7 @@ func TestFoldIsApply(t *testing.T) {
 		if again, err := d.Fold(t.Context(), stored, m.policy); err != nil || len(again) > 0 {
 			t.Fatalf("fold again: got %v, %v, want no change", again, err)
 		}
-		d.blocks.limit = 0 // every change is written to the file at once
+		d.blocks.limit = 0 // every change is written to the file immediately
 		rebuilt := openAt(t, filepath.Join(dir, fmt.Sprintf("%d.rebuilt.db", files)))
 		defer func() { mustClose(t, rebuilt) }()
 		if _, err := rebuilt.Fold(t.Context(), stored, m.policy); err != nil {

@@ -14,8 +14,8 @@ const (
 	removePages = 2_000
 )
 
-// Remove removes a sweep. It is invisible at once; its rows are deleted in small transactions. The
-// next Remove deletes what a crash leaves.
+// Remove removes a sweep. It is invisible immediately; its rows are deleted in small transactions.
+// The next Remove deletes what a crash leaves.
 func (d *DB) Remove(ctx context.Context, id grid.SweepID) error {
 	if err := d.hideSweep(id); err != nil {
 		return fmt.Errorf("remove sweep %s: %w", id, d.markDamage(err))

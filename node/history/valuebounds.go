@@ -11,9 +11,9 @@ import (
 )
 
 // blockBits says how many neighbouring trials form a block: 2^blockBits. For each value that trials
-// can be sorted by, the table block holds bounds of the values in a block. They tell which blocks
+// can be sorted by, the table block holds bounds of the values in a block. They show which blocks
 // can hold the first trials of a listing, so that it reads some ten thousand rows of a million. An
-// index for each value would tell as well, but inserting in random places makes the fold several
+// index for each value would show that too, but inserting in random places makes the fold several
 // times slower.
 //
 // Bounds only widen. When a trial runs again they may be wider than its values, which costs a

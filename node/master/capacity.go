@@ -6,7 +6,7 @@ import (
 	"mlfnode/grid"
 )
 
-// Capacity tells what the nodes of the cluster can run.
+// Capacity reports what the nodes of the cluster can run.
 type Capacity struct {
 	// Slots returns how many attempts with these resources the cluster can run at a time.
 	Slots func(grid.Resources) int

@@ -30,7 +30,7 @@ type inbox struct {
 // maxSent bounds the functions that are sent and have not run.
 const maxSent = 16
 
-// post queues a function and returns at once.
+// post queues a function and returns immediately.
 func (q *inbox) post(run func(*scheduler)) {
 	q.mu.Lock()
 	q.posted = append(q.posted, run)

@@ -13,7 +13,7 @@ import (
 
 // leaseTable says which node holds which lease. Nodes report what they hold with each heartbeat;
 // the scheduler adds and removes leases. It has a lock of its own, so that heartbeats are answered
-// at once, however busy the scheduler is.
+// immediately, however busy the scheduler is.
 type leaseTable struct {
 	loaded atomic.Bool // all leases of the queue are known; until then no node is told that it has lost one
 

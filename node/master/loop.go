@@ -276,7 +276,7 @@ func (s *scheduler) topUpQueue(ctx context.Context) error {
 	if !s.m.cfg.LeaseTrials {
 		return nil
 	}
-	unsaved := s.records.write(ctx) // trials are leased all the same
+	unsaved := s.records.write(ctx) // trials are leased nevertheless
 	for _, f := range s.feeds {
 		if f.reordered { // its leases were made before run times were known
 			f.reordered = false

@@ -43,7 +43,7 @@ func (d *fencer) handleNodeDeath(ctx context.Context, node grid.NodeID, l nodeLo
 		if f == nil {
 			continue
 		}
-		if err := d.s.deleteLease(ctx, f, id); err != nil { // no node gets it any more, all the same
+		if err := d.s.deleteLease(ctx, f, id); err != nil { // no node gets it any more even so
 			d.m.log.Warn("requeued lease could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
 		f.requeueOneByOne(id)

@@ -95,8 +95,8 @@ func TestWhatIsLost(t *testing.T) {
 	}
 }
 
-// agentDied ends the agent of n at once, on a machine that refuses connections from then on until
-// after.
+// agentDied ends the agent of n immediately, on a machine that refuses connections from then on
+// until after.
 func agentDied(after time.Duration) func(p *nodeTable, now time.Time) {
 	return func(p *nodeTable, now time.Time) {
 		p.recordDisconnect("n", now)

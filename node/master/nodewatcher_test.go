@@ -205,7 +205,7 @@ func TestDrainedNodesGetNoLeases(t *testing.T) {
 }
 
 // TestDeadNode lets a node die with a running trial, in each way that counts: the trial is leased
-// again at once, the attempt names the node, and when the node is back it is told that it holds
+// again immediately, the attempt names the node, and when the node is back it is told that it holds
 // nothing.
 func TestDeadNode(t *testing.T) {
 	for name, die := range map[string]func(*fakeCluster){

@@ -11,7 +11,7 @@ import (
 	"mlfnode/grid"
 )
 
-// A node reports what it holds at once, and again twice a second. So a lease that its holder no
+// A node reports what it holds immediately, and again twice a second. So a lease that its holder no
 // longer reports is not held any more after holderTimeout, and one that was granted is lost when no
 // node has reported it after unclaimedTimeout. What a node runs that is disconnected just then goes
 // on when it is back.

@@ -387,7 +387,7 @@ func TestAbandonedLease(t *testing.T) {
 				return gone
 			}
 			if look(0) {
-				t.Fatal("it is taken back at once")
+				t.Fatal("it is taken back immediately")
 			}
 			if !look(holderTimeout+time.Second) && !look(3*holderTimeout) {
 				t.Error("it is not taken back")

@@ -164,7 +164,7 @@ func (w *recordWriter) pauseFailing(ctx context.Context) error {
 			if r.State == grid.SweepRunning && r.Accepted == f.sweep.Accepted {
 				r.State, r.Paused = grid.SweepPaused, time.Now().UTC()
 				r.Problem = fmt.Sprintf("paused, because %d trials have failed (stop_after: %d)\n"+
-					"to go on all the same: mlfnode resume %s", failed, limit, id)
+					"to continue anyway: mlfnode resume %s", failed, limit, id)
 			}
 			return nil
 		})

@@ -16,7 +16,7 @@ const (
 	// retainInterval is how often outdated sweeps are looked for, in addition to each start.
 	retainInterval = 10 * time.Minute
 	// spaceInterval is how often the master checks whether a part of the store is nearly full. If
-	// so, it looks for outdated sweeps at once.
+	// so, it looks for outdated sweeps immediately.
 	spaceInterval = 5 * time.Second
 )
 
@@ -24,7 +24,7 @@ const (
 type collector struct {
 	m         *Master
 	snapshots *trialSnapshots
-	runNow    poll.Signal // makes run remove outdated sweeps at once
+	runNow    poll.Signal // makes run remove outdated sweeps immediately
 }
 
 // run removes ended sweeps that the retention no longer covers, and data that belongs to

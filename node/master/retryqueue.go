@@ -24,7 +24,7 @@ type retryGroup struct {
 	ready   []*readySet // no set is empty
 }
 
-// readySet holds trials whose next attempts may start at once and that differ in nothing else.
+// readySet holds trials whose next attempts may start immediately and that differ in nothing else.
 type readySet struct {
 	attempt int
 	mode    leaseMode
@@ -109,7 +109,8 @@ func (q *retryGroup) trialsFor(attempt int, m leaseMode) *ranges.Set {
 	return &set.trials
 }
 
-// addRange queues the same attempt of trials to start at once, in place of what is queued of them.
+// addRange queues the same attempt of trials to start immediately, in place of what is queued of
+// them.
 func (r *retryQueue) addRange(trials ranges.Range, attempt int, need grid.Resources) {
 	r.remove(trials.Lo, trials.Hi)
 	for i := range r.delayed {

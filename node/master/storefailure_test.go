@@ -64,7 +64,7 @@ func (c *testMaster) killNode(node grid.NodeID) {
 	})
 }
 
-// TestNodeDiesWhileTheStoreRefuses leases the dead node's trials again at once, and fences its
+// TestNodeDiesWhileTheStoreRefuses leases the dead node's trials again immediately, and fences its
 // attempts when the store works again, also of a sweep that is cancelled.
 func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 	t.Parallel()

@@ -8,8 +8,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestSetPriority moves the waiting leases of a sweep to the lane of its new priority at once; a
-// lease that a node holds stays known in its old lane until it has ended. A sweep that shared the
+// TestSetPriority moves the waiting leases of a sweep to the lane of its new priority immediately;
+// a lease that a node holds stays known in its old lane until it has ended. A sweep that shared the
 // old lane keeps it.
 func TestSetPriority(t *testing.T) {
 	t.Parallel()

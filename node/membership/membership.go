@@ -49,7 +49,7 @@ type Config struct {
 	Identity   *trust.Identity
 	Keyring    *trust.Keyring
 	Authority  *trust.Authority     // of the master; nil on a worker
-	Scheduling *scheduling.Registry // likewise
+	Scheduling *scheduling.Registry // of the master; nil on a worker
 	Peers      *Peers               // where a worker finds its cluster; a master reads them from the state folder
 
 	Gossip cluster.Config // Bind, Port, Advertise and Self; the rest follows from the other fields
@@ -68,7 +68,7 @@ type Membership struct {
 	stateDir   string
 	id         *trust.Identity
 	authority  *trust.Authority     // of the master
-	scheduling *scheduling.Registry // likewise
+	scheduling *scheduling.Registry // of the master
 	peers      *Peers               // of a worker
 	worker     func() Worker
 	stays      func() bool
@@ -162,7 +162,7 @@ func (s *Membership) Apply(o *jetstream.Directives) {
 	}
 }
 
-// loadAverage returns the load average of the last minute, 0 if the system does not tell.
+// loadAverage returns the load average of the last minute, 0 if the system does not report it.
 func loadAverage() float64 {
 	b, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // Peers is where a node finds its cluster again. It is kept in cluster.json of the state folder.
 type Peers struct {
 	API    []string `json:"api"`    // HOST:PORT of the master, the last one first
-	NATS   []string `json:"nats"`   // likewise
+	NATS   []string `json:"nats"`   // HOST:PORT of the master, the last one first
 	Gossip []string `json:"gossip"` // of members
 	// Reached is the gossip of the master at the address by which this node joined, which need not
 	// be the one that the master advertises.

@@ -99,8 +99,8 @@ func (r *Rotation) CA() api.CA {
 }
 
 // StepCA takes the next step of a rotation of the CA, and waits up to rotateTimeout until the nodes
-// that are there have followed: the answers to their beats tell them at once that the master has
-// other CAs. A node that cannot be reached follows when it is back.
+// that are there have followed: the answers to their heartbeats tell them immediately that the
+// master has other CAs. A node that cannot be reached follows when it is back.
 func (r *Rotation) StepCA(ctx context.Context, s api.CAStep) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

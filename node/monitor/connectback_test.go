@@ -33,7 +33,7 @@ func TestReachSparesTheMastersOwnPorts(t *testing.T) {
 	} {
 		for _, network := range []string{"tcp", "udp"} {
 			ctx := t.Context()
-			if c.want == http.StatusBadGateway { // it is tried, and fails at once
+			if c.want == http.StatusBadGateway { // it is tried, and fails immediately
 				ctx = cancelled
 			}
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://master"+api.PathReach, nil)

@@ -75,7 +75,7 @@ func newHub(o *observer) *hub {
 }
 
 // join adds a client that has seen the states up to id last. States that may have changed since are
-// sent at once.
+// sent immediately.
 func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient, error) {
 	if last > h.applied() {
 		last = 0 // the id is of another store

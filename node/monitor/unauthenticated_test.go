@@ -217,7 +217,7 @@ func (c leaver) Close() error {
 }
 
 // TestCutIsNotWaitedFor ends connections that take their time to close, and ones that report their
-// end at once: the next stranger enters all the same, and the lock is free in the meantime.
+// end immediately: the next stranger enters nevertheless, and the lock is free in the meantime.
 func TestCutIsNotWaitedFor(t *testing.T) {
 	s := newUnauthenticatedConns(1)
 	first := leaver{s: s, closed: make(chan struct{})}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Until calls cond at once, and then at each interval until it returns true or an error, or ctx
+// Until calls cond immediately, and then at each interval until it returns true or an error, or ctx
 // ends. It returns nil, the error of cond, or the cause of ctx's end.
 func Until(ctx context.Context, interval time.Duration, cond func() (bool, error)) error {
 	tick := time.NewTicker(interval)
@@ -26,8 +26,8 @@ func Until(ctx context.Context, interval time.Duration, cond func() (bool, error
 	}
 }
 
-// Within calls cond at once, and then at each interval until it returns true, limit has passed or
-// ctx ends. It reports whether cond returned true.
+// Within calls cond immediately, and then at each interval until it returns true, limit has passed
+// or ctx ends. It reports whether cond returned true.
 func Within(ctx context.Context, limit, interval time.Duration, cond func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

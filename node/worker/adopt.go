@@ -15,10 +15,10 @@ import (
 // the executor started them.
 type Adopter interface {
 	// Adopted returns a func that waits for a run that an earlier agent started. The func blocks
-	// until the run has ended, which may be at once, and returns its outcome; cancelling ctx stops
-	// the run as it does in executor.Slot, executor.ErrLeave included. pid is the process of its
-	// program, 0 when that is not known. ok is false when nobody has the run, which means that it
-	// is not running.
+	// until the run has ended, which may be immediately, and returns its outcome; cancelling ctx
+	// stops the run as it does in executor.Slot, executor.ErrLeave included. pid is the process of
+	// its program, 0 when that is not known. ok is false when nobody has the run, which means that
+	// it is not running.
 	Adopted(run string) (resume func(ctx context.Context) executor.Outcome, pid int, ok bool)
 	// Collected says that the outcome of an adopted run has been recorded.
 	Collected(run string)

@@ -202,13 +202,13 @@ const announceTimeout = time.Second
 func (at *attemptRunner) announceStart(ctx context.Context, a *attempt) {
 	ctx, stop := context.WithTimeout(ctx, announceTimeout)
 	defer stop()
-	told := make(chan struct{})
+	stored := make(chan struct{})
 	a.mu.Lock()
 	a.announced, a.report.readAt = true, a.started
 	a.mu.Unlock()
-	at.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(told) }})
+	at.outbox.addEvent(a.id.Sweep, report{event: a.startedEvent(), stored: func() { close(stored) }})
 	select {
-	case <-told:
+	case <-stored:
 	case <-ctx.Done(): // the store is away; the trial does not wait for it
 	}
 }

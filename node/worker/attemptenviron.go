@@ -33,7 +33,7 @@ type environs struct {
 // forLease returns the variables that describe what is reserved for the attempts of a lease.
 func (en *environs) forLease(id grid.SweepID, al *allocator.Allocation) *leaseEnviron {
 	e := &leaseEnviron{
-		defaults: []string{"PYTHONUNBUFFERED=1"}, // output appears at once, and is not lost when the program is killed
+		defaults: []string{"PYTHONUNBUFFERED=1"}, // output appears immediately, and survives a kill of the program
 		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + en.bundles.cacheDir},
 	}
 	if al == nil {

@@ -90,7 +90,7 @@ func (fi *finisher) finish(ctx context.Context, a *attempt, r *grid.Result, end 
 	case a.adopted:
 		free = a.spool.remove
 	case a.untouched && end.reuseSpool:
-		// Nothing is left to store but the result: the next attempt can have the spool at once.
+		// Nothing is left to store but the result: the next attempt can have the spool immediately.
 		fi.spools.releaseUntouched(a.spool)
 	default:
 		free = func() { fi.spools.release(a.spool, end.reuseSpool) }

@@ -12,7 +12,7 @@ import (
 
 // TestSetupFailsOnceForAll fails a setup step that many trials need. They run it one at a time,
 // with a pause in between, and no other trial fails because of it. When the sweep is paused, the
-// worker returns the leases that it holds, and when the sweep is resumed the step runs at once.
+// worker returns the leases that it holds, and when the sweep is resumed the step runs immediately.
 func TestSetupFailsOnceForAll(t *testing.T) {
 	var setups atomic.Int32
 	var broken atomic.Bool
@@ -63,6 +63,6 @@ func TestSetupFailsOnceForAll(t *testing.T) {
 		return false
 	})
 	if took := time.Since(began); took > 2*setupRetryDelay || setups.Load() > n+1 {
-		t.Errorf("it went on after %v and %d more setups, want one at once", took, setups.Load()-n)
+		t.Errorf("it went on after %v and %d more setups, want one immediately", took, setups.Load()-n)
 	}
 }

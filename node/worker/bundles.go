@@ -177,8 +177,8 @@ func (b *bundles) awaitRetry(ctx context.Context, id grid.SweepID, p *preparedPr
 	})
 }
 
-// allowRetry lets the failed setup of a sweep run again at once: its user has changed or resumed
-// the sweep.
+// allowRetry lets the failed setup of a sweep run again immediately: its user has changed or
+// resumed the sweep.
 func (b *bundles) allowRetry(r *grid.Sweep, image string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -22,7 +22,7 @@ type Containers struct {
 	Mounts  []grid.Mount // what tasks may mount in addition to what every trial sees
 }
 
-// Images pulls images and knows which are present. Its methods return at once.
+// Images pulls images and knows which are present. Its methods return immediately.
 type Images interface {
 	Status(docker.ImageRequest) docker.ImageStatus
 	MarkReported(docker.ImageRequest)

@@ -26,7 +26,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if disk.check(began) {
-		t.Error("the disk is looked at again at once")
+		t.Error("the disk is looked at again immediately")
 	}
 	disk.checkedAt.Store(time.Now().Add(-diskCheckInterval).UnixNano())
 	if !disk.check(time.Now()) || !disk.full.Load() {

@@ -133,7 +133,7 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 }
 
 // TestDrainGivesTheRestBack drains a node while the first trial of a wide lease runs: the others
-// are returned at once, however new the lease is.
+// are returned immediately, however new the lease is.
 func TestDrainGivesTheRestBack(t *testing.T) {
 	s := newHarness(t, nil)
 	s.cfg.Heartbeats = true
@@ -198,7 +198,7 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 
 // TestTrialIsLeftToOthersFirst takes a lease that this node should avoid. There is no other node,
 // so after some time it runs here nevertheless, under the attempt number of the lease. A lease that
-// names another node runs at once.
+// names another node runs immediately.
 func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	g := newGate()
 	close(g.open)

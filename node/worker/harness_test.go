@@ -53,7 +53,7 @@ func (p program) Run(ctx context.Context, a *executor.Attempt) executor.Outcome 
 
 var _ executor.Executor = program(nil)
 
-// succeeded returns the outcome of a program that succeeded at once.
+// succeeded returns the outcome of a program that succeeded immediately.
 func succeeded() executor.Outcome {
 	now := time.Now()
 	return executor.Outcome{Start: now, End: now}

@@ -86,7 +86,7 @@ func (ct *taskContainers) findImage(r *grid.Sweep) (imageLookup, bool) {
 	return imageLookup{}, false
 }
 
-// recheckImage makes the node look for the image of a sweep at once: its user has changed or
+// recheckImage makes the node look for the image of a sweep immediately: its user has changed or
 // resumed the sweep.
 func (ct *taskContainers) recheckImage(r *grid.Sweep) {
 	if r.Task.Image != "" && ct.cfg.Containers != nil {

@@ -202,8 +202,8 @@ func (t *metricText) addLine(m grid.Metric) {
 }
 
 // setValues takes the values of one line; of a long value only that it was there. What is far more
-// than can be reported is shortened at once; the whole text, at the attempt's end, shows how much
-// that was. Output has only the names of its pattern.
+// than can be reported is shortened immediately; the whole text, at the attempt's end, shows how
+// much that was. Output has only the names of its pattern.
 func (t *metricText) setValues(m grid.Metric) {
 	if t.values == nil {
 		t.values = grid.Metric{}

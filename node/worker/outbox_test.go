@@ -289,7 +289,7 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 	}
 }
 
-// TestPace slows the reports down to the master's pace: the first is sent at once, and the next
+// TestPace slows the reports down to the master's pace: the first is sent immediately, and the next
 // ones together.
 func TestPace(t *testing.T) {
 	p := newOutboxHarness(t, filepath.Join(t.TempDir(), "jetstream"))

@@ -362,8 +362,8 @@ func BenchmarkFillFolder(b *testing.B) {
 }
 
 // TestPreparationOutlivesWhoBeganIt stops the attempt that prepares a project for several others,
-// while it downloads or runs the setup step: another one continues at once, and none fails because
-// of it.
+// while it downloads or runs the setup step: another one continues immediately, and none fails
+// because of it.
 func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
 	for name, failed := range map[string]error{
 		"while it downloads": fmt.Errorf("the project's bundle could not be unpacked: %w", executor.ErrLost),

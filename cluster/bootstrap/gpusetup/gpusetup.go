@@ -3,7 +3,7 @@
 // anything. A table of checks (table.go) evaluates them; each check is a pure function of the
 // probe's output. If a check finds something that can be fixed, a second script fixes it as root,
 // and the check is evaluated again. Nothing is done twice: on a machine that is ready, every check
-// passes at once. The driver is never installed: that is the choice of the machine's owner.
+// passes immediately. The driver is never installed: that is the choice of the machine's owner.
 package gpusetup
 
 import (
@@ -21,7 +21,7 @@ const DefaultImage = "debian:12-slim"
 // Options say what may be done to a machine. The zero value fixes what can be fixed without
 // disturbing anybody.
 type Options struct {
-	DryRun        bool   // change nothing, and tell which programs would be run
+	DryRun        bool   // change nothing, and report which programs would be run
 	Reboot        bool   // the machine may be rebooted if nothing else helps; its node must be drained
 	RestartDocker bool   // Docker may be restarted although containers run and would end
 	Sudo          string // what makes a program run as root for a user who is not; "" for "sudo -n"

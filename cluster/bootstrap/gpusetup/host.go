@@ -44,7 +44,7 @@ type driver struct {
 	cards                 []card
 	nouveau, moduleLoaded bool
 	moduleVersion         string // version of the module that runs
-	smiVersion            string // the driver's version, as nvidia-smi tells it
+	smiVersion            string // the driver's version, as nvidia-smi reports it
 	devices               []smiDevice
 	smiError              string // complaint of nvidia-smi, "" when it works
 	smiInstalled          bool

@@ -9,7 +9,7 @@ import (
 
 // Limits of what is accepted.
 const (
-	maxSkew  = 30 * time.Second // leases are told by each node's own clock, certificates by both
+	maxSkew  = 30 * time.Second // leases depend on each node's own clock, certificates on both
 	minSpace = 1 << 20          // KiB: four packages and a small image
 )
 

@@ -133,7 +133,7 @@ func (c *Connection) session(ctx context.Context, program string, stdin io.Reade
 		return c.sessionError(err)
 	}
 	if stdin == nil {
-		_ = channel.CloseWrite() // the program sees the end at once
+		_ = channel.CloseWrite() // the program sees the end immediately
 	} else {
 		go func() { // ends with stdin, or at the next write after the session's end; nobody waits for it
 			_, _ = io.Copy(channel, stdin) // a program need not read all

@@ -195,8 +195,8 @@ func timed(b *testing.B, name string, args ...string) time.Duration {
 	return time.Since(begin)
 }
 
-// BenchmarkNoExec is the rate of a million trials with an executor that returns at once: everything
-// but the processes.
+// BenchmarkNoExec is the rate of a million trials with an executor that returns immediately:
+// everything but the processes.
 func BenchmarkNoExec(b *testing.B) {
 	s := open(b, true)
 	b.Run("rate", func(b *testing.B) {

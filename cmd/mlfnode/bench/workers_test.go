@@ -21,7 +21,7 @@ const (
 	crowdIdle   = 10 * time.Second
 )
 
-// BenchmarkWorkers is the rate of trials whose programs end at once, and what that costs one
+// BenchmarkWorkers is the rate of trials whose programs end immediately, and what that costs one
 // master, with 1 to 200 workers. The master is one process; the workers are real ones with a
 // connection each, and share another process. There is no gossip: what that costs is measured in
 // cluster. All run on this machine, so the rate is what the master and all workers together reach

@@ -218,7 +218,7 @@ func TestMissingImagePausesTheSweep(t *testing.T) {
 	}
 }
 
-// TestNoEngineRefusesTheSweep says at once what is missing, and stores nothing.
+// TestNoEngineRefusesTheSweep says immediately what is missing, and stores nothing.
 func TestNoEngineRefusesTheSweep(t *testing.T) {
 	m := newMachine(t, "MLF_ENGINE_SOCKET=unix:///nowhere/docker.sock")
 	m.project("p", "python:3.12", "true")

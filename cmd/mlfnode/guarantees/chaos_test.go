@@ -72,7 +72,7 @@ var disasters = []disaster{
 		h.Agent.Kill()
 		return func() { c.Relaunch(h) }
 	}},
-	{"agent killed, and back at once", func(c *chaos, h *hosts.Host) func() {
+	{"agent killed, and back immediately", func(c *chaos, h *hosts.Host) func() {
 		h.Agent.Kill()
 		c.Relaunch(h)
 		return func() {}

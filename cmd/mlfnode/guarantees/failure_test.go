@@ -12,8 +12,8 @@ import (
 
 // TestFastFailure takes the power from a worker again and again, then kills its agent again and
 // again, and measures from that moment to the one in which the last of its trials begins on another
-// host. A machine that is gone is gone at once; the programs of an agent that has died go on and
-// wait for the next one, so that nothing begins elsewhere before its patience is over.
+// host. A machine that is gone is gone immediately; the programs of an agent that has died go on
+// and wait for the next one, so that nothing begins elsewhere before its patience is over.
 func TestFastFailure(t *testing.T) {
 	const patience = 3 * time.Second
 	p := newScenario(t, clusterSize, hosts.Options{Env: []string{"MLF_PATIENCE=" + patience.String()}})

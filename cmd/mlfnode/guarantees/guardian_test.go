@@ -15,7 +15,7 @@ import (
 
 // TestNoOrphanOfANodeThatDies ends the node of a terminal in ways that it can't answer, or that a
 // user does by the way, under a trial whose processes have left its session and cleared their
-// environment. All are gone at once, and no other command of mlfnode has run.
+// environment. All are gone immediately, and no other command of mlfnode has run.
 func TestNoOrphanOfANodeThatDies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("its programs are not those that -race looks at")

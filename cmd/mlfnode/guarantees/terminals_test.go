@@ -15,7 +15,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// patience is how long a terminal may take for what should happen at once.
+// patience is how long a terminal may take for what should happen immediately.
 const patience = 30 * time.Second
 
 // terminal is a command that runs, with what it has printed so far.
@@ -180,8 +180,8 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
-// TestNextCommandAfterAKill kills a node in the middle of a sweep, again and again: what the store
-// repairs by itself then is no matter of the next command, which goes on without a word about it.
+// TestNextCommandAfterAKill kills a node in the middle of a sweep, again and again: the store then
+// repairs itself, which is of no concern to the next command: it continues without a message.
 func TestNextCommandAfterAKill(t *testing.T) {
 	h := newHome(t, "MLF_CPUS=2")
 	for i := range scale(4, 20) {

@@ -209,7 +209,7 @@ func (d *day) secondCluster(t *testing.T) {
 	ada.does("context")
 }
 
-// moreAndLess adds a machine, which takes trials at once, and takes it out while it runs some.
+// moreAndLess adds a machine, which takes trials immediately, and takes it out while it runs some.
 func (d *day) moreAndLess(t *testing.T) {
 	ada := d.ada(t)
 	four := d.machines[3]

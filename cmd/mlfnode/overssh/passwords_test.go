@@ -9,8 +9,8 @@ import (
 )
 
 // TestPasswords starts a cluster whose hosts take nothing but passwords, two of them behind a third
-// that drops connections: who sits at the terminal is asked once for each host, and once more after
-// a slip.
+// that drops connections: the person at the terminal is asked once for each host, and once more
+// after a slip.
 func TestPasswords(t *testing.T) {
 	t.Parallel()
 	byPassword := hosts.SSHD{Config: "PubkeyAuthentication no\nMaxStartups 1",

@@ -60,7 +60,7 @@ func (f *feed) want(topics []string) {
 	}
 }
 
-// retry reopens the stream at once.
+// retry reopens the stream immediately.
 func (f *feed) retry() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

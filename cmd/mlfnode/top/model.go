@@ -34,7 +34,7 @@ type Model struct {
 type environment struct {
 	ask   func(wait time.Duration, q question) tea.Cmd // asks the node, after some time
 	want  func(topics []string)                        // chooses the topics of the event stream
-	retry func()                                       // reopens the event stream at once
+	retry func()                                       // reopens the event stream immediately
 	hosts func() bool                                  // reports whether trials of this machine run in this process
 	now   func() time.Time
 }
@@ -415,7 +415,7 @@ func (l *loader[T]) answered(m *Model, fn func(context.Context, *api.Client) (T,
 	return nil
 }
 
-// discard lets the next request begin at once, and drops the answer to the current one, because
+// discard lets the next request begin immediately, and drops the answer to the current one, because
 // something else is wanted.
 func (l *loader[T]) discard() {
 	l.asked, l.stale, l.next, l.failures, l.ended = nil, l.busy, nil, 0, time.Time{}

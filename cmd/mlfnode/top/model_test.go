@@ -65,7 +65,7 @@ func TestOneQuestionAtATime(t *testing.T) {
 		l.want(m, i, get)
 	}
 	if len(*waits) != 1 || (*waits)[0] != 0 {
-		t.Fatalf("got questions after %v, want one at once", *waits)
+		t.Fatalf("got questions after %v, want one immediately", *waits)
 	}
 	l.answered(m, get, 1, nil)
 	if len(*waits) != 2 || (*waits)[1] != spacing {

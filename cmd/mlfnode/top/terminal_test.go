@@ -373,7 +373,7 @@ func TestTopTakesOver(t *testing.T) {
 	x.press("\x0c")             // everything is requested again, so that
 	time.Sleep(3 * time.Second) // what is on the screen is current
 	x.sees("● live", "running 2")
-	x.press("q") // it would exit at once if the node were elsewhere
+	x.press("q") // it would exit immediately if the node were elsewhere
 	x.sees("2 trials of this machine run in this process")
 	x.press("n")
 	x.sees("Sweeps", id)

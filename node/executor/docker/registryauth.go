@@ -61,8 +61,8 @@ func authFiles() []string {
 
 // credentialsFor returns the user's credentials for the registry of an image, encoded for the
 // engine's API, or "" if there are none. It reads the files for each pull, so that a `docker login`
-// takes effect at once. The error names the unreadable file and contains no secret; the pull may
-// work without credentials.
+// takes effect immediately. The error names the unreadable file and contains no secret; the pull
+// may work without credentials.
 func credentialsFor(ctx context.Context, named reference.Named) (string, error) {
 	var problems []error
 	for _, name := range authFiles() {

@@ -7,8 +7,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// Instant is an executor whose attempts succeed at once without running anything, which leaves only
-// the cost of everything around the executor. It keeps none of the suite's promises.
+// Instant is an executor whose attempts succeed immediately without running anything, which leaves
+// only the cost of everything around the executor. It keeps none of the suite's promises.
 type Instant struct{}
 
 var _ executor.Executor = Instant{}
@@ -18,7 +18,7 @@ func (Instant) Slot() (executor.Slot, error) { return instantSlot{}, nil }
 
 type instantSlot struct{}
 
-// Run succeeds at once.
+// Run succeeds immediately.
 func (instantSlot) Run(context.Context, *executor.Attempt) executor.Outcome {
 	now := time.Now()
 	return executor.Outcome{Start: now, End: now}

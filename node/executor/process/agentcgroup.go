@@ -32,8 +32,8 @@ const (
 	CgroupsOff   Cgroups = "off"
 )
 
-// v1Controllers are the v1 hierarchies in use: memory limits and accounts, pids tells cheaply that
-// nothing is left.
+// v1Controllers are the v1 hierarchies in use: memory limits and accounts, and pids shows cheaply
+// that nothing is left.
 var v1Controllers = [...]string{"memory", "pids"}
 
 // agentCgroup is the folder of one agent, `mlfnode-<token>`, in each hierarchy in use. Slots make

@@ -74,7 +74,7 @@ func (t *attemptTree) abandonForeign(pids []int) bool {
 	return true
 }
 
-// A tree that was told to end is scanned often at first, since most programs end at once.
+// A tree that was told to end is scanned often at first, since most programs end immediately.
 const (
 	firstScanPause  = time.Millisecond
 	maxScanInterval = 50 * time.Millisecond

@@ -66,7 +66,7 @@ func TestOutputToAFullDisk(t *testing.T) {
 	}
 	if o, took := runOnce(t, "exit 3", full,
 		func(p *Executor) { p.stallTimeout = time.Minute }); o.Class != grid.ClassExit || took > 30*time.Second {
-		t.Errorf("a program that prints nothing: got class %q after %v, want exit at once", o.Class, took)
+		t.Errorf("a program that prints nothing: got class %q after %v, want exit immediately", o.Class, took)
 	}
 }
 

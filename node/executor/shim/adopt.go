@@ -149,7 +149,7 @@ func (a *adoptedRuns) Disown() {
 	}
 }
 
-// collect makes the shim forget the run. It is recorded first, since the shim may end at once.
+// collect makes the shim forget the run. It is recorded first, since the shim may end immediately.
 func (r *adoptedRun) collect() {
 	r.collected.Store(true)
 	_ = r.control.conn.send(&message{Kind: kindCollect, ID: r.info.ID})

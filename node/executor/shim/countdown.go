@@ -6,8 +6,8 @@ import (
 )
 
 // countdown calls a func after this process has been running for some time. A plain timer would
-// expire at once after the process was stopped or swapped out for long, before it has looked for
-// agents that connected meanwhile. The zero value with its func is stopped.
+// expire immediately after the process was stopped or swapped out for long, before it has looked
+// for agents that connected meanwhile. The zero value with its func is stopped.
 type countdown struct {
 	over func()
 

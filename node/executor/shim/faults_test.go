@@ -323,7 +323,7 @@ func TestAgentsOfOtherVersions(t *testing.T) {
 	if m, err := readFrame(old); err != nil || m.Kind != kindRefused || !strings.Contains(m.Reason, "versions") {
 		t.Errorf("an agent that understands newer versions alone: got %+v, %v; want a refusal", m, err)
 	}
-	newer := dial(t, c) // which the shim leaves at once, since it has nothing to hand over
+	newer := dial(t, c) // which the shim leaves immediately, since it has nothing to hand over
 	defer func() {
 		newer.Close()
 		eventually(t, "the shim to end", func() bool { dirs, _ := shimDirsIn(c.o.Dir); return len(dirs) == 0 })
@@ -351,7 +351,7 @@ func TestShimThatCannotStart(t *testing.T) {
 	o := options(t)
 	o.Program = "/bin/false"
 	c := open(t, o)
-	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "it ended at once") {
+	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "it ended immediately") {
 		t.Errorf("start: got %v", err)
 	}
 	nothingLeft(t, o)

@@ -106,8 +106,8 @@ func (c *Client) launchIn(ctx context.Context, p shimDir) (*controlConn, error) 
 	return l, err
 }
 
-// exitReason says why a shim ended at once: the error that it has logged, or the last lines of its
-// log.
+// exitReason says why a shim ended immediately: the error that it has logged, or the last lines of
+// its log.
 func exitReason(p shimDir) string {
 	b, _ := os.ReadFile(filepath.Join(p.path, logFile))
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
@@ -116,14 +116,14 @@ func exitReason(p shimDir) string {
 			if text, err := strconv.Unquote(cause); err == nil {
 				cause = text
 			}
-			return "it ended at once: " + cause
+			return "it ended immediately: " + cause
 		}
 	}
 	words := strings.Join(lines[max(len(lines)-lastLines, 0):], "; ")
 	if words == "" {
-		return "it ended at once"
+		return "it ended immediately"
 	}
-	return "it ended at once: " + words
+	return "it ended immediately: " + words
 }
 
 // lastLines is how many lines of a shim's log are shown if it contains no error.

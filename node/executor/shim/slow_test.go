@@ -120,11 +120,11 @@ func TestShimOutOfFileDescriptors(t *testing.T) {
 // TestExitReasonOfAShim extracts the cause from what a shim and its wrapper have printed.
 func TestExitReasonOfAShim(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "it ended at once",
-		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=\"listen on the shim's socket: no space left on device\"\nmlfnode: the shim ended with status 1\n": "it ended at once: listen on the shim's socket: no space left on device",
-		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=denied\nmlfnode: the shim ended with status 1\n":                                                   "it ended at once: denied",
-		"time=1 level=INFO msg=running err=no\nFailed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.\n":                        "it ended at once: time=1 level=INFO msg=running err=no; Failed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.",
-		"1\n2\n3\n4\n": "it ended at once: 2; 3; 4",
+		"": "it ended immediately",
+		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=\"listen on the shim's socket: no space left on device\"\nmlfnode: the shim ended with status 1\n": "it ended immediately: listen on the shim's socket: no space left on device",
+		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=denied\nmlfnode: the shim ended with status 1\n":                                                   "it ended immediately: denied",
+		"time=1 level=INFO msg=running err=no\nFailed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.\n":                        "it ended immediately: time=1 level=INFO msg=running err=no; Failed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.",
+		"1\n2\n3\n4\n": "it ended immediately: 2; 3; 4",
 	} {
 		p := newShimDir(t.TempDir(), 1)
 		if err := os.Mkdir(p.path, 0o700); err != nil {

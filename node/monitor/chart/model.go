@@ -250,7 +250,7 @@ func (m *model) guess() []Unseen {
 				seen.Add(m.raw[a][l])
 			}
 		}
-		differ := 1.0 // one value tells nothing of the others
+		differ := 1.0 // one value says nothing about the others
 		if seen.N > 1 {
 			differ = max(usualDrift, seen.SD())
 		}

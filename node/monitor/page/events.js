@@ -175,7 +175,7 @@ export class Stream {
     this.open();
   }
 
-  /** Opens the stream at once. */
+  /** Opens the stream immediately. */
   retryNow() {
     this.ready = true;
     if (!this.leads) return;
@@ -224,8 +224,8 @@ export class Stream {
       const { resp, problem } = await send('/events', { query: { topics: this.topics }, signal: request.signal, headers, cache: 'no-store' });
       if (problem) {
         const unknown = problem.status === 404 ? unknownTopics(this.topics.split(','), problem.detail) : [];
-        unknown.forEach(t => this.refused.set(t, Date.now())); // it must not keep the others from being told
-        const alone = problem.status === 409 && !this.alone; // a node that stands alone has no nodes to tell of
+        unknown.forEach(t => this.refused.set(t, Date.now())); // it must not keep the others from being sent
+        const alone = problem.status === 409 && !this.alone; // a node that stands alone has no nodes to report
         if (alone || unknown.length) {
           this.alone ||= alone;
           if (request === this.request) this.choose();
@@ -255,7 +255,7 @@ export class Stream {
     this.timer = setTimeout(() => this.open(), wait);
   }
 
-  /** Forgets sweeps that may have ended while the stream was away: nobody would tell. */
+  /** Forgets sweeps that may have ended while the stream was away: nothing reports that. */
   forgetSweeps() {
     const own = this.topics.split(',');
     for (const { name, key } of this.states.values()) if (name === 'sweep' && !own.includes(key)) this.states.delete(key);

@@ -79,7 +79,7 @@ export class Lines {
     return true;
   }
 
-  /** Takes what comes behind, unless another window is held by then; reports whether there may be more at once. @param {boolean} follow @param {AbortSignal} [signal] */
+  /** Takes what comes behind, unless another window is held by then; reports whether there may be more immediately. @param {boolean} follow @param {AbortSignal} [signal] */
   async later(follow, signal) {
     const { next } = this, skip = follow && this.far();
     const w = await this.ask(skip ? this.end() : this.behind(), signal);

@@ -51,7 +51,7 @@ async function ofNode(node, signal) {
     return await get(`/nodes/${encodeURIComponent(node)}/samples`, { signal });
   } catch (err) {
     if (/** @type {any} */ (err).status !== 404) throw err;
-    return { node, cpu: '', step_seconds: 0 }; // it has told nothing
+    return { node, cpu: '', step_seconds: 0 }; // it has reported nothing
   }
 }
 

@@ -71,7 +71,7 @@ function take({ name, key, data }) {
   }
 }
 
-/** What ended while the stream was away is told of by nobody. @param {import('./events.js').Line} l */
+/** Nothing reports what ended while the stream was away. @param {import('./events.js').Line} l */
 function takeLine(l) {
   const back = l.condition === 'live' && line.peek().condition !== 'live';
   if (back) active.value = new Map();
@@ -151,7 +151,7 @@ export async function logout() {
 /** Whether the session may act. */
 export const mayAct = computed(() => session.value && session.value.role !== 'viewer');
 
-/** Tries to reach the node at once. */
+/** Tries to reach the node immediately. */
 export const retryNow = () => stream.retryAll();
 
 /** Stops or goes on with what moves. @param {boolean} stopped */

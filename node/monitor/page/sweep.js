@@ -1,4 +1,4 @@
-// A sweep: how far it is at once, and the rest as soon as its modules are there.
+// A sweep: how far it is immediately, and the rest as soon as its modules are there.
 import { useEffect, useState } from 'preact/hooks';
 import { html } from './html.js';
 import { get, sweepPath } from './api.js';

@@ -179,7 +179,7 @@ function NoValues({ sweep: s }) {
   }
   if (s.failed === ended) return html`<${Empty} title=${`All ${count(s.failed)} trials that ended have failed.`}><p>“Failures” groups them by cause.</p><//>`;
   if (s.metrics.length === 0) {
-    return html`<${Empty} title="The trials have reported no metrics."><p>States, times and failures are shown all the same; choose “wall time” as the value. To report a metric, a program appends a line to the file that${' '}
+    return html`<${Empty} title="The trials have reported no metrics."><p>States, times and failures are still shown; choose “wall time” as the value. To report a metric, a program appends a line to the file that${' '}
       <code>$MLF_METRICS</code> names:</p><pre>${'echo \'{"accuracy": 0.97}\' >> "$MLF_METRICS"'}</pre><p>or project.yaml says where it writes them: <code>metrics: {log: result/log}</code>.</p><//>`;
   }
   return html`<${Empty} title="No trial has a finite value of this: it is NaN, infinite, or was not reported."><p>Choose another value above, such as wall time.</p><//>`;

@@ -127,7 +127,7 @@ class Question {
 }
 
 /**
- * Asks for something, and again when `key` or `version` changes: at once for another key, once a second at most for another version.
+ * Asks for something, and again when `key` or `version` changes: immediately for another key, once a second at most for another version.
  * The old answer stays until the new one is there. A key of '' asks for nothing.
  * @param {string} key @param {(signal: AbortSignal) => Promise<any>} load @param {unknown} [version]
  * @returns {{data: any, error: any, at: number, reload: () => void}}

@@ -43,8 +43,8 @@ type observation struct {
 	busySum    int   // percent, summed over the samples
 	samples    int
 	pids       []int // in the last sample
-	full       bool  // likewise
-	neighbours bool  // likewise
+	full       bool  // in the last sample
+	neighbours bool  // in the last sample
 }
 
 // Evidence is what the devices of an attempt say about its end, for the decision on its failure

@@ -195,7 +195,7 @@ func attemptEnviron(index int64, number int) []string {
 	}
 }
 
-// TestDirty returns a device that is not free at once: first its program hangs, then its memory
+// TestDirty returns a device that is not free immediately: first its program hangs, then its memory
 // stays in use.
 func TestDirty(t *testing.T) {
 	pid := program(t, attemptEnviron(1, 1)...)
@@ -226,7 +226,7 @@ func TestDirty(t *testing.T) {
 	})
 }
 
-// TestDirtyIsShort measures how long a device that is free at once is held back.
+// TestDirtyIsShort measures how long a device that is free immediately is held back.
 func TestDirtyIsShort(t *testing.T) {
 	withWatch(t, "1xA100-40", Avoid, func(s *watchHarness) {
 		for range 20 {

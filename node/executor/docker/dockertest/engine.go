@@ -199,7 +199,7 @@ func (e *Engine) Start() error {
 		case <-tick.C:
 			continue
 		case <-done:
-			err = fmt.Errorf("it ended at once")
+			err = fmt.Errorf("it ended immediately")
 		case <-limit:
 		}
 		text, _ := os.ReadFile(e.path("log"))

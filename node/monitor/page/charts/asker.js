@@ -4,7 +4,7 @@ import { get } from '../api.js';
 const LEAST = 1000; // ms between two questions for the same chart
 const STILL = 300; // ms without a move of the pointer before what lies under it may change
 
-/** Answers that were given lately, so that going back and forth shows them at once. @type {Map<string, any>} */
+/** Answers that were given lately, so that going back and forth shows them immediately. @type {Map<string, any>} */
 const kept = new Map();
 const KEPT = 48;
 
@@ -18,7 +18,7 @@ function keep(key, data) {
   }
 }
 
-/** Asks for one chart: at once for another question, once a second at most for a newer answer, and never while the pointer moves over it. */
+/** Asks for one chart: immediately for another question, once a second at most for a newer answer, and never while the pointer moves over it. */
 export class Asker {
   /** @param {(patch: any) => void} tell */
   constructor(tell) {
