@@ -51,12 +51,12 @@ func TestMasterThatHangsUpIsAskedAgain(t *testing.T) {
 				}
 			}()
 			c := &Contact{masters: []string{l.Addr().String()}, tls: &tls.Config{InsecureSkipVerify: true}}
-			if _, err := reachMaster(t.Context(), c, 4*patientTry, func() {}); err == nil {
+			if _, err := reachMaster(t.Context(), c, 4*reconnectInterval, func() {}); err == nil {
 				t.Error("reached a master that is not there")
 			}
 			closed.Store(true) // what the last call leaves may be cut off
 			if n := calls.Load(); n < 2 {
-				t.Errorf("the master was asked %d times within %v, want at least 2", n, 4*patientTry)
+				t.Errorf("the master was asked %d times within %v, want at least 2", n, 4*reconnectInterval)
 			}
 		})
 	}

@@ -40,7 +40,7 @@ func reachMaster(ctx context.Context, c *Contact, wait time.Duration, notice fun
 	defer stop()
 	say := time.AfterFunc(noticeTime, notice)
 	defer say.Stop()
-	tick := time.NewTicker(patientTry)
+	tick := time.NewTicker(reconnectInterval)
 	defer tick.Stop()
 	for begun := time.Now(); ; {
 		_, err := s.client.Node(ctx)
@@ -69,21 +69,21 @@ func hungUp(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)
 }
 
-// patience is how long a session waits for a master that went away, which covers a restart of its
-// machine.
 const (
-	patience      = time.Hour
-	patientTry    = 500 * time.Millisecond
-	patientNotice = 2 * time.Second
+	// reconnectTimeout is how long a session waits for a master that went away, which covers a
+	// restart of its machine.
+	reconnectTimeout  = time.Hour
+	reconnectInterval = 500 * time.Millisecond
+	reconnectNotice   = 2 * time.Second
 )
 
 // Await waits until the master answers again, and calls notice once that takes longer.
 func (s *Session) Await(ctx context.Context, notice func()) error {
-	ctx, stop := context.WithTimeoutCause(ctx, patience, errors.New("the master did not come back"))
+	ctx, stop := context.WithTimeoutCause(ctx, reconnectTimeout, errors.New("the master did not come back"))
 	defer stop()
-	say := time.AfterFunc(patientNotice, notice)
+	say := time.AfterFunc(reconnectNotice, notice)
 	defer say.Stop()
-	return poll.Until(ctx, patientTry, func() (bool, error) {
+	return poll.Until(ctx, reconnectInterval, func() (bool, error) {
 		s.client.Close() // connections to a master that is gone
 		_, err := s.client.Node(ctx)
 		var refusal *api.Error

@@ -25,8 +25,8 @@ import (
 	"mlfnode/node/membership"
 )
 
-// backupPatience is the longest that these tests wait for one thing.
-const backupPatience = 5 * time.Minute
+// backupTimeout is the longest that these tests wait for one thing.
+const backupTimeout = 5 * time.Minute
 
 // movingCluster is a master, without trials, and a worker, in this process.
 type movingCluster struct {
@@ -50,7 +50,7 @@ func (c *movingCluster) settings(name string) config.Config {
 	cfg.StateDir, cfg.Node = filepath.Join(c.t.TempDir(), name), grid.NodeID(name)
 	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Worker = "127.0.0.1", "127.0.0.1", false
 	cfg.Cluster.Ports, cfg.Cluster.Patience = config.Ports{API: freePort(c.t), NATS: freePort(c.t),
-		Gossip: freePort(c.t)}, backupPatience
+		Gossip: freePort(c.t)}, backupTimeout
 	cfg.Logger = slog.New(slog.NewTextHandler(c.t.Output(), nil))
 	return cfg
 }
@@ -119,7 +119,7 @@ func (c *movingCluster) submit(text string) grid.SweepID {
 // await watches a sweep until it is as ok wants.
 func (c *movingCluster) await(id grid.SweepID, ok func(api.Sweep) bool) {
 	c.t.Helper()
-	ctx, stop := context.WithTimeout(c.t.Context(), backupPatience)
+	ctx, stop := context.WithTimeout(c.t.Context(), backupTimeout)
 	defer stop()
 	var last api.Sweep
 	for u, err := range c.client.Sweeps().Watch(ctx, id, 0) {

@@ -25,8 +25,8 @@ import (
 	"mlfnode/node/config"
 )
 
-// clientPatience is the longest that a test waits for one thing.
-const clientPatience = 30 * time.Second
+// clientTimeout is the longest that a test waits for one thing.
+const clientTimeout = 30 * time.Second
 
 // testCluster is a master in this process. Its commands are given --state-dir, so that they are its
 // owner's.
@@ -91,7 +91,7 @@ func (c *testCluster) awaitBegun() {
 	c.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for limit := time.After(clientPatience); ; {
+	for limit := time.After(clientTimeout); ; {
 		if b, _ := os.ReadFile(c.gate + ".begun"); bytes.Count(b, []byte("begun")) == 3 {
 			return
 		}
@@ -166,7 +166,7 @@ func open(t *testing.T, args ...string) *client {
 // see waits until the command has said one of these texts.
 func (c *client) see(text ...string) {
 	c.t.Helper()
-	limit := time.After(clientPatience)
+	limit := time.After(clientTimeout)
 	for {
 		said, grown := c.err.now()
 		if slices.ContainsFunc(text, func(t string) bool { return strings.Contains(said, t) }) {
@@ -191,7 +191,7 @@ func (c *client) exit(code int) string {
 			c.t.Errorf("%s: got exit code %d, want %d\n%s%s", c.name, got, code, out, said)
 		}
 		return out + said
-	case <-time.After(clientPatience):
+	case <-time.After(clientTimeout):
 		said, _ := c.err.now()
 		c.t.Fatalf("%s does not end:\n%s", c.name, said)
 	}

@@ -35,11 +35,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for limit := time.After(clientPatience); !ok(); {
+	for limit := time.After(clientTimeout); !ok(); {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("%s: it did not happen within %v", what, clientPatience)
+			t.Fatalf("%s: it did not happen within %v", what, clientTimeout)
 		}
 	}
 }
@@ -154,7 +154,7 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 		if !errors.As(err, &status) || status.ExitCode() != exitInterrupted {
 			t.Errorf("ended with %v, want exit code 130\n%s", err, said.String())
 		}
-	case <-time.After(clientPatience):
+	case <-time.After(clientTimeout):
 		t.Fatal("SIGTERM does not end it")
 	}
 }

@@ -86,7 +86,7 @@ func runManual(t *testing.T, name string, prepare func()) {
 			if !strings.Contains(line, "--sample") {
 				shown += "$"
 			}
-			for limit := time.Now().Add(clientPatience); ; {
+			for limit := time.Now().Add(clientTimeout); ; {
 				var out, errs bytes.Buffer
 				code := run(t.Context(), &interrupts{}, args, &out, &errs)
 				got := strings.TrimRight(out.String(), "\n") + "\n"
@@ -137,7 +137,7 @@ func manualCluster(t *testing.T) {
 	t.Setenv("MLF_STATE", master.StateDir)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for limit := time.After(clientPatience); ; {
+	for limit := time.After(clientTimeout); ; {
 		if strings.Contains(c.mlfnode(0, "members"), "\nhostB  alive") {
 			return
 		}

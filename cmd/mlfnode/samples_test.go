@@ -39,7 +39,7 @@ func TestSamplesOfACluster(t *testing.T) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var all []api.NodeSamples
-	for limit := time.After(clientPatience); len(all) == 0; {
+	for limit := time.After(clientTimeout); len(all) == 0; {
 		get(api.PathNodes, &all)
 		select {
 		case <-tick.C:

@@ -24,8 +24,8 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// patienceOfTests bounds what a test waits for.
-const patienceOfTests = 60 * time.Second
+// testTimeout bounds what a test waits for.
+const testTimeout = 60 * time.Second
 
 // server is a real sshd on this machine.
 type server struct {
@@ -208,7 +208,7 @@ func dialer(t *testing.T, o Options) *Dialer {
 }
 
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patienceOfTests)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }

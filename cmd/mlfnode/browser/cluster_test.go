@@ -22,8 +22,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// patience is how long something is waited for that is not the claim of a test.
-const patience = 4 * time.Minute
+// testTimeout is how long something is waited for that is not the claim of a test.
+const testTimeout = 4 * time.Minute
 
 // program is the built mlfnode.
 var program string
@@ -134,7 +134,7 @@ func (c *cluster) kill() {
 // mlfnode runs a command and gives what it prints.
 func (c *cluster) mlfnode(args ...string) string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience) // also while a test is cleaned up
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout) // also while a test is cleaned up
 	defer cancel()
 	cmd := c.command(ctx, args...)
 	var stderr strings.Builder
@@ -214,7 +214,7 @@ func (c *cluster) monitor(args ...string) *monitor {
 
 func (m *monitor) stop() {
 	_ = m.cmd.Process.Signal(syscall.SIGTERM) // SIGINT is ignored by what a shell has started in the background
-	late := time.AfterFunc(patience, func() {
+	late := time.AfterFunc(testTimeout, func() {
 		m.t.Error("mlfnode monitor does not end")
 		_ = m.cmd.Process.Kill()
 	})
@@ -231,7 +231,7 @@ func (m *monitor) next() string {
 			m.t.Fatal("mlfnode monitor has ended")
 		}
 		return link
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		m.t.Fatal("mlfnode monitor prints no link")
 	}
 	return ""
@@ -257,7 +257,7 @@ func await(t testing.TB, what string, so func() bool) {
 func eventually(ctx context.Context, so func() bool) bool {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(testTimeout); time.Now().Before(end); {
 		if so() {
 			return true
 		}

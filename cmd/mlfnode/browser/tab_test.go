@@ -40,7 +40,7 @@ func newBrowser(t testing.TB) *tab {
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath(gridtest.Program(t, "chromium")), chromedp.NoSandbox,
 		chromedp.Flag("font-render-hinting",
-			"none"), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(patience))
+			"none"), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(testTimeout))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	return newTab(t, ctx)
@@ -282,7 +282,7 @@ func (b *tab) shot(name string) {
 // rest waits until the page has drawn what it knows.
 func (b *tab) rest() {
 	b.t.Helper()
-	quiet := time.Now().Add(patience)
+	quiet := time.Now().Add(testTimeout)
 	for last := ""; time.Now().Before(quiet); {
 		now := eval[string](b, "new Promise(done => setTimeout(() => done(document.querySelector('.loading[role=status]') ? '' : String(document.querySelectorAll('*').length)), 200))")
 		if now != "" && now == last {

@@ -22,8 +22,8 @@ import (
 	"mlfnode/grid/gridtest"
 )
 
-// patience bounds waits whose duration is not what a test checks.
-const patience = 3 * time.Minute
+// testTimeout bounds waits whose duration is not what a test checks.
+const testTimeout = 3 * time.Minute
 
 // program is the path of the built mlfnode.
 var program string
@@ -106,7 +106,7 @@ func await(t *testing.T, what string, so func() (bool, string)) {
 	t.Helper()
 	tick := time.NewTicker(30 * time.Millisecond)
 	defer tick.Stop()
-	for late := time.After(patience); ; {
+	for late := time.After(testTimeout); ; {
 		ok, is := so()
 		if ok {
 			return
@@ -231,7 +231,7 @@ func (x *terminal) ends(code int) {
 		if got := x.cmd.ProcessState.ExitCode(); got != code || err != nil && !errors.As(err, &exit) {
 			x.t.Errorf("got exit code %d (%v), want %d\n%s", got, err, code, x.text())
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		x.t.Fatalf("top does not end\n%s", x.text())
 	}
 	after, err := unix.IoctlGetTermios(int(x.tty.Fd()), unix.TCGETS)

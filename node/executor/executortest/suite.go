@@ -34,8 +34,8 @@ type Limiter interface {
 	Limits() bool
 }
 
-// patience is the longest that anything in the suite may take.
-const patience = 60 * time.Second
+// testTimeout is the longest that anything in the suite may take.
+const testTimeout = 60 * time.Second
 
 // Kit adapts the suite to an executor.
 type Kit struct {
@@ -239,12 +239,12 @@ func (s *harness) until(what string, ok func() bool) {
 	s.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(patience)
+	limit := time.After(testTimeout)
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-limit:
-			s.Fatalf("waited %v in vain for: %s", patience, what)
+			s.Fatalf("waited %v without success for: %s", testTimeout, what)
 		}
 	}
 }

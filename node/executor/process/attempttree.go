@@ -91,9 +91,9 @@ func (t *attemptTree) killLeftovers(grace time.Duration, hard <-chan struct{}) (
 	begun := time.Now()
 	deadline := begun.Add(min(grace, maxOrphan))
 	foreign := deadline.Add(foreignTimeout)
-	patience := maxDoubt
+	limit := maxDoubt
 	if t.slot.cgroup != nil {
-		patience = maxOrphan + time.Second // a process that moves between cgroups is killed with the cgroup
+		limit = maxOrphan + time.Second // a process that moves between cgroups is killed with the cgroup
 	}
 	look := time.NewTimer(0)
 	defer look.Stop()
@@ -105,7 +105,7 @@ func (t *attemptTree) killLeftovers(grace time.Duration, hard <-chan struct{}) (
 		}
 		t.out.drainSome() // a process that waits for room in its pipe could not end
 		pids, doubt := t.others()
-		if len(pids) == 0 && (!doubt || time.Since(begun) > patience) {
+		if len(pids) == 0 && (!doubt || time.Since(begun) > limit) {
 			return len(seen)
 		}
 		var fresh []int

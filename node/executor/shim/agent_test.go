@@ -25,16 +25,16 @@ import (
 // agentVar makes the test binary an agent that runs scripts until it is killed. Its value is a
 // folder.
 const (
-	agentVar    = "SHIM_TEST_AGENT"
-	patienceVar = "SHIM_TEST_PATIENCE"
-	cgroupsVar  = "SHIM_TEST_CGROUPS"
-	engineVar   = "SHIM_TEST_ENGINE" // where the engine of its containers listens; empty: it runs processes
+	agentVar        = "SHIM_TEST_AGENT"
+	agentTimeoutVar = "SHIM_TEST_PATIENCE"
+	cgroupsVar      = "SHIM_TEST_CGROUPS"
+	engineVar       = "SHIM_TEST_ENGINE" // where the engine of its containers listens; empty: it runs processes
 )
 
 // agent runs the script in every folder below runs, and prints "begun" once all have begun.
 func agent(dir string) int {
-	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
-	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), AgentTimeout: patience,
+	agentTimeout, _ := time.ParseDuration(os.Getenv(agentTimeoutVar))
+	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), AgentTimeout: agentTimeout,
 		Logger: slog.New(slog.DiscardHandler)}
 	o.FormerDir = filepath.Join(dir, "keepers")
 	if os.Getenv(formerVar) != "" {
@@ -106,17 +106,17 @@ type agents struct {
 }
 
 // killedAgent runs the scripts under an agent and kills it once all have begun.
-func killedAgent(t *testing.T, patience time.Duration, scripts map[string]string) *agents {
+func killedAgent(t *testing.T, agentTimeout time.Duration, scripts map[string]string) *agents {
 	t.Helper()
-	return killedAgentWith(t, patience, "", scripts)
+	return killedAgentWith(t, agentTimeout, "", scripts)
 }
 
 // killedAgentWith is killedAgent with an engine for containers.
-func killedAgentWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *agents {
+func killedAgentWith(t *testing.T, agentTimeout time.Duration, engine string, scripts map[string]string) *agents {
 	t.Helper()
 	l := &agents{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "shim-test-"))}
 	l.o = Options{Dir: filepath.Join(l.dir, "shims"), Token: "shim-test-" + filepath.Base(l.dir),
-		AgentTimeout: patience, Logger: logTo(t)}
+		AgentTimeout: agentTimeout, Logger: logTo(t)}
 	l.o.FormerDir = filepath.Join(l.dir, "keepers")
 	l.o.Containers = containersIn(l.dir, l.o.Token, engine)
 	for name, text := range scripts {
@@ -128,7 +128,7 @@ func killedAgentWith(t *testing.T, patience time.Duration, engine string, script
 		}
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
-	cmd.Env = append(os.Environ(), agentVar+"="+l.dir, patienceVar+"="+patience.String(), engineVar+"="+engine)
+	cmd.Env = append(os.Environ(), agentVar+"="+l.dir, agentTimeoutVar+"="+agentTimeout.String(), engineVar+"="+engine)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
