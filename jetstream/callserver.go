@@ -2,50 +2,24 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"golang.org/x/time/rate"
 
 	"mlfnode/grid"
 	"mlfnode/node/poll"
 )
 
 const (
-	// maxNodeCalls and maxAllCalls bound the calls of one node, and of all nodes, that are handled
-	// at a time. Further calls get errBusy: a node makes at most three at a time.
-	maxNodeCalls = 8
-	maxAllCalls  = 1024
 	// maxPendingCalls and maxPendingBytes bound the calls that wait to be received. Further calls
 	// are dropped; a node that gets no answer calls again.
 	maxPendingCalls = 16 << 10
 	maxPendingBytes = 64 << 20
-	// inlineRate is how many bytes of inline calls, which are answered one after the other, a node
-	// may send in a second, with inlineCost added to each: a heartbeat has some hundred bytes for
-	// each lease.
-	inlineRate = 8 << 20
-	inlineCost = 8 << 10
-	// callRate is how many calls of any kind a node may send in a second, and callBurst how many at
-	// once. It is far more than a node sends that waits for answers. Without this limit, one node
-	// could fill the queue of waiting calls for all nodes. The calls of a node above it are
-	// dropped, its connection is closed, and the node is blocked for a while, once in a
-	// blockInterval at most: earlier calls may still wait. blockLogInterval is how often that is
-	// logged.
-	callRate         = 16 << 10
-	callBurst        = 8 << 10
-	blockInterval    = 100 * time.Millisecond
-	blockLogInterval = time.Minute
-	// hintPause is the shortest time between two rounds of hints. It grows by hintNodePause for
-	// each node: with many nodes, those that have room ask for leases anyway.
-	hintPause     = 10 * time.Millisecond
-	hintNodePause = 250 * time.Microsecond
 )
 
 // The headers of calls and answers.
@@ -84,34 +58,17 @@ type callServer struct {
 	conn        *nats.Conn
 	ctx         context.Context // of the calls in progress; ends with close
 	stop        context.CancelFunc
-	background  sync.WaitGroup
+	background  sync.WaitGroup // of the hints
 	unsubscribe []func()
 	hints       hintQueue
-
-	mu            sync.Mutex
-	inProgress    map[grid.NodeID]int        // calls in progress
-	rates         map[grid.NodeID]*callRates // of nodes that have called recently
-	allInProgress int
-	closed        bool // no further call is admitted
+	limits      callLimits
 }
-
-// callRates limit what one node sends.
-type callRates struct {
-	calls       *rate.Limiter // all calls
-	inlineBytes *rate.Limiter // bytes of inline calls
-	block       rate.Sometimes
-	blockLog    rate.Sometimes
-	lastCall    time.Time // guarded by callServer.mu
-}
-
-// rateAge is the time without a call after which a node's rates are discarded: the limiters are
-// full again, and warnings are due again.
-const rateAge = 2 * blockLogInterval
 
 func openCallServer(st *Store, s *Server) (*callServer, error) {
 	c := &callServer{
-		calls: st.Calls, server: s, inProgress: map[grid.NodeID]int{}, rates: map[grid.NodeID]*callRates{},
-		hints: hintQueue{pending: poll.NewSignal(), lanes: map[string]bool{}},
+		calls: st.Calls, server: s,
+		limits: callLimits{inProgress: map[grid.NodeID]int{}, rates: map[grid.NodeID]*callRates{}},
+		hints:  hintQueue{pending: poll.NewSignal(), lanes: map[string]bool{}},
 	}
 	var err error
 	if c.conn, err = s.connect(); err != nil {
@@ -143,9 +100,7 @@ func (c *callServer) close() {
 	}
 	c.conn.Close() // no further call arrives
 	c.stop()
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
+	c.limits.close()
 	c.background.Wait()
 }
 
@@ -153,7 +108,7 @@ func (c *callServer) close() {
 // goroutine.
 func (c *callServer) receive(m *nats.Msg) {
 	node := nodeOf(m.Subject)
-	rates := c.ratesFor(node)
+	rates := c.limits.ratesFor(node)
 	if !rates.calls.Allow() {
 		rates.block.Do(func() {
 			rates.blockLog.Do(func() {
@@ -177,54 +132,14 @@ func (c *callServer) receive(m *nats.Msg) {
 		c.respond(m, node, verb)
 		return
 	}
-	if !c.admit(node) {
+	if !c.limits.admit(node) {
 		c.answer(m, nil, errBusy)
 		return
 	}
 	go func() {
-		defer c.release(node)
+		defer c.limits.release(node)
 		c.respond(m, node, verb)
 	}()
-}
-
-// ratesFor returns the rates of a node.
-func (c *callServer) ratesFor(node grid.NodeID) *callRates {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	r, now := c.rates[node], time.Now()
-	if r == nil {
-		maps.DeleteFunc(c.rates, func(_ grid.NodeID, r *callRates) bool { return now.Sub(r.lastCall) > rateAge })
-		r = &callRates{
-			calls: rate.NewLimiter(callRate, callBurst), inlineBytes: rate.NewLimiter(inlineRate, inlineRate),
-			block: rate.Sometimes{Interval: blockInterval}, blockLog: rate.Sometimes{Interval: blockLogInterval},
-		}
-		c.rates[node] = r
-	}
-	r.lastCall = now
-	return r
-}
-
-// admit reports whether one more call of a node may be handled. If so, release must follow.
-func (c *callServer) admit(node grid.NodeID) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed || c.inProgress[node] >= maxNodeCalls || c.allInProgress >= maxAllCalls {
-		return false
-	}
-	c.inProgress[node]++
-	c.allInProgress++
-	c.background.Add(1)
-	return true
-}
-
-func (c *callServer) release(node grid.NodeID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.allInProgress--
-	if c.inProgress[node]--; c.inProgress[node] == 0 {
-		delete(c.inProgress, node)
-	}
-	c.background.Done()
 }
 
 // respond handles a call and answers it.
@@ -249,64 +164,5 @@ func (c *callServer) answer(m *nats.Msg, data []byte, err error) {
 	}
 	if err := c.conn.PublishMsg(a); err != nil {
 		c.calls.store.log.Debug("call could not be answered", "subject", m.Subject, "err", err)
-	}
-}
-
-// hintQueue holds the hints that are to be sent.
-type hintQueue struct {
-	pending poll.Signal // there are some
-
-	mu      sync.Mutex
-	lanes   map[string]bool // with new leases
-	records bool            // whether records have changed
-}
-
-// add changes what is to be sent soon.
-func (h *hintQueue) add(change func(*hintQueue)) {
-	h.mu.Lock()
-	change(h)
-	h.mu.Unlock()
-	h.pending.Set()
-}
-
-// take returns what is to be sent now.
-func (h *hintQueue) take() wireHints {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	hints := wireHints{Lanes: slices.Collect(maps.Keys(h.lanes)), Records: h.records}
-	clear(h.lanes)
-	h.records = false
-	return hints
-}
-
-// wireHints is what nodes are told without asking: the lanes with new leases, and whether records
-// have changed. A lost one does no harm: nodes ask from time to time.
-type wireHints struct {
-	Lanes   []string `json:"lanes,omitempty"`
-	Records bool     `json:"records,omitempty"`
-}
-
-// sendHints sends hints until the callServer closes: the first immediately, and those that follow
-// within the pause together.
-func (c *callServer) sendHints() {
-	for {
-		select {
-		case <-c.hints.pending:
-		case <-c.ctx.Done():
-			return
-		}
-		nodes := slices.Sorted(maps.Keys(c.server.Connections()))
-		data, err := json.Marshal(c.hints.take())
-		for _, node := range nodes {
-			if err == nil {
-				err = c.conn.Publish(inbox(node)+"."+hintToken, data)
-			}
-		}
-		if err != nil {
-			c.calls.store.log.Debug("hints could not be sent", "err", err)
-		}
-		if !poll.Sleep(c.ctx, max(hintPause, time.Duration(len(nodes))*hintNodePause)) {
-			return
-		}
 	}
 }

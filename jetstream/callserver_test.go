@@ -333,7 +333,7 @@ func TestFloodOfLargeCalls(t *testing.T) {
 func TestOldRatesAreDiscarded(t *testing.T) {
 	t.Parallel()
 	l := newTestServer(t)
-	d := l.store.callServer
+	d := &l.store.callServer.limits
 	past := time.Now().Add(-2 * rateAge)
 	for i := range 100 {
 		node := grid.NodeID(fmt.Sprint("gone", i))
@@ -354,7 +354,7 @@ func TestFloodOfSmallCalls(t *testing.T) {
 	l := newTestServer(t)
 	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
 	w := l.connect("w")
-	l.store.callServer.ratesFor("b").calls.SetLimit(1000) // which even a slow machine exceeds
+	l.store.callServer.limits.ratesFor("b").calls.SetLimit(1000) // which even a slow machine exceeds
 	nc := l.natsClient("b")
 	limit := time.Now().Add(3 * time.Minute)
 	for subject := callSubject("b", "x"); !nc.IsClosed(); {

@@ -143,7 +143,7 @@ const maxTakenLeases = 64
 
 // storeEvents stores a batch of a node.
 func (c *Calls) storeEvents(ctx context.Context, b *grid.Batch, data []byte) (uint64, error) {
-	shares := c.store.eventQuota
+	shares := c.store.Events.quota
 	if err := shares.reserve(ctx, b.Node, int64(len(data))); err != nil {
 		return 0, err
 	}

@@ -25,6 +25,7 @@ import (
 type Events struct {
 	store *Store
 	epoch string // of the stream
+	quota *quota // bounds what each node stores
 
 	mu            sync.Mutex
 	decoded       map[string]*grid.Batch // by message ID: stored batches that the reader has not reached

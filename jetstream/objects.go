@@ -28,6 +28,7 @@ type Objects struct {
 	store   *Store
 	bucket  string
 	setting string
+	quota   *quota // bounds what each node stores; nil where nothing does
 	uploads uploads
 }
 

@@ -195,10 +195,10 @@ func (e *quotaError) Error() string {
 // PutArtifactsOf stores the artifacts of a run on another node. It also returns ErrFull if the node
 // has used its share of a nearly full store.
 func (s *Store) PutArtifactsOf(ctx context.Context, node grid.NodeID, id grid.TrialID, run string, r io.Reader) error {
-	counted := &quotaReader{ctx: ctx, r: r, quota: s.artifactQuota, node: node}
+	counted := &quotaReader{ctx: ctx, r: r, quota: s.Artifacts.quota, node: node}
 	err := s.Artifacts.Put(ctx, id.ArtifactName(run), counted)
 	if err != nil {
-		s.artifactQuota.release(node, counted.bytes)
+		s.Artifacts.quota.release(node, counted.bytes)
 	}
 	return err
 }

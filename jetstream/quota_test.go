@@ -97,7 +97,7 @@ func TestIdleNodesReserveNoRoom(t *testing.T) {
 	for i := range 30 {
 		l.connect(fmt.Sprint("idle", i))
 	}
-	s := l.store.artifactQuota
+	s := l.store.Artifacts.quota
 	s.bytes, s.refreshed = limit-limit/reserveFraction, time.Now().Add(time.Hour) // no node refreshes the count
 	fill := func(node grid.NodeID) int {
 		return storeUntilRefused(t, func(int) (int, error) { return piece, s.reserve(t.Context(), node, piece) })

@@ -38,9 +38,8 @@ type Store struct {
 
 	*connection
 	*orphanPurger
-	limits                    Limits
-	callServer                *callServer // nil unless the Server listens
-	eventQuota, artifactQuota *quota      // bound what each node stores
+	limits     Limits
+	callServer *callServer // nil unless the Server listens
 }
 
 // connection is the connection of a Store to its server, and the streams there.
@@ -125,8 +124,8 @@ func (s *Server) OpenStore(ctx context.Context) (*Store, error) {
 	st.orphanPurger = &orphanPurger{
 		store: st, offset: map[string]int{}, batch: subjectPage, maxSubjects: maxSubjects, crowded: map[string]bool{},
 	}
-	st.eventQuota = newQuota(st, eventStream, "events", "events", s.limits.EventBytes)
-	st.artifactQuota = newQuota(st, artifactBucket, artifactBucket, artifactBucket, s.limits.ArtifactBytes)
+	st.Events.quota = newQuota(st, eventStream, "events", "events", s.limits.EventBytes)
+	st.Artifacts.quota = newQuota(st, artifactBucket, artifactBucket, artifactBucket, s.limits.ArtifactBytes)
 	if err := st.Queue.load(ctx); err != nil {
 		st.Close()
 		return nil, s.Diagnose(err)

@@ -160,9 +160,9 @@ func (s *Store) Usage(ctx context.Context) ([]Usage, error) {
 		u := Usage{Name: c.Name, Bytes: int64(info.State.Bytes), Limit: info.Config.MaxBytes}
 		switch c.Name {
 		case eventStream:
-			u.OverShare = s.eventQuota.refusedNodes()
+			u.OverShare = s.Events.quota.refusedNodes()
 		case artifactBucket:
-			u.OverShare = s.artifactQuota.refusedNodes()
+			u.OverShare = s.Artifacts.quota.refusedNodes()
 		}
 		all = append(all, u)
 	}
