@@ -25,7 +25,7 @@ type Column int
 
 // The columns. The metrics follow, in the order of their names.
 const (
-	columnSmall     Column = iota // state, attempts, class, cause and node, see smallColumns
+	columnSmall     Column = iota // state, attempts, class, cause and node, see smallBlock
 	ColumnStarted                 // seconds since Columns.Base
 	ColumnWall                    // seconds
 	ColumnCPU                     // seconds
@@ -56,21 +56,21 @@ const (
 
 func chunkID(c Column, block int64) int64 { return int64(c)<<chunkIDBits | block }
 
-// smallColumns holds the columns of a block whose values are small: state (its code + 1), attempts,
+// smallBlock holds the columns of a block whose values are small: state (its code + 1), attempts,
 // class (its place in sweepSummary.Classes + 1) and cause take a byte of each trial, the number of
 // the node two. 0 means no row, or none.
-type smallColumns [smallBytes]byte
+type smallBlock [smallBytes]byte
 
-func (s *smallColumns) state(i int64) *byte    { return &s[i] }
-func (s *smallColumns) attempts(i int64) *byte { return &s[blockTrials+i] }
-func (s *smallColumns) class(i int64) *byte    { return &s[2*blockTrials+i] }
-func (s *smallColumns) cause(i int64) *byte    { return &s[3*blockTrials+i] }
-func (s *smallColumns) node(i int64) []byte    { return s[4*blockTrials+2*i : 4*blockTrials+2*i+2] }
+func (s *smallBlock) state(i int64) *byte    { return &s[i] }
+func (s *smallBlock) attempts(i int64) *byte { return &s[blockTrials+i] }
+func (s *smallBlock) class(i int64) *byte    { return &s[2*blockTrials+i] }
+func (s *smallBlock) cause(i int64) *byte    { return &s[3*blockTrials+i] }
+func (s *smallBlock) node(i int64) []byte    { return s[4*blockTrials+2*i : 4*blockTrials+2*i+2] }
 
 // trialBlock holds all columns of one block of trials.
 type trialBlock struct {
 	id       int64
-	small    smallColumns
+	small    smallBlock
 	floats   [floatColumns][]float32 // nil for a column without values
 	lossy    [floatColumns]bool      // some value has more digits than its 32 bits hold
 	lastUsed uint64                  // blockCache.useCount when it was last changed
@@ -327,7 +327,7 @@ func (k *blockCache) copyTo(c *Columns, s *sweepSummary, wanted []Column) map[in
 		hot[at] = true
 		for _, w := range wanted {
 			if w == columnSmall {
-				c.setSmall(at, b.small[:])
+				c.setBlock(at, b.small[:])
 			} else if known := b.floats[w-ColumnStarted]; known != nil {
 				copy(c.Values[w][at*blockTrials:], known)
 				c.exact[w][at] = !b.lossy[w-ColumnStarted]

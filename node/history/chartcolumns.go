@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -24,13 +23,9 @@ type Columns struct {
 	Blocks  []int64 // the first index of each block, ascending
 	Stride  int     // one of so many blocks was read: the sweep has more than was asked for
 
-	State    []uint8 // a place in grid.States, from 1; 0 for a trial without a row
-	Attempts []uint8 // at most 255
-	Class    []uint8 // a place in Classes, from 1; 0 for none
-	Cause    []uint8 // the ID of one of Causes, OtherCause, or 0
-	Node     []uint16
-	Values   map[Column][]float32
-	exact    map[Column][]bool // by block: each value is exactly that of the trial
+	smallColumns
+	Values map[Column][]float32
+	exact  map[Column][]bool // by block: each value is exactly that of the trial
 
 	Base    int64 // ColumnStarted and ColumnEnded count from it, microseconds since 1970
 	Names   []string
@@ -94,9 +89,7 @@ func (d *reader) readColumns(
 	n := len(c.Blocks) * blockTrials
 	for _, w := range missing {
 		if w == columnSmall {
-			c.State, c.Attempts, c.Class, c.Cause = make([]uint8, n), make([]uint8, n),
-				make([]uint8, n), make([]uint8, n)
-			c.Node = make([]uint16, n)
+			c.smallColumns = newSmallColumns(n)
 			continue
 		}
 		c.Values[w], c.exact[w] = make([]float32, n), make([]bool, len(c.Blocks))
@@ -132,15 +125,11 @@ func clearValues(values []float32) {
 
 // copyBlock copies a column of a block from other columns, and reports whether they have it.
 func (c *Columns) copyBlock(at int, other *Columns, place int, w Column) bool {
-	to, from := at*blockTrials, place*blockTrials
 	if w == columnSmall {
-		copy(c.State[to:], other.State[from:from+blockTrials])
-		copy(c.Attempts[to:], other.Attempts[from:from+blockTrials])
-		copy(c.Class[to:], other.Class[from:from+blockTrials])
-		copy(c.Cause[to:], other.Cause[from:from+blockTrials])
-		copy(c.Node[to:], other.Node[from:from+blockTrials])
+		c.smallColumns.copyBlock(at, &other.smallColumns, place)
 		return true
 	}
+	to, from := at*blockTrials, place*blockTrials
 	values, ok := other.Values[w]
 	if ok {
 		copy(c.Values[w][to:], values[from:from+blockTrials])
@@ -178,17 +167,6 @@ func (c *Columns) sampleBlocks(id grid.SweepID) {
 		}
 	}
 	c.Blocks = kept
-}
-
-func (c *Columns) setSmall(at int, data []byte) {
-	from := at * blockTrials
-	copy(c.State[from:], data[:blockTrials])
-	copy(c.Attempts[from:], data[blockTrials:2*blockTrials])
-	copy(c.Class[from:], data[2*blockTrials:3*blockTrials])
-	copy(c.Cause[from:], data[3*blockTrials:4*blockTrials])
-	for i := range blockTrials {
-		c.Node[from+i] = binary.LittleEndian.Uint16(data[4*blockTrials+2*i:])
-	}
 }
 
 // readChunks reads the chunks of one column of the blocks at some places.
@@ -229,7 +207,7 @@ func (d *reader) readChunks(ctx context.Context, c *Columns, s *sweepSummary, w 
 		whole, fits := floatChunk(data)
 		switch {
 		case w == columnSmall && len(data) == smallBytes:
-			c.setSmall(at, data)
+			c.setBlock(at, data)
 		case w != columnSmall && fits:
 			from := at * blockTrials
 			unpackFloats(c.Values[w][from:from:from+blockTrials], data)

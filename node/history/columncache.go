@@ -98,7 +98,7 @@ func (k *columnCache) fill(
 		return missing, set, math.MaxUint64
 	}
 	all := set.all
-	c.State, c.Attempts, c.Class, c.Cause, c.Node = all.State, all.Attempts, all.Class, all.Cause, all.Node
+	c.smallColumns = all.smallColumns
 	for _, w := range wanted {
 		if values, ok := all.Values[w]; ok {
 			c.Values[w], c.exact[w] = values, all.exact[w]
@@ -124,8 +124,7 @@ func (k *columnCache) useLocked(meant func(*columnSet) bool) *columnSet {
 // add caches columns of a sweep beside those of the same version that are cached.
 func (k *columnCache) add(s *sweepSummary, c *Columns, mark uint64, mixed bool) {
 	set := &columnSet{sweep: s, mixed: mixed, mark: mark, all: &Columns{
-		Blocks: c.Blocks, Stride: c.Stride,
-		State: c.State, Attempts: c.Attempts, Class: c.Class, Cause: c.Cause, Node: c.Node,
+		Blocks: c.Blocks, Stride: c.Stride, smallColumns: c.smallColumns,
 		Values: maps.Clone(c.Values), exact: maps.Clone(c.exact),
 	}}
 	k.mu.Lock()

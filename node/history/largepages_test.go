@@ -16,7 +16,7 @@ import (
 func TestLargePages(t *testing.T) {
 	const rows = 4*minPartRows + 3*blockTrials
 	random := rand.New(rand.NewPCG(1, 2))
-	c := &Columns{Stride: 1, State: make([]uint8, rows), Attempts: make([]uint8, rows), Values: map[Column][]float32{},
+	c := &Columns{Stride: 1, smallColumns: newSmallColumns(rows), Values: map[Column][]float32{},
 		exact: map[Column][]bool{}}
 	values := func() []float32 { return make([]float32, rows) }
 	c.Values[ColumnMemory], c.Values[ColumnMetric(0)], c.Values[ColumnMetric(1)] = values(), values(), values()
