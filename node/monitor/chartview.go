@@ -95,7 +95,7 @@ func (cv *chartViews) data(
 	if err != nil {
 		return nil, fmt.Errorf("list metrics of %s: %w", s.ID, err)
 	}
-	d := &chart.Data{Space: s.Space, Order: s.Task.Order, Metrics: map[string][]float32{}}
+	d := &chart.Data{Space: s.Space, Order: s.Task.Order, Columns: chart.Columns{Metrics: map[string][]float32{}}}
 	column, err := chooseValue(s, names, value, d)
 	if err != nil {
 		return nil, err

@@ -61,9 +61,9 @@ func (ee *etaEstimator) addRecent(ctx context.Context, s *grid.Sweep, d *chart.D
 			case run.Running:
 				run.End = d.Now
 			default:
-				d.RecentFrom = run.End
+				d.Recent.From = run.End
 			}
-			d.Recent = append(d.Recent, run)
+			d.Recent.Runs = append(d.Recent.Runs, run)
 		}
 	}
 	return nil

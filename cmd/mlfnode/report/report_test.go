@@ -38,12 +38,14 @@ func hand(t *testing.T) *chart.Data {
 		t.Fatal(err)
 	}
 	d := &chart.Data{
-		Space: points, Blocks: []int64{0}, Done: points.Count(), Name: "loss", Base: 1e15, Now: 100,
+		Space: points, Done: points.Count(), Name: "loss", Base: 1e15, Now: 100,
 		Nodes: []grid.NodeID{"n"}, Classes: []grid.Class{grid.ClassExit},
-		State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials),
-		Cause: make([]uint8, chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
-		Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials),
-		Wall: make([]float32, chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
+		Columns: chart.Columns{
+			Blocks: []int64{0}, State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials),
+			Cause: make([]uint8, chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
+			Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials),
+			Wall: make([]float32, chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
+		},
 	}
 	for i := range points.Count() {
 		d.State[i], d.Node[i], d.Started[i], d.Ended[i], d.Wall[i] = 3, 1, float32(i), float32(i+2), 2 // succeeded

@@ -19,45 +19,22 @@ import (
 	"mlfnode/node/parallel"
 )
 
-// BlockTrials is the number of consecutive trials in a block of Data.
-const BlockTrials = 512
-
-// Data is what is known of the trials of a sweep, in columns. Each column has BlockTrials entries
-// for each block.
+// Data is what is known of a sweep and its trials.
 type Data struct {
+	Columns
 	Space    space.Space
 	Order    grid.Order // in which trials start
-	Blocks   []int64    // the first index of each block, ascending
 	Stride   int        // one block in this many is included; with 0 and 1, all are
 	Done     int64      // terminal trials of the whole sweep
-	State    []uint8    // an index in grid.States, from 1; 0 for a trial of which nothing is known
-	Class    []uint8    // an index in Classes, from 1; 0 for none
-	Cause    []uint8    // the ID of one of Causes, or 0
-	Node     []uint16
-	Started  []float32 // seconds since Base; NaN for none
-	Ended    []float32 // seconds since Base; NaN while the trial has not ended
-	Wall     []float32 // seconds, as reported by the node; NaN while the trial has not ended
-	Value    []float32 // that the charts show; NaN for none
-	Name     string    // of the value
-	Maximize bool      // greater values are better
-	Metrics  map[string][]float32
+	Name     string     // of the value
+	Maximize bool       // greater values are better
+	Recent   Recent     // if Stride exceeds 1
+	Base     int64      // microseconds since 1970
+	Now      float64    // seconds since Base
 
-	// If Stride exceeds 1: the trials that are running, and all that have ended since RecentFrom.
-	Recent     []Run
-	RecentFrom float64 // seconds since Base
-
-	Base    int64   // microseconds since 1970
-	Now     float64 // seconds since Base
 	Classes []grid.Class
 	Nodes   []grid.NodeID // by number, from 1
 	Causes  []Cause
-}
-
-// Run is the time span in which a trial ran, in seconds since Data.Base.
-type Run struct {
-	Index      int64
-	Start, End float64
-	Running    bool // End is now
 }
 
 // Cause is a group of similar failures.
@@ -67,29 +44,6 @@ type Cause struct {
 	Signature string
 	Attempts  int64 // that failed this way, including those of trials that ran again
 	Trial     int64 // an example
-}
-
-// The codes of states in Data.State.
-var (
-	running   = code(grid.Running)
-	succeeded = code(grid.Succeeded)
-	failed    = code(grid.Failed)
-	cancelled = code(grid.Cancelled)
-)
-
-func code(s grid.State) uint8 { return uint8(slices.Index(grid.States[:], s) + 1) }
-
-func ended(state uint8) bool { return state > running }
-
-func (d *Data) index(row int32) int64 {
-	return d.Blocks[row/BlockTrials] + int64(row%BlockTrials)
-}
-
-// row finds the row of a trial; false if the data does not include it.
-func (d *Data) row(index int64) (int32, bool) {
-	at, ok := slices.BinarySearch(d.Blocks, index&^(BlockTrials-1))
-	row := int32(at*BlockTrials) + int32(index&(BlockTrials-1))
-	return row, ok && d.State[row] != 0
 }
 
 // Head is the part that all answers about a selection share.

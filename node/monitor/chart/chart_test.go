@@ -57,7 +57,8 @@ type trial struct {
 func dataOf(t tester, s space.Space, fn func(index int64, p map[string]string) trial) *Data {
 	t.Helper()
 	n := int((s.Count() + BlockTrials - 1) / BlockTrials)
-	d := &Data{Space: s, Name: "loss", Metrics: map[string][]float32{}, Nodes: []grid.NodeID{"n1", "n2"}}
+	d := &Data{Space: s, Name: "loss", Nodes: []grid.NodeID{"n1", "n2"}}
+	d.Metrics = map[string][]float32{}
 	for b := range n {
 		d.Blocks = append(d.Blocks, int64(b)*BlockTrials)
 	}

@@ -277,10 +277,23 @@ func (m *model) subtract(byLevel [][]float64, total, correct float64) work {
 	return w
 }
 
+// Recent holds the trials that are running, and all that have ended since From.
+type Recent struct {
+	Runs []Run
+	From float64 // seconds since Data.Base
+}
+
+// Run is the time span in which a trial ran, in seconds since Data.Base.
+type Run struct {
+	Index      int64
+	Start, End float64
+	Running    bool // End is now
+}
+
 // recent returns the trials that are running, and those that ran in the last minutes.
 func (d *Data) recent() []Run {
 	if d.Stride > 1 { // a sample of blocks has none of the running trials, or far too many
-		return d.Recent
+		return d.Recent.Runs
 	}
 	var all []Run
 	for r, state := range d.State {
@@ -322,9 +335,9 @@ func (d *Data) busy() float64 {
 			from = min(from, start)
 		}
 	}
-	if from = max(from, to-window); d.Stride > 1 && d.RecentFrom > from {
+	if from = max(from, to-window); d.Stride > 1 && d.Recent.From > from {
 		// if trials are very short, only the newest are included, and none of this moment
-		from, to = d.RecentFrom, d.RecentFrom
+		from, to = d.Recent.From, d.Recent.From
 		for _, run := range runs {
 			if !run.Running {
 				to = max(to, run.End)

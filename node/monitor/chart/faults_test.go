@@ -82,7 +82,7 @@ func TestBusyOfAPart(t *testing.T) {
 	whole, rest := simulate(t, s, index, slots, 0.55, func(map[string]string) float64 { return 10 })
 	part := &Data{
 		Space: s, Stride: 4, Name: whole.Name, Nodes: whole.Nodes, Now: whole.Now, Done: whole.Done,
-		Metrics: whole.Metrics,
+		Columns: Columns{Metrics: whole.Metrics},
 	}
 	ran := false
 	for b := 0; b < len(whole.Blocks); b += part.Stride {
@@ -99,13 +99,15 @@ func TestBusyOfAPart(t *testing.T) {
 	if ran {
 		t.Fatal("trials run in blocks that are looked at")
 	}
-	part.Recent = viewOf(t, whole, "").d.recent()
+	part.Recent.Runs = viewOf(t, whole, "").d.recent()
 	e := viewOf(t, part, "").ETA()
 	if ratio := float64(e.Seconds) / rest; math.Abs(float64(e.Busy)-slots) > 0.5 || ratio < 0.85 || ratio > 1.15 {
 		t.Errorf("got %v at a time and %.2f of the true rest, want %d and about 1", e.Busy, ratio, slots)
 	}
-	part.RecentFrom = part.Now - 20 // only what has ended in the last 20 s is included
-	part.Recent = slices.DeleteFunc(part.Recent, func(r Run) bool { return !r.Running && r.End < part.RecentFrom })
+	part.Recent.From = part.Now - 20 // only what has ended in the last 20 s is included
+	part.Recent.Runs = slices.DeleteFunc(part.Recent.Runs, func(r Run) bool {
+		return !r.Running && r.End < part.Recent.From
+	})
 	if e := viewOf(t, part, "").ETA(); math.Abs(float64(e.Busy)-slots) > 0.5 {
 		t.Errorf("from the newest trials: got %v at a time, want %d", e.Busy, slots)
 	}
