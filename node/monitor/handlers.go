@@ -18,10 +18,8 @@ type handlers struct {
 	nodes     *nodeHandlers
 	access    *accessHandlers
 	events    *eventHandlers
-	metrics   *metricsHandlers
 	flower    *flowerHandlers
-
-	healthy, ready *health
+	root      *rootHandlers
 }
 
 // newHandlers makes the handlers of a node, with the parts that they share.
@@ -62,11 +60,6 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 		},
 		access: &accessHandlers{&cfg.Cluster, refusals, log},
 		events: &eventHandlers{lookup, cfg.Members, events},
-		metrics: &metricsHandlers{
-			self: cfg.Node, master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members,
-			eta: eta, hub: events,
-			requests: requests, log: log,
-		},
 		flower: &flowerHandlers{
 			lookup: lookup, master: cfg.Master, history: cfg.History, healthy: healthy, lists: make(semaphore, 1),
 			workers: &flowerWorkers{
@@ -74,7 +67,14 @@ func newHandlers(cfg *Config, refusals *refusalLog, requests *requestMetrics, lo
 				members: cfg.Members, log: log,
 			},
 		},
-		healthy: healthy,
-		ready:   &health{probe: parts.checkReady, timeout: healthTimeout, log: log.With("question", "ready")},
+		root: &rootHandlers{
+			healthy: healthy,
+			ready:   &health{probe: parts.checkReady, timeout: healthTimeout, log: log.With("question", "ready")},
+			metrics: &metricsHandlers{
+				self: cfg.Node, master: cfg.Master, history: cfg.History, store: cfg.Store, members: cfg.Members,
+				eta: eta, hub: events,
+				requests: requests, log: log,
+			},
+		},
 	}
 }

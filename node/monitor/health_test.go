@@ -108,15 +108,16 @@ func (f *front) ask(t *testing.T, path, token string) (int, string) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	f := newLive(t, nil)
-	f.handlers.healthy.timeout, f.handlers.ready.timeout = time.Minute, time.Minute // allows for a busy machine
+	// allows for a busy machine
+	f.handlers.root.healthy.timeout, f.handlers.root.ready.timeout = time.Minute, time.Minute
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusOK || text != "ok\n" {
 			t.Errorf("%s: got %d %q, want ok", path, status, text)
 		}
 	}
 	f.server.Close()
-	f.handlers.healthy.at, f.handlers.ready.at = time.Time{}, time.Time{} // expire the cached answers
-	f.handlers.healthy.timeout, f.handlers.ready.timeout = time.Second, time.Second
+	f.handlers.root.healthy.at, f.handlers.root.ready.at = time.Time{}, time.Time{} // expire the cached answers
+	f.handlers.root.healthy.timeout, f.handlers.root.ready.timeout = time.Second, time.Second
 	for _, path := range []string{api.PathHealthy, api.PathReady} {
 		if status, text := f.ask(t, path, ""); status != http.StatusServiceUnavailable || text != "not ok\n" {
 			t.Errorf("%s without a store: got %d %q, want not ok", path, status, text)
@@ -128,7 +129,7 @@ func TestHealth(t *testing.T) {
 // all the same.
 func TestHealthOfWhatHangs(t *testing.T) {
 	t.Parallel()
-	f := newFront(t, func(m *Monitor) { m.handlers.healthy.timeout = 10 * time.Millisecond })
+	f := newFront(t, func(m *Monitor) { m.handlers.root.healthy.timeout = 10 * time.Millisecond })
 	if status, text := f.ask(t, api.PathHealthy, ""); status != http.StatusServiceUnavailable || text != "not ok\n" {
 		t.Errorf("got %d %q, want not ok", status, text)
 	}

@@ -150,7 +150,7 @@ func (h *handlers) routes() []route {
 		call:    call{handler: h.charts.rate, gives: reflect.TypeFor[api.Rate]()}})
 	all = append(all, h.sweepRoutes()...)
 	all = append(all, h.charts.routes()...)
-	all = append(all, h.rootRoutes()...)
+	all = append(all, h.root.routes()...)
 	all = append(all, h.flower.routes()...)
 	all = append(all, h.outputRoutes()...)
 	return append(all, h.fileRoutes()...)
@@ -342,21 +342,6 @@ func (h *handlers) fileRoutes() []route {
 			call: call{handler: h.snapshots.openFile, media: []string{mediaBinary}, stream: true}},
 		{method: "POST", pattern: file, access: forNodes, topic: topicFiles,
 			summary: "Check the stored content of a file", call: callFor(h.snapshots.verifyFile)},
-	}
-}
-
-// rootRoutes returns the calls for other programs, which have no prefix.
-func (h *handlers) rootRoutes() []route {
-	return []route{
-		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Report whether the node is healthy: if it stays unhealthy, restart it",
-			call:    call{handler: h.healthy.serve, media: []string{mediaText}}},
-		{method: "GET", pattern: api.PathMetrics, root: true, access: mayRead, topic: topicOthers,
-			summary: "Export metrics for Prometheus",
-			call:    call{handler: h.metrics.scrape, media: []string{mediaText}}},
-		{method: "GET", pattern: api.PathReady, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
-			summary: "Report whether the node is ready to store data or take trials",
-			call:    call{handler: h.ready.serve, media: []string{mediaText}}},
 	}
 }
 
