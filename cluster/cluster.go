@@ -219,13 +219,7 @@ func (c *Cluster) Refused(ctx context.Context, node grid.NodeID) bool {
 // published as one, and the last is always published. In a big cluster a change of only the number
 // of running attempts is published less often, so that it does not delay the news of a death.
 func (c *Cluster) Update(change func(*Self)) {
-	p := c.published
-	p.mu.Lock()
-	change(&p.self)
-	p.self.Reason = cut(p.self.Reason, maxReason)
-	p.serial++
-	p.mu.Unlock()
-	p.changed.Set()
+	c.published.update(change)
 	c.table.receive([]*detail{c.published.detail(c.node)})
 }
 
@@ -241,9 +235,7 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	}
 	left := make(chan error, 1)
 	c.running.Go(func() {
-		c.published.mu.Lock()
-		c.published.leaving = true
-		c.published.mu.Unlock()
+		c.published.setLeaving()
 		begun := time.Now()
 		// A later message replaces one that is still queued, so the first is sent before the second
 		// is queued. A node that misses it learns it from the next state exchange.

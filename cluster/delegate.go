@@ -24,12 +24,7 @@ var (
 )
 
 // NodeMeta returns what is sent with the news that this node is alive.
-func (d *delegate) NodeMeta(limit int) []byte {
-	p := d.c.published
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return encodeMeta(p.self, p.started, p.leaving, limit)
-}
+func (d *delegate) NodeMeta(limit int) []byte { return d.c.published.meta(limit) }
 
 // NotifyMsg is for messages that nobody sends in this version.
 func (d *delegate) NotifyMsg([]byte) {}

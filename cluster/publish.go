@@ -43,6 +43,30 @@ func (p *publishedState) detail(node grid.NodeID) *detail {
 	return newDetail(node, p.started, p.self, p.serial)
 }
 
+// update changes what this node announces.
+func (p *publishedState) update(change func(*Self)) {
+	p.mu.Lock()
+	change(&p.self)
+	p.self.Reason = cut(p.self.Reason, maxReason)
+	p.serial++
+	p.mu.Unlock()
+	p.changed.Set()
+}
+
+// setLeaving makes the metadata say that this node is about to leave.
+func (p *publishedState) setLeaving() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaving = true
+}
+
+// meta returns the metadata of this node, of at most limit bytes.
+func (p *publishedState) meta(limit int) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return encodeMeta(p.self, p.started, p.leaving, limit)
+}
+
 // unannounced reports whether a change is not announced yet, and whether others decide by it.
 func (p *publishedState) unannounced() (any, urgent bool) {
 	p.mu.Lock()
