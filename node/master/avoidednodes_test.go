@@ -1,7 +1,6 @@
 package master
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,17 +14,6 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
-
-// finishOn reports that the first trial of a lease has ended on a node, and closes the lease.
-func (c *testMaster) finishOn(node grid.NodeID, h *jetstream.GrantedLease, class grid.Class) {
-	c.t.Helper()
-	c.runCount++
-	now := time.Now().UnixMicro()
-	c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: node, Events: []grid.Event{{
-		Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: fmt.Sprintf("%s.1.%d", node, c.runCount), Time: now,
-		Result: &grid.Result{Class: class, Rule: "told", Started: now - 10, Usage: grid.Usage{Wall: 10}},
-	}}})
-}
 
 // TestRetriesAvoidWhereTheyFailed follows the leases of a trial that fails on several nodes.
 func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
@@ -54,14 +42,14 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 		{"b", grid.ClassGPUModel, []grid.NodeID{"a", "b"}},
 		{"c", grid.ClassImage, nil}, // nobody is left
 	} {
-		h := c.waitForLease(id)
-		c.finishOn(step.node, h, step.class)
-		h = c.waitForLease(id)
+		h := c.workers.waitForLease(id)
+		c.workers.finishOn(step.node, h, step.class)
+		h = c.workers.waitForLease(id)
 		got := slices.Sorted(slices.Values(h.Avoid))
 		if !slices.Equal(got, step.want) {
 			t.Errorf("step %d, %s failed in %s: got %v to avoid, want %v", i, step.node, step.class, got, step.want)
 		}
-		if err := c.leaseClient().PostponeLease(t.Context(), h, 0); err != nil {
+		if err := c.workers.client().PostponeLease(t.Context(), h, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -93,27 +81,27 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 	}
 	c := startWithNodes(t, t.TempDir(), 1, nodes)
 	id := c.submit(1, func(s *api.Submit) { s.Task.Retries = grid.Retries{grid.ClassImage: 1} })
-	c.finishOn("a", c.waitForLease(id), grid.ClassImage)
+	c.workers.finishOn("a", c.workers.waitForLease(id), grid.ClassImage)
 	for i := range 4 {
-		h := c.waitForLease(id)
+		h := c.workers.waitForLease(id)
 		if want := i < 3; !slices.Equal(h.Avoid, []grid.NodeID{"a"}) == want || h.Elsewhere != want || h.Attempt != 2 {
 			t.Errorf(
 				"lease %d: got attempt %d that avoids %v, elsewhere %t; want attempt 2, and a avoided while b has room for it",
 				i, h.Attempt, h.Avoid, h.Elsewhere)
 		}
 		small.Store(i == 2) // before the next lease
-		c.releaseLease(h)
+		c.workers.releaseLease(h)
 	}
 	small.Store(false)
 	said := jetstream.Heartbeat{Start: "b.1."}
 	for _, refusal := range []grid.RefusalCode{grid.RefusedBusy, grid.RefusedEngine, grid.RefusedModel} {
 		said.Refusals = map[grid.Lane]grid.Refusal{newSweep(t, "", 1).Lane(): {Code: refusal}}
 		c.handleHeartbeat("b", &said)
-		c.releaseLease(c.waitForLease(id)) // it was leased before
-		if h := c.waitForLease(id); h.Elsewhere != (refusal == grid.RefusedBusy) {
+		c.workers.releaseLease(c.workers.waitForLease(id)) // it was leased before
+		if h := c.workers.waitForLease(id); h.Elsewhere != (refusal == grid.RefusedBusy) {
 			t.Errorf("b says %s: got elsewhere %t", refusal, h.Elsewhere)
 		} else {
-			c.releaseLease(h)
+			c.workers.releaseLease(h)
 		}
 	}
 	gpus := func(n int) *inventory.Machine { return &inventory.Machine{GPUs: make([]inventory.GPU, n)} }
@@ -149,8 +137,8 @@ func TestAvoidedNodesAreRemembered(t *testing.T) {
 	}
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, func(s *api.Submit) { s.Task.Retries = grid.Retries{grid.ClassImage: 1} })
-	c.finishOn("a", c.waitForLease(id), grid.ClassImage)
-	h := c.waitForLease(id)
+	c.workers.finishOn("a", c.workers.waitForLease(id), grid.ClassImage)
+	h := c.workers.waitForLease(id)
 	c.inLoop(func(s *scheduler) {
 		f := s.feeds[id]
 		gone := s.reconciler.reclaimAbandoned(t.Context(), f, h.ID, time.Now().Add(holderTimeout+time.Second)) ||
@@ -247,10 +235,10 @@ func TestPartsOfANodeAreWithheld(t *testing.T) {
 			}
 			s.m.quarantine(s.health)
 		})
-		if o := c.heartbeat("b", "1"); o.Drain || !strings.Contains(o.Without[part], "did not on a") {
+		if o := c.workers.heartbeat("b", "1"); o.Drain || !strings.Contains(o.Without[part], "did not on a") {
 			t.Errorf("%s: got orders %+v, want %s withheld", class, o, part)
 		}
-		if o := c.heartbeat("a", "1"); o.Without != nil {
+		if o := c.workers.heartbeat("a", "1"); o.Without != nil {
 			t.Errorf("%s: got %v withheld from the node that works", class, o.Without)
 		}
 	}

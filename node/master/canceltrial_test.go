@@ -30,8 +30,8 @@ func TestCancelOneTrial(t *testing.T) {
 		t.Helper()
 		c.waitFor("trials are cancelled", func(*scheduler) bool { return c.counts(id).Cancelled == n })
 	}
-	runs := c.takeLease(id)
-	run := c.startTrial("n", runs)
+	runs := c.workers.takeLease(id)
+	run := c.workers.startTrial("n", runs)
 	cancel(4)
 	cancel(4)
 	ended(1)
@@ -45,7 +45,7 @@ func TestCancelOneTrial(t *testing.T) {
 	now := time.Now().UnixMicro()
 	lost := grid.Event{Kind: grid.Finished, Index: runs.Lo, Attempt: runs.Attempt, Run: run, Time: now,
 		Result: &grid.Result{Class: grid.ClassHalt, Started: now}}
-	c.closeLease(runs, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{lost}})
+	c.workers.closeLease(runs, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{lost}})
 	ended(2)
 	if _, err := c.CancelTrial(t.Context(), grid.TrialID{Sweep: id, Index: 4}); err == nil {
 		t.Error("a trial that has ended is cancelled")
@@ -59,11 +59,11 @@ func TestCancelOneTrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		h := c.takeLease(id)
+		h := c.workers.takeLease(id)
 		if h.Lo == 3 || h.Lo == 4 || h.Lo == runs.Lo {
 			t.Errorf("trial %d is leased although it is cancelled", h.Lo)
 		}
-		c.finishOn("n", h, grid.ClassNone)
+		c.workers.finishOn("n", h, grid.ClassNone)
 	}
 	c.waitFor("the sweep has finished", func(s *scheduler) bool { return s.feeds[id] == nil })
 	if got := cancelling(); len(got) > 0 {
@@ -73,7 +73,7 @@ func TestCancelOneTrial(t *testing.T) {
 		t.Fatalf("retry: got %d trials, %v; want 3", again, err)
 	}
 	for range 3 {
-		c.finishOn("n", c.takeLease(id), grid.ClassNone)
+		c.workers.finishOn("n", c.workers.takeLease(id), grid.ClassNone)
 	}
 	c.waitFor("the retry has finished", func(s *scheduler) bool { return c.counts(id).Succeeded == 5 })
 }
@@ -85,7 +85,7 @@ func TestCancelWithinALease(t *testing.T) {
 	c := restartMaster(t, t.TempDir(), 4)
 	id := c.submit(1000, nil)
 	for range 5 {
-		c.finishOn("n", c.takeLease(id), grid.ClassNone) // so quickly that leases are of many trials
+		c.workers.finishOn("n", c.workers.takeLease(id), grid.ClassNone) // so quickly that leases are of many trials
 	}
 	index := int64(-1)
 	c.waitFor("a lease of several trials waits", func(s *scheduler) bool {
@@ -105,12 +105,12 @@ func TestCancelWithinALease(t *testing.T) {
 		return slices.Contains(r.Sweep.Cancelling, index)
 	}
 	for {
-		h := c.takeLease(id)
+		h := c.workers.takeLease(id)
 		covers := h.Lo <= index && index < h.Hi
 		if covers && !cancelling() {
 			t.Errorf("a node that takes trials %d to %d does not hear that %d is cancelled", h.Lo, h.Hi-1, index)
 		}
-		c.finishOn("n", h, grid.ClassNone)
+		c.workers.finishOn("n", h, grid.ClassNone)
 		if covers {
 			break
 		}

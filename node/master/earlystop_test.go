@@ -31,7 +31,7 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 		r := &grid.Result{Class: class, Started: now.Add(-time.Minute).UnixMicro(),
 			Usage: grid.Usage{Wall: time.Minute.Microseconds()}}
 		r.Metrics, r.Curves = curve(value)
-		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+		c.workers.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
 			{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: now.UnixMicro(), Result: r},
 		}})
 	}
@@ -49,18 +49,18 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 		return r.Sweep.Stopping
 	}
 	for i := range 3 {
-		h := c.takeLease(id)
-		ends(h, c.startTrial("n", h), grid.ClassNone, float32(i))
+		h := c.workers.takeLease(id)
+		ends(h, c.workers.startTrial("n", h), grid.ClassNone, float32(i))
 	}
 	if err := c.store.Queue.Purge(t.Context()); err != nil { // as a node that stands alone does at its start
 		t.Fatal(err)
 	}
 	c.stopMaster()
 	c = restartMaster(t, dir, 4)
-	c.runCount = 100
+	c.workers.runCount = 100
 	c.waitFor("the sweep has a feed", func(s *scheduler) bool { return s.feeds[id] != nil })
-	good, bad := c.takeLease(id), c.takeLease(id)
-	goodRun, badRun := c.startTrial("n", good), c.startTrial("n", bad)
+	good, bad := c.workers.takeLease(id), c.workers.takeLease(id)
+	goodRun, badRun := c.workers.startTrial("n", good), c.workers.startTrial("n", bad)
 	reports(good, goodRun, 0.5)
 	reports(bad, badRun, 7)
 	c.waitFor("the worse trial is to be stopped", func(*scheduler) bool { return len(stopping()) > 0 })

@@ -19,21 +19,6 @@ func escalatingTask(s *api.Submit) {
 	s.Task.Escalate = map[grid.Class]float64{grid.ClassMemory: 1.5}
 }
 
-// takeLeaseOf takes a lease of a sweep's lane, for which it waits.
-func (c *testMaster) takeLeaseOf(id grid.SweepID, need grid.Resources) *jetstream.GrantedLease {
-	c.t.Helper()
-	r, _ := c.Sweep(id)
-	lane := grid.LaneOf(r.Sweep.Priority, need, r.Sweep.Task.Image)
-	c.waitFor("a lease is in the lane", func(s *scheduler) bool {
-		return s.feeds[id] != nil && s.feeds[id].leasesInLane[lane] > 0
-	})
-	r, _ = c.Sweep(id)
-	if got, ok := r.AllLanes()[lane]; !ok || got != need {
-		c.t.Fatalf("the record's lanes: got %v, want %s in it", r.AllLanes(), lane)
-	}
-	return c.takeLeaseIn(lane)
-}
-
 // TestRetryGetsMoreMemory runs out of memory again and again: each attempt is in a lane that gives
 // it more than the one before.
 func TestRetryGetsMoreMemory(t *testing.T) {
@@ -43,14 +28,14 @@ func TestRetryGetsMoreMemory(t *testing.T) {
 	need := grid.Resources{CPUs: grid.One, Memory: 4 * gib}
 	for attempt, memory := range []int64{4 * gib, 6 * gib, 9 * gib, 27 * gib / 2} {
 		need.Memory = memory
-		h := c.takeLeaseOf(id, need)
+		h := c.workers.takeLeaseOf(id, need)
 		if h.Lo != 0 || h.Attempt != attempt+1 {
 			t.Fatalf("got attempt %d of trial %d, want attempt %d of trial 0", h.Attempt, h.Lo, attempt+1)
 		}
-		c.finishLease(h, grid.ClassMemory, time.Second)
+		c.workers.finishLease(h, grid.ClassMemory, time.Second)
 	}
 	need.Memory = 4 * gib
-	c.finishLease(c.takeLeaseOf(id, need), grid.ClassNone, time.Second)
+	c.workers.finishLease(c.workers.takeLeaseOf(id, need), grid.ClassNone, time.Second)
 	c.waitFor("the sweep has ended", func(s *scheduler) bool { return s.feeds[id] == nil })
 	if n := c.counts(id); n.Failed != 1 || n.Succeeded != 1 {
 		t.Errorf("got %+v, want one trial that failed and one that succeeded", n)
@@ -63,12 +48,13 @@ func TestMoreMemorySurvivesTheMaster(t *testing.T) {
 	need := grid.Resources{CPUs: grid.One, Memory: 6 * gib}
 	c := restartMaster(t, dir, 1)
 	id := c.submit(3, escalatingTask)
-	c.finishLease(c.takeLeaseOf(id, grid.Resources{CPUs: grid.One, Memory: 4 * gib}), grid.ClassMemory, time.Second)
+	h := c.workers.takeLeaseOf(id, grid.Resources{CPUs: grid.One, Memory: 4 * gib})
+	c.workers.finishLease(h, grid.ClassMemory, time.Second)
 	c.stopMaster()
 	for range 2 {
 		c = restartMaster(t, dir, 1)
 		c.waitFor("the sweep has a feed", func(s *scheduler) bool { return s.feeds[id] != nil })
-		h := c.takeLeaseOf(id, need)
+		h := c.workers.takeLeaseOf(id, need)
 		if h.Lo != 0 || h.Attempt != 2 {
 			t.Fatalf("got attempt %d of trial %d, want attempt 2 of trial 0", h.Attempt, h.Lo)
 		}

@@ -23,9 +23,9 @@ func TestSweepsOfOneLaneShareIt(t *testing.T) {
 		}
 		const each = 10
 		for range each * len(ids) {
-			h := c.takeLease(ids[0])
+			h := c.workers.takeLease(ids[0])
 			served[h.Sweep]++
-			c.finishLease(h, grid.ClassNone, time.Minute)
+			c.workers.finishLease(h, grid.ClassNone, time.Minute)
 		}
 		// What was in the queue before the other sweeps were submitted goes first.
 		for _, id := range ids {
@@ -45,7 +45,7 @@ func TestNewSweepIsServedAtOnce(t *testing.T) {
 		c.waitForLeases(old, queueDepth*4)
 		running := map[grid.SweepID][]*jetstream.GrantedLease{}
 		for range 4 {
-			running[old] = append(running[old], c.takeLease(old))
+			running[old] = append(running[old], c.workers.takeLease(old))
 		}
 		fresh := c.submit(100, nil)
 		if again {
@@ -64,9 +64,9 @@ func TestNewSweepIsServedAtOnce(t *testing.T) {
 			if len(running[fresh]) > 2 || n > 2 && want == fresh {
 				from = fresh
 			}
-			c.finishLease(running[from][0], grid.ClassNone, time.Hour)
+			c.workers.finishLease(running[from][0], grid.ClassNone, time.Hour)
 			running[from] = running[from][1:]
-			h := c.takeLease(old)
+			h := c.workers.takeLease(old)
 			if running[h.Sweep] = append(running[h.Sweep], h); h.Sweep != want {
 				t.Fatalf("slot %d went to %s, want %s (again: %t)", n, h.Sweep, want, again)
 			}
@@ -90,7 +90,7 @@ func TestLanesAreFedApart(t *testing.T) {
 	c.waitForLeases(big, queueDepth)
 	c.waitForLeases(small, queueDepth*4)
 	for _, id := range []grid.SweepID{urgent, big} {
-		if h := c.takeLease(id); h.Sweep != id || h.Lo != 0 {
+		if h := c.workers.takeLease(id); h.Sweep != id || h.Lo != 0 {
 			t.Errorf("head of the lane of %s: got %s [%d,%d)", id, h.Sweep, h.Lo, h.Hi)
 		}
 	}
@@ -103,12 +103,12 @@ func TestMaxParallelBoundsLeases(t *testing.T) {
 	for range 5 {
 		c.waitForLeases(id, 3)
 		c.waitForLeases(other, queueDepth*8-3)
-		h := c.takeLease(id)
+		h := c.workers.takeLease(id)
 		for h.Sweep != id {
-			c.releaseLease(h)
-			h = c.takeLease(id)
+			c.workers.releaseLease(h)
+			h = c.workers.takeLease(id)
 		}
-		c.finishLease(h, grid.ClassExit, time.Millisecond)
+		c.workers.finishLease(h, grid.ClassExit, time.Millisecond)
 	}
 }
 
@@ -116,13 +116,13 @@ func TestPauseActsAtOnce(t *testing.T) {
 	c := startMaster(t, 2)
 	id := c.submit(100, nil)
 	c.waitForLeases(id, queueDepth*2)
-	running := c.takeLease(id)
+	running := c.workers.takeLease(id)
 	r, err := c.Pause(t.Context(), id, false)
 	if err != nil || r.Sweep.State != grid.SweepPaused {
 		t.Fatalf("pause: got %v, %v", r.Sweep.State, err)
 	}
 	c.waitForLeases(id, 1) // the others are taken out of the queue
-	c.finishLease(running, grid.ClassNone, time.Millisecond)
+	c.workers.finishLease(running, grid.ClassNone, time.Millisecond)
 	if n, err := c.Outstanding(t.Context(), id); n != 0 || err != nil {
 		t.Errorf("outstanding leases of a paused sweep: got %d, %v, want 0", n, err)
 	}
@@ -133,7 +133,7 @@ func TestPauseActsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.waitForLeases(id, queueDepth*2)
-	if h := c.takeLease(id); h.Lo != running.Hi || h.Attempt != 1 {
+	if h := c.workers.takeLease(id); h.Lo != running.Hi || h.Attempt != 1 {
 		t.Errorf("after resume: got [%d,%d), attempt %d, want to go on at %d with attempt 1", h.Lo, h.Hi,
 			h.Attempt, running.Hi)
 	}
@@ -143,12 +143,12 @@ func TestCancelActsAtOnce(t *testing.T) {
 	c := startMaster(t, 2)
 	id := c.submit(100, nil)
 	c.waitForLeases(id, queueDepth*2)
-	running := c.takeLease(id)
+	running := c.workers.takeLease(id)
 	if _, err := c.Cancel(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
 	c.waitForLeases(id, 1)
-	c.finishLease(running, grid.ClassCancel, time.Millisecond)
+	c.workers.finishLease(running, grid.ClassCancel, time.Millisecond)
 	if n, err := c.Outstanding(t.Context(), id); n != 0 || err != nil {
 		t.Errorf("outstanding leases of a cancelled sweep: got %d, %v, want 0", n, err)
 	}
@@ -161,7 +161,7 @@ func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(2, nil)
 	c.waitForLeases(id, 2)
-	running := c.takeLease(id)
+	running := c.workers.takeLease(id)
 	var lost grid.LeaseID
 	c.inLoop(func(s *scheduler) {
 		for id := range s.feeds[id].leases {
@@ -176,12 +176,12 @@ func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	c.runReconcile() // misses the lease; an event may still be on its way
 	c.waitForLeases(id, 2)
 	c.runReconcile()
-	c.finishLease(running, grid.ClassNone, time.Millisecond) // the loop feeds the queue with this
-	h := c.takeLease(id)
+	c.workers.finishLease(running, grid.ClassNone, time.Millisecond) // the loop feeds the queue with this
+	h := c.workers.takeLease(id)
 	if h.Lo != 1 || h.Hi != 2 || h.Attempt != 1 || h.ID == lost {
 		t.Errorf("made again: got %d [%d,%d) attempt %d, want trial 1 in a new lease", h.Seq, h.Lo, h.Hi, h.Attempt)
 	}
-	c.finishLease(h, grid.ClassNone, time.Millisecond)
+	c.workers.finishLease(h, grid.ClassNone, time.Millisecond)
 	c.waitUntilFinished(id)
 	if n := c.counts(id); n.Succeeded != 2 {
 		t.Errorf("history: got %+v, want 2 succeeded", n)
@@ -198,16 +198,16 @@ func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 			w.setState("n", cluster.Alive)
 			c := startWithNodes(t, dir, 1, w.nodes())
 			id := c.submit(100, nil)
-			h := c.waitAndTakeLease(id)
+			h := c.workers.waitAndTakeLease(id)
 			for h.Hi-h.Lo < 3 {
-				c.finishLease(h, grid.ClassNone, time.Millisecond)
-				h = c.waitAndTakeLease(id)
+				c.workers.finishLease(h, grid.ClassNone, time.Millisecond)
+				h = c.workers.waitAndTakeLease(id)
 			}
 			kept := func(s *scheduler) bool {
-				held := c.heldLease(h, "n.1.0", time.Second)
+				held := heldLease(h, "n.1.0", time.Second)
 				held.Hi = h.Lo + 1
-				c.recordMark("n", c.handleHeartbeat("n",
-					&jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{held}, Mark: c.marks["n"]}))
+				c.workers.recordMark("n", c.handleHeartbeat("n",
+					&jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{held}, Mark: c.workers.marks["n"]}))
 				l := s.feeds[id].leases[h.ID]
 				return l.lo == h.Lo && l.hi == h.Lo+1
 			}
@@ -219,11 +219,11 @@ func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 			}
 			got := map[int64]int{}
 			for n := c.counts(id).Succeeded; n < 99; n = c.counts(id).Succeeded {
-				other := c.waitAndTakeLease(id)
+				other := c.workers.waitAndTakeLease(id)
 				for i := other.Lo; i < other.Hi; i++ {
 					got[i]++
 				}
-				c.finishLease(other, grid.ClassNone, time.Minute)
+				c.workers.finishLease(other, grid.ClassNone, time.Minute)
 				c.waitFor("the lease goes on", kept)
 			}
 			for i := h.Lo + 1; i < h.Hi; i++ {
@@ -235,7 +235,7 @@ func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 				t.Error("the trial that runs was leased once more")
 			}
 			h.Hi = h.Lo + 1
-			c.finishLease(h, grid.ClassNone, time.Minute)
+			c.workers.finishLease(h, grid.ClassNone, time.Minute)
 			c.waitUntilRecordFinished(id)
 		})
 	}
@@ -247,7 +247,7 @@ func TestHeldLeaseIsNotLost(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(1, nil)
 	c.waitForLeases(id, 1)
-	h := c.takeLease(id)
+	h := c.workers.takeLease(id)
 	for range 3 {
 		c.runReconcile()
 	}
@@ -270,9 +270,10 @@ func TestRestartLeasesWhatIsMissing(t *testing.T) {
 	t.Run("first", func(t *testing.T) {
 		c := restartMaster(t, dir, 1)
 		id = c.submit(3, nil)
-		h := c.waitAndTakeLease(id)
-		c.finishLease(h, grid.ClassNone, time.Minute)
-		c.finishLease(c.waitAndTakeLease(id), grid.ClassLost, time.Minute) // waits for its second attempt
+		h := c.workers.waitAndTakeLease(id)
+		c.workers.finishLease(h, grid.ClassNone, time.Minute)
+		// The trial then waits for its second attempt.
+		c.workers.finishLease(c.workers.waitAndTakeLease(id), grid.ClassLost, time.Minute)
 		if err := c.store.Queue.Purge(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -280,23 +281,14 @@ func TestRestartLeasesWhatIsMissing(t *testing.T) {
 	c := restartMaster(t, dir, 1)
 	got := map[int64]int{}
 	for range 2 {
-		h := c.waitAndTakeLease(id)
+		h := c.workers.waitAndTakeLease(id)
 		got[h.Lo] = h.Attempt
-		c.finishLease(h, grid.ClassNone, time.Minute)
+		c.workers.finishLease(h, grid.ClassNone, time.Minute)
 	}
 	if len(got) != 2 || got[1] != 2 || got[2] != 1 {
 		t.Errorf("leased after the restart, by trial: got attempts %v, want trial 1 again and trial 2", got)
 	}
 	c.waitUntilFinished(id)
-}
-
-// waitAndTakeLease waits until the sweep has a lease and takes one.
-func (c *testMaster) waitAndTakeLease(id grid.SweepID) *jetstream.GrantedLease {
-	c.t.Helper()
-	c.waitFor("a lease of "+string(id), func(s *scheduler) bool {
-		return s.feeds[id] != nil && len(s.feeds[id].leases) > 0
-	})
-	return c.takeLease(id)
 }
 
 func (c *testMaster) runReconcile() {
@@ -330,7 +322,7 @@ func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
 	c := startMaster(t, 1)
 	id := c.submit(1, nil)
 	c.waitForLeases(id, 1)
-	h := c.takeLease(id)
+	h := c.workers.takeLease(id)
 	if _, err := c.Cancel(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
@@ -343,12 +335,12 @@ func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
 		retried <- n
 	}()
 	c.waitFor("the retry waits", func(s *scheduler) bool { return len(s.feeds[id].drained) == 1 })
-	c.finishLease(h, grid.ClassCancel, time.Second)
+	c.workers.finishLease(h, grid.ClassCancel, time.Second)
 	if n := <-retried; n != 1 {
 		t.Errorf("retry reopened %d trials, want the one that was being stopped", n)
 	}
 	c.waitForLeases(id, 1)
-	c.finishLease(c.takeLease(id), grid.ClassNone, time.Second)
+	c.workers.finishLease(c.workers.takeLease(id), grid.ClassNone, time.Second)
 	if n := c.counts(id); n.Succeeded != 1 {
 		t.Errorf("got %+v, want the trial to have succeeded", n)
 	}
@@ -369,7 +361,7 @@ func TestLongestTrialsFirst(t *testing.T) {
 					c.stopMaster()
 					c = restartMaster(t, dir, 1)
 				}
-				h := c.waitAndTakeLease(id)
+				h := c.workers.waitAndTakeLease(id)
 				if h.Hi != h.Lo+1 {
 					t.Fatalf("got a lease of [%d,%d), want one trial", h.Lo, h.Hi)
 				}
@@ -380,7 +372,7 @@ func TestLongestTrialsFirst(t *testing.T) {
 					t.Fatalf("trial number %d is %d, run for time %d; want %d, the longest that is left", n,
 						h.Lo, ran[h.Lo], left)
 				}
-				c.finishLease(h, grid.ClassNone, time.Duration(h.Lo+1)*time.Minute)
+				c.workers.finishLease(h, grid.ClassNone, time.Duration(h.Lo+1)*time.Minute)
 			}
 			c.waitUntilFinished(id)
 		})

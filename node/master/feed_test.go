@@ -238,12 +238,12 @@ func TestQueueStaysShallow(t *testing.T) {
 		if all, err := c.store.Queue.List(t.Context()); err != nil || len(all) != queueDepth*4 {
 			t.Fatalf("round %d: got %d leases in the queue, %v; want %d", round, len(all), err, queueDepth*4)
 		}
-		h := c.takeLease(id)
+		h := c.workers.takeLease(id)
 		if round == 0 {
-			c.finishLease(h, grid.ClassNone, time.Millisecond) // 8 trials; later leases are large
+			c.workers.finishLease(h, grid.ClassNone, time.Millisecond) // 8 trials; later leases are large
 			continue
 		}
-		c.releaseLease(h)
+		c.workers.releaseLease(h)
 	}
 }
 
@@ -252,12 +252,12 @@ func TestLeasesGrowWhileTrialsAreShort(t *testing.T) {
 	long, short := c.submit(100_000, nil), c.submit(100_000, func(s *api.Submit) { s.Priority = 1 })
 	var longest, widest int64
 	for range 8 {
-		h := c.waitAndTakeLease(short)
+		h := c.workers.waitAndTakeLease(short)
 		widest = max(widest, h.Hi-h.Lo)
-		c.finishLease(h, grid.ClassNone, time.Millisecond)
-		h = c.waitAndTakeLease(long)
+		c.workers.finishLease(h, grid.ClassNone, time.Millisecond)
+		h = c.workers.waitAndTakeLease(long)
 		longest = h.Hi - h.Lo
-		c.finishLease(h, grid.ClassNone, time.Minute)
+		c.workers.finishLease(h, grid.ClassNone, time.Minute)
 	}
 	if longest != 1 {
 		t.Errorf("lease of a sweep whose trials take a minute: got %d trials, want 1", longest)
@@ -278,7 +278,7 @@ func TestTaskThatFitsNowhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.waitForLeases(wide.ID, 0)
-	c.finishLease(c.waitAndTakeLease(small), grid.ClassNone, time.Millisecond)
+	c.workers.finishLease(c.workers.waitAndTakeLease(small), grid.ClassNone, time.Millisecond)
 	c.waitForLeases(small, queueDepth*2)
 }
 

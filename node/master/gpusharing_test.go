@@ -4,14 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
 	"mlfnode/grid/packing"
 	"mlfnode/grid/space"
-	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
 
@@ -32,23 +30,6 @@ func (c *testMaster) setGPUs(models map[string]int) {
 
 // measuredSweep makes a sweep's trials share GPUs by what they are measured to use.
 func measuredSweep(s *api.Submit) { s.Task.Resources.GPUMemory = grid.GPUMemoryAuto }
-
-// finishWithGPUUse reports that a trial of a lease ended with such a use of its GPU.
-func (c *testMaster) finishWithGPUUse(
-	h *jetstream.GrantedLease, class grid.Class, reason, model string, share, peak int64,
-) {
-	c.t.Helper()
-	c.runCount++
-	r := &grid.Result{Class: class, Reason: reason, Started: time.Now().Add(-time.Minute).UnixMicro(),
-		Usage: grid.Usage{
-			Wall: time.Minute.Microseconds(),
-			GPU:  []grid.DeviceUse{{UUID: "GPU-1", Peak: peak, Model: model, Total: 80 * gib, Share: share}},
-		}}
-	c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n", Events: []grid.Event{
-		{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: fmt.Sprint("n.1.", c.runCount),
-			Time: time.Now().UnixMicro(), Result: r},
-	}})
-}
 
 func gpuPart(model string, memory int64, share grid.Milli) grid.Resources {
 	return grid.Resources{CPUs: grid.One, GPUs: share, GPUMemory: memory, GPUModel: model}
@@ -75,23 +56,23 @@ func TestMeasuredTrialsShareGPUs(t *testing.T) {
 	id := c.submit(1000, measuredSweep)
 	for range 3 {
 		c.waitForLeasesIn(id, wholeGPU, 2)
-		c.finishWithGPUUse(c.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+		c.workers.finishWithGPUUse(c.workers.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
 	}
 	small := gpuPart("A100", 47*gib/4, 147)
 	c.waitForLeasesIn(id, small, queueDepth*12)
 	c.waitForLeasesIn(id, wholeGPU, 1) // it was leased before
-	c.finishWithGPUUse(c.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+	c.workers.finishWithGPUUse(c.workers.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
 	c.waitForLeasesIn(id, wholeGPU, 0)
 
 	why, err := c.Explain(t.Context(), grid.TrialID{Sweep: id, Index: 900})
 	if want := "on A100 6 trials on a GPU, 11.8 GiB each"; err != nil || !strings.Contains(why.Text, want) {
 		t.Errorf("a trial that waits: got %q, %v, want %q in it", why.Text, err, want)
 	}
-	first := c.takeLeaseOf(id, small)
-	c.finishWithGPUUse(first, grid.ClassCUDAShared, "CUDA out of memory. Tried to allocate 6.00 GiB.",
+	first := c.workers.takeLeaseOf(id, small)
+	c.workers.finishWithGPUUse(first, grid.ClassCUDAShared, "CUDA out of memory. Tried to allocate 6.00 GiB.",
 		"A100", small.GPUMemory, 10*gib)
 	more := gpuPart("A100", 16*gib, 200)
-	again := c.takeLeaseOf(id, more)
+	again := c.workers.takeLeaseOf(id, more)
 	if again.Lo != first.Lo || again.Attempt != 2 {
 		t.Fatalf("got attempt %d of trial %d, want attempt 2 of trial %d", again.Attempt, again.Lo, first.Lo)
 	}
@@ -102,15 +83,15 @@ func TestMeasuredTrialsShareGPUs(t *testing.T) {
 
 	c = restartMaster(t, dir, 8) // what was learned is in the record
 	c.setGPUs(models)
-	again = c.takeLeaseOf(id, more)
+	again = c.workers.takeLeaseOf(id, more)
 	if again.Lo != first.Lo {
 		t.Fatalf("got trial %d, want trial %d", again.Lo, first.Lo)
 	}
-	c.finishWithGPUUse(again, grid.ClassCUDAShared, "", "A100", more.GPUMemory, 15*gib)
-	if last := c.takeLeaseOf(id, wholeGPU); last.Lo != first.Lo {
+	c.workers.finishWithGPUUse(again, grid.ClassCUDAShared, "", "A100", more.GPUMemory, 15*gib)
+	if last := c.workers.takeLeaseOf(id, wholeGPU); last.Lo != first.Lo {
 		t.Fatalf("got trial %d, want trial %d", last.Lo, first.Lo)
 	} else {
-		c.finishWithGPUUse(last, grid.ClassNone, "", "A100", 0, 15*gib)
+		c.workers.finishWithGPUUse(last, grid.ClassNone, "", "A100", 0, 15*gib)
 	}
 	if n := c.counts(id); n.Failed != 0 || n.Succeeded != 5 {
 		t.Errorf("got %+v, want no failure", n)
@@ -125,15 +106,15 @@ func TestEachModelIsMeasured(t *testing.T) {
 	id := c.submit(1000, measuredSweep)
 	for range 3 {
 		c.waitForLeasesIn(id, wholeGPU, 3)
-		c.finishWithGPUUse(c.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+		c.workers.finishWithGPUUse(c.workers.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
 	}
 	c.waitForLeasesIn(id, gpuPart("A100", 47*gib/4, 147), queueDepth*12)
 	for range 2 { // of before
-		c.finishWithGPUUse(c.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+		c.workers.finishWithGPUUse(c.workers.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
 	}
 	for range 3 {
 		c.waitForLeasesIn(id, wholeGPU, 1)
-		c.finishWithGPUUse(c.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "T4", 0, 60*gib)
+		c.workers.finishWithGPUUse(c.workers.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "T4", 0, 60*gib)
 	}
 	c.waitForLeasesIn(id, wholeGPU, queueDepth) // one trial needs all of a T4
 	c.waitForLeasesIn(id, gpuPart("A100", 47*gib/4, 147), queueDepth*12)
@@ -158,28 +139,28 @@ func TestMeasuredByValue(t *testing.T) {
 	ended := map[int64]bool{}
 	for value, peak := range []int64{10 * gib, 20 * gib, 60 * gib} {
 		for n := range 2 {
-			h := c.takeLeaseOf(id, wholeGPU)
+			h := c.workers.takeLeaseOf(id, wholeGPU)
 			if got := h.Lo / 8; got != int64(value) || h.Hi != h.Lo+1 {
 				t.Fatalf("trial %d of value %d: got trials [%d,%d)", n, value, h.Lo, h.Hi)
 			}
-			c.finishWithGPUUse(h, grid.ClassNone, "", "A100", 0, peak)
+			c.workers.finishWithGPUUse(h, grid.ClassNone, "", "A100", 0, peak)
 			ended[h.Lo] = true
 		}
 	}
 	for need, value := range map[grid.Resources]int64{gpuPart("A100", 47*gib/4, 147): 0,
 		gpuPart("A100", 93*gib/4, 291): 1} {
 		for range 6 {
-			h := c.takeLeaseOf(id, need)
+			h := c.workers.takeLeaseOf(id, need)
 			if h.Lo/8 != value || ended[h.Lo] {
 				t.Fatalf("trial %d is in the lane of value %d, ended before: %v", h.Lo, value, ended[h.Lo])
 			}
-			c.finishWithGPUUse(h, grid.ClassNone, "", "A100", need.GPUMemory, 5*gib)
+			c.workers.finishWithGPUUse(h, grid.ClassNone, "", "A100", need.GPUMemory, 5*gib)
 			ended[h.Lo] = true
 		}
 	}
 	for range 6 {
-		h := c.takeLeaseOf(id, wholeGPU)
-		c.finishWithGPUUse(h, grid.ClassNone, "", "A100", 0, 60*gib)
+		h := c.workers.takeLeaseOf(id, wholeGPU)
+		c.workers.finishWithGPUUse(h, grid.ClassNone, "", "A100", 0, 60*gib)
 		ended[h.Lo] = true
 	}
 	c.waitFor("the sweep has ended", func(s *scheduler) bool { return s.feeds[id] == nil })
@@ -211,7 +192,7 @@ func TestSlotsAreAskedOnce(t *testing.T) {
 	})
 	c.waitForLeasesIn(id, wholeGPU, 8)
 	for range 2 {
-		c.finishWithGPUUse(c.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+		c.workers.finishWithGPUUse(c.workers.takeLeaseOf(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
 	}
 	c.waitForLeasesIn(id, wholeGPU, 8)
 	c.inLoop(func(s *scheduler) {

@@ -2,7 +2,6 @@ package master
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -40,14 +39,13 @@ func spaceOf(t testing.TB, n int) space.Space {
 	return s
 }
 
-// testMaster is a master over a real store and history. The test acts as its workers.
+// testMaster is a master over a real store and history.
 type testMaster struct {
 	*Master
 	t          *testing.T
 	store      *jetstream.Store
+	workers    *testWorkers
 	run        func()
-	runCount   int
-	marks      map[grid.NodeID]uint64 // of the newest directives to each node
 	stopMaster func()
 }
 
@@ -99,7 +97,7 @@ func newTestMaster(t *testing.T, dir string, cpus float64, nodes *Nodes, snapsho
 	})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan error, 1)
-	s := &testMaster{Master: m, t: t, store: store}
+	s := withWorkers(&testMaster{Master: m, t: t, store: store})
 	running := false
 	s.run = func() {
 		running = true
@@ -170,72 +168,6 @@ func (c *testMaster) waitForLeases(id grid.SweepID, want int) {
 		f := s.feeds[id]
 		return f != nil && len(f.leases) == want
 	})
-}
-
-// leaseClient is the client with which tests take leases.
-func (c *testMaster) leaseClient() *jetstream.MasterClient { return c.store.Calls.LocalClient("n") }
-
-// takeLease takes one lease of the sweep's lane, which must be there.
-func (c *testMaster) takeLease(id grid.SweepID) *jetstream.GrantedLease {
-	c.t.Helper()
-	r, ok := c.Sweep(id)
-	if !ok {
-		c.t.Fatalf("no sweep %s", id)
-	}
-	return c.takeLeaseIn(r.Sweep.Lane())
-}
-
-// takeLeaseIn takes one lease of a lane, which must be there. nats-server now and then answers a
-// request that nothing is there just after it has stored a lease (1 of 1,500 here, more when all
-// processors are busy); workers ask again, and so does this.
-func (c *testMaster) takeLeaseIn(lane grid.Lane) *jetstream.GrantedLease {
-	c.t.Helper()
-	var held []jetstream.GrantedLease
-	var err error
-	for limit := time.Now().Add(10 * time.Second); len(held) == 0 && err == nil && time.Now().Before(limit); {
-		held, err = c.leaseClient().TakeLeases(c.t.Context(), string(lane), 1)
-	}
-	if err != nil || len(held) != 1 {
-		c.t.Fatalf("pull from lane %s: got %d leases, %v; want one", lane, len(held), err)
-	}
-	return &held[0]
-}
-
-// finishLease reports that all trials of a lease ended alike after they ran for so long, and closes
-// the lease.
-func (c *testMaster) finishLease(h *jetstream.GrantedLease, class grid.Class, took time.Duration) {
-	c.t.Helper()
-	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"}
-	now := time.Now()
-	for i := h.Lo; i < h.Hi; i++ {
-		c.runCount++
-		b.Events = append(b.Events, grid.Event{
-			Kind: grid.Finished, Index: i, Attempt: h.Attempt, Run: fmt.Sprint("n.1.", c.runCount),
-			Time: now.UnixMicro(),
-			Result: &grid.Result{Class: class, Started: now.Add(-took).UnixMicro(),
-				Usage: grid.Usage{Wall: took.Microseconds()}},
-		})
-	}
-	c.closeLease(h, b)
-}
-
-// releaseLease closes a lease of which nothing has run.
-func (c *testMaster) releaseLease(h *jetstream.GrantedLease) {
-	c.t.Helper()
-	c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"})
-}
-
-// closeLease stores the events with the one that closes the lease, acknowledges it, and waits until
-// the master has applied them.
-func (c *testMaster) closeLease(h *jetstream.GrantedLease, b *grid.Batch) {
-	c.t.Helper()
-	b.Events = append(b.Events,
-		grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()})
-	seq, err := c.store.Events.Publish(c.t.Context(), b)
-	if err = errors.Join(err, c.leaseClient().ReturnLease(c.t.Context(), h)); err != nil {
-		c.t.Fatal(err)
-	}
-	c.waitFor("the events are followed and the queue is fed", func(s *scheduler) bool { return s.applied >= seq })
 }
 
 // counts returns what history says of the sweep.

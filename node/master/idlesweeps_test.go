@@ -32,12 +32,12 @@ func TestRetryBesideTheEnd(t *testing.T) {
 			last := len(c.classes) - 1
 			var held *jetstream.GrantedLease
 			for i, class := range c.classes {
-				h := m.takeLease(id)
+				h := m.workers.takeLease(id)
 				if i == last {
 					held = h
 					break
 				}
-				m.finishLease(h, class, time.Second)
+				m.workers.finishLease(h, class, time.Second)
 			}
 			busy, release := make(chan struct{}), make(chan struct{})
 			m.post(func(*scheduler) { close(busy); <-release })
@@ -52,7 +52,7 @@ func TestRetryBesideTheEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := m.leaseClient().ReturnLease(t.Context(), held); err != nil {
+			if err := m.workers.client().ReturnLease(t.Context(), held); err != nil {
 				t.Fatal(err)
 			}
 			if err := m.waitApplied(t.Context(), seq); err != nil {
@@ -67,7 +67,7 @@ func TestRetryBesideTheEnd(t *testing.T) {
 				if r, _ := m.Sweep(id); r.Sweep.State != grid.SweepRunning {
 					t.Fatalf("the sweep is %s although a trial of it is to run", r.Sweep.State)
 				}
-				m.finishLease(m.takeLease(id), grid.ClassNone, time.Second)
+				m.workers.finishLease(m.workers.takeLease(id), grid.ClassNone, time.Second)
 			}
 			m.waitUntilRecordFinished(id)
 			if n := m.counts(id); n.Done() != int64(len(c.classes)) {
@@ -99,13 +99,13 @@ func TestFinishAfterARestart(t *testing.T) {
 	c := restartMaster(t, dir, 4)
 	id := c.submit(1, nil)
 	c.waitForLeases(id, 1)
-	c.finishLease(c.takeLease(id), grid.ClassExit, time.Second)
+	c.workers.finishLease(c.workers.takeLease(id), grid.ClassExit, time.Second)
 	c.waitUntilRecordFinished(id)
 	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: 0}); err != nil {
 		t.Fatal(err)
 	}
 	c.waitForLeases(id, 1)
-	h := c.takeLease(id)
+	h := c.workers.takeLease(id)
 	now := time.Now().UnixMicro()
 	if _, err := c.store.Events.Publish(t.Context(),
 		&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
@@ -138,7 +138,7 @@ func TestSweepsAtRestCostNothing(t *testing.T) {
 	}
 	ran := c.submit(1, nil)
 	c.waitForLeases(ran, 1)
-	c.finishLease(c.takeLease(ran), grid.ClassExit, time.Second)
+	c.workers.finishLease(c.workers.takeLease(ran), grid.ClassExit, time.Second)
 	c.waitUntilRecordFinished(ran)
 	alone := idle()
 	for i := range count {
@@ -182,7 +182,7 @@ func TestRestWithoutAWorker(t *testing.T) {
 			m.waitForLeases(id, queueDepth*2)
 			var h *jetstream.GrantedLease
 			if c.held || c.began {
-				h = m.takeLease(id)
+				h = m.workers.takeLease(id)
 			}
 			if c.held {
 				heartbeatStops(m.leases, "n", jetstream.HeldLease{Seq: h.Seq, ID: h.ID, Deliveries: 1})

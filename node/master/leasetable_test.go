@@ -72,11 +72,11 @@ func TestSequenceOfTwoLeases(t *testing.T) {
 func TestReleaseOfAnotherLease(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.waitForLease(id)
-	c.publishEvent("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: "before.1"})
+	h := c.workers.waitForLease(id)
+	c.workers.publishEvent("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: "before.1"})
 	c.waitForLeases(id, 1)
-	c.publishEvent("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID})
-	if again := c.waitForLease(id); again.ID == h.ID {
+	c.workers.publishEvent("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID})
+	if again := c.workers.waitForLease(id); again.ID == h.ID {
 		t.Errorf("got lease %s once more", h.ID)
 	}
 }

@@ -111,7 +111,7 @@ func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
 			dir := t.TempDir()
 			c := restartMaster(t, dir, 1)
 			id := c.submit(1, listingSubmission(t, n))
-			c.finishLease(c.takeLease(id), grid.ClassNone, time.Millisecond)
+			c.workers.finishLease(c.workers.takeLease(id), grid.ClassNone, time.Millisecond)
 			done := c.counts(id).Succeeded
 			if done == 0 {
 				t.Fatal("no trial has ended")

@@ -116,41 +116,6 @@ func (w *fakeCluster) disconnect(node grid.NodeID) {
 	ended(node)
 }
 
-// heartbeat sends a heartbeat of a node with what it holds.
-func (c *testMaster) heartbeat(node grid.NodeID, start string, held ...*jetstream.GrantedLease) jetstream.Directives {
-	b := &jetstream.Heartbeat{Start: start}
-	for _, h := range held {
-		b.Leases = append(b.Leases, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID})
-	}
-	b.Mark = c.marks[node]
-	o := c.handleHeartbeat(node, b)
-	c.recordMark(node, o)
-	return o
-}
-
-// startTrial reports that a node has started the first trial of a lease, and returns the run's
-// name.
-func (c *testMaster) startTrial(node grid.NodeID, h *jetstream.GrantedLease) string {
-	c.t.Helper()
-	c.runCount++
-	run := fmt.Sprintf("%s.1.%d", node, c.runCount)
-	c.publishEvent(node, h, grid.Event{Kind: grid.Started, Index: h.Lo,
-		Attempt: h.Attempt + h.Deliveries - 1, Run: run})
-	return run
-}
-
-// publishEvent publishes an event of a node and waits until it is applied.
-func (c *testMaster) publishEvent(node grid.NodeID, h *jetstream.GrantedLease, e grid.Event) {
-	c.t.Helper()
-	e.Time = time.Now().UnixMicro()
-	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: node, Events: []grid.Event{e}}
-	seq, err := c.store.Events.Publish(c.t.Context(), b)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.waitFor("the event is followed", func(s *scheduler) bool { return s.applied >= seq })
-}
-
 func (c *testMaster) attempts(id grid.SweepID, index int64) []history.Attempt {
 	c.t.Helper()
 	all, err := c.cfg.History.Attempts(c.t.Context(), grid.TrialID{Sweep: id, Index: index})
@@ -158,21 +123,6 @@ func (c *testMaster) attempts(id grid.SweepID, index int64) []history.Attempt {
 		c.t.Fatal(err)
 	}
 	return all
-}
-
-// waitForLease waits for a lease of the sweep and takes it.
-func (c *testMaster) waitForLease(id grid.SweepID) *jetstream.GrantedLease {
-	c.t.Helper()
-	var h *jetstream.GrantedLease
-	c.waitFor("a lease of "+string(id), func(*scheduler) bool {
-		r, _ := c.Sweep(id)
-		held, err := c.leaseClient().TakeLeases(c.t.Context(), string(r.Sweep.Lane()), 1)
-		if err == nil && len(held) == 1 {
-			h = &held[0]
-		}
-		return h != nil
-	})
-	return h
 }
 
 // TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not seen their newest
@@ -217,14 +167,14 @@ func TestDeadNode(t *testing.T) {
 			w.setState("b", cluster.Alive)
 			c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 			id := c.submit(1, nil)
-			h := c.waitForLease(id)
-			if o := c.heartbeat("b", "1", h); len(o.Stop) > 0 {
+			h := c.workers.waitForLease(id)
+			if o := c.workers.heartbeat("b", "1", h); len(o.Stop) > 0 {
 				t.Fatalf("a node that holds its lease was told: %v", o.Stop)
 			}
-			run := c.startTrial("b", h)
+			run := c.workers.startTrial("b", h)
 			began := time.Now()
 			die(w)
-			again := c.waitForLease(id)
+			again := c.workers.waitForLease(id)
 			if took := time.Since(began); took > 3*time.Second {
 				t.Errorf("the trial was leased again after %v, want it within 3 s", took)
 			}
@@ -236,15 +186,15 @@ func TestDeadNode(t *testing.T) {
 				return len(all) == 1 && all[0].Node == "b" && all[0].Result.Class == grid.ClassCrash &&
 					strings.Contains(all[0].Result.Reason, "node b")
 			})
-			if o := c.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
+			if o := c.workers.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
 				t.Errorf("the node is back: got lost leases %v, want %s", o.Stop, h.ID)
 			}
-			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+			c.workers.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 				Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			if n := c.counts(id); n.Succeeded+n.Failed != 0 {
 				t.Errorf("that it was lost ended the trial: %+v", n)
 			}
-			c.finishLease(again, grid.ClassNone, time.Millisecond)
+			c.workers.finishLease(again, grid.ClassNone, time.Millisecond)
 			if n := c.counts(id); n.Succeeded != 1 {
 				t.Errorf("counts: got %+v, want one success", n)
 			}
@@ -260,16 +210,16 @@ func TestOneSignalIsNotDeath(t *testing.T) {
 	w.setState("c", cluster.Alive)
 	c := startWithNodes(t, t.TempDir(), 2, w.nodes())
 	id := c.submit(2, nil)
-	b, d := c.waitForLease(id), c.waitForLease(id)
-	c.heartbeat("c", "1", d) // and is silent from now on, alive in gossip
+	b, d := c.workers.waitForLease(id), c.workers.waitForLease(id)
+	c.workers.heartbeat("c", "1", d) // and is silent from now on, alive in gossip
 	deadline := time.Now().Add(jetstream.HeartbeatTimeout + time.Second)
 	c.waitFor("some time has passed", func(*scheduler) bool {
-		if o := c.heartbeat("b", "1", b); len(o.Stop) > 0 {
+		if o := c.workers.heartbeat("b", "1", b); len(o.Stop) > 0 {
 			t.Fatal("a node that beats lost its lease")
 		}
 		return time.Now().After(deadline)
 	})
-	if o := c.heartbeat("c", "1", d); len(o.Stop) > 0 {
+	if o := c.workers.heartbeat("c", "1", d); len(o.Stop) > 0 {
 		t.Errorf("a node that gossip has as alive lost its lease")
 	}
 }
@@ -280,13 +230,13 @@ func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 	w := newFakeCluster()
 	w.setState("b", cluster.Alive)
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
-	h := c.waitForLease(c.submit(1, nil))
+	h := c.workers.waitForLease(c.submit(1, nil))
 	c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "1", Restarting: true,
 		Leases: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
 	w.disconnect("b")
 	deadline := time.Now().Add(2 * time.Second)
 	c.waitFor("some time has passed", func(*scheduler) bool { return time.Now().After(deadline) })
-	if o := c.heartbeat("b", "2", h); len(o.Stop) > 0 {
+	if o := c.workers.heartbeat("b", "2", h); len(o.Stop) > 0 {
 		t.Errorf("got lost leases %v, want none", o.Stop)
 	}
 }
@@ -295,11 +245,11 @@ func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 func TestNewLifeGivesUpOldLeases(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.waitForLease(id)
-	c.heartbeat("b", "1", h)
-	c.startTrial("b", h)
-	c.heartbeat("b", "2")
-	if again := c.waitForLease(id); again.Seq == h.Seq || again.Attempt != 2 {
+	h := c.workers.waitForLease(id)
+	c.workers.heartbeat("b", "1", h)
+	c.workers.startTrial("b", h)
+	c.workers.heartbeat("b", "2")
+	if again := c.workers.waitForLease(id); again.Seq == h.Seq || again.Attempt != 2 {
 		t.Errorf("lease: got %+v, want a new one for attempt 2", again.Lease)
 	}
 }
@@ -311,9 +261,9 @@ func TestCrashLimit(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, nil)
 	for _, node := range []grid.NodeID{"a", "b", "d"} {
-		h := c.waitForLease(id)
-		c.heartbeat(node, "1", h)
-		c.startTrial(node, h)
+		h := c.workers.waitForLease(id)
+		c.workers.heartbeat(node, "1", h)
+		c.workers.startTrial(node, h)
 		w.disconnect(node)
 	}
 	c.waitFor("the trial has failed", func(*scheduler) bool { return c.counts(id).Failed == 1 })
@@ -334,31 +284,31 @@ func TestRestartedMaster(t *testing.T) {
 	dir := t.TempDir()
 	c := startWithNodes(t, dir, 2, newFakeCluster().nodes())
 	id := c.submit(3, nil)
-	h, other := c.waitForLease(id), c.waitForLease(id)
-	c.heartbeat("b", "1", h, other)
-	c.startTrial("b", h)
+	h, other := c.workers.waitForLease(id), c.workers.waitForLease(id)
+	c.workers.heartbeat("b", "1", h, other)
+	c.workers.startTrial("b", h)
 	c.stopMaster()
 	c = startWithNodes(t, dir, 2, newFakeCluster().nodes())
 	c.waitForLeases(id, 3)
-	if o := c.heartbeat("b", "1", h, other); len(o.Stop) > 0 {
+	if o := c.workers.heartbeat("b", "1", h, other); len(o.Stop) > 0 {
 		t.Errorf("got lost leases %v, want none", o.Stop)
 	}
 	for range 3 { // the queue may not know any more what it handed out
-		l := c.waitForLease(id)
+		l := c.workers.waitForLease(id)
 		if l.ID != h.ID && l.ID != other.ID {
-			c.finishLease(l, grid.ClassNone, time.Millisecond)
+			c.workers.finishLease(l, grid.ClassNone, time.Millisecond)
 			continue
 		}
-		c.waitUntilStopped(l, func() jetstream.Directives { return c.heartbeat("n", "1", l) })
-		c.publishEvent("b", l, grid.Event{Kind: grid.Finished, Index: l.Lo, Attempt: 1,
+		c.waitUntilStopped(l, func() jetstream.Directives { return c.workers.heartbeat("n", "1", l) })
+		c.workers.publishEvent("b", l, grid.Event{Kind: grid.Finished, Index: l.Lo, Attempt: 1,
 			Run: fmt.Sprintf("b.1.%d", 100+l.Lo), Result: &grid.Result{Started: 1}})
-		c.publishEvent("b", l, grid.Event{Kind: grid.Released, Lease: l.Seq, LeaseID: l.ID})
+		c.workers.publishEvent("b", l, grid.Event{Kind: grid.Released, Lease: l.Seq, LeaseID: l.ID})
 	}
 	c.waitFor("the sweep ends", func(*scheduler) bool {
 		r, _ := c.Sweep(id)
 		return r.Sweep.State == grid.SweepFinished
 	})
-	if o := c.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
+	if o := c.workers.heartbeat("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
 		t.Errorf("a lease that no longer exists: got lost %v, want %s", o.Stop, h.ID)
 	}
 }

@@ -44,7 +44,7 @@ func TestImagesUsed(t *testing.T) {
 func TestMissingImagePausesItsSweep(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })
-	c.finishLease(c.waitAndTakeLease(id), grid.ClassImage, time.Millisecond)
+	c.workers.finishLease(c.workers.waitAndTakeLease(id), grid.ClassImage, time.Millisecond)
 	c.waitFor("the sweep is paused", func(*scheduler) bool {
 		r, _ := c.Sweep(id)
 		return r.Sweep.State == grid.SweepPaused
@@ -66,9 +66,9 @@ func TestFirstImageIsPinned(t *testing.T) {
 	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })
 	pins := []string{"reg.lab/x@sha256:" + strings.Repeat("0a", 32), "reg.lab/x@sha256:" + strings.Repeat("0b", 32)}
 	for i, pin := range pins {
-		h := c.waitAndTakeLease(id)
+		h := c.workers.waitAndTakeLease(id)
 		now := time.Now().UnixMicro()
-		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
+		c.workers.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
 			Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: "n.1.image" + pin[len(pin)-2:], Time: now,
 			Image: pin, Result: &grid.Result{Started: now},
 		}}})

@@ -12,35 +12,6 @@ import (
 	"mlfnode/node/api"
 )
 
-// heartbeatRunning sends a heartbeat of a node that holds a lease, with a run of its first trial
-// that is age old.
-func (c *testMaster) heartbeatRunning(
-	node grid.NodeID, h *jetstream.GrantedLease, run string, age time.Duration,
-) jetstream.Directives {
-	o := c.handleHeartbeat(node,
-		&jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
-	c.recordMark(node, o)
-	return o
-}
-
-// recordMark makes the next heartbeats of a node count as current.
-func (c *testMaster) recordMark(node grid.NodeID, o jetstream.Directives) {
-	if c.marks == nil {
-		c.marks = map[grid.NodeID]uint64{}
-	}
-	c.marks[node] = o.Mark
-}
-
-func (c *testMaster) heldLease(h *jetstream.GrantedLease, run string, age time.Duration) jetstream.HeldLease {
-	return jetstream.HeldLease{
-		Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID, Sweep: h.Sweep,
-		Attempts: []jetstream.RunningAttempt{{
-			Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run,
-			Started: time.Now().Add(-age).UnixMicro(), Age: age,
-		}},
-	}
-}
-
 // loseNode silences a node that works on a lease, until its trial waits to be leased again, or is.
 func (c *testMaster) loseNode(
 	w *fakeCluster, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives,
@@ -119,16 +90,16 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			w.outage.Reconcile = test.reconcile
 			c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 			id := c.submit(1, nil)
-			h := c.waitForLease(id)
-			c.heartbeatRunning("b", h, "", 0)
-			run := c.startTrial("b", h)
-			leftover := jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, 0)},
-				Mark: c.marks["b"]}
+			h := c.workers.waitForLease(id)
+			c.workers.heartbeatRunning("b", h, "", 0)
+			run := c.workers.startTrial("b", h)
+			leftover := jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{heldLease(h, run, 0)},
+				Mark: c.workers.marks["b"]}
 			original := func() jetstream.Directives {
 				if o := c.handleHeartbeat("b", &leftover); test.original && len(o.Stop) > 0 {
 					t.Errorf("a beat from before the outage has the attempt stopped")
 				}
-				return c.heartbeatRunning("b", h, run, test.own)
+				return c.workers.heartbeatRunning("b", h, run, test.own)
 			}
 			c.loseNode(w, "b", h)
 			if n := c.trial(id, 0).Failures[grid.ClassCrash]; n != 1 {
@@ -139,23 +110,25 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			replacement := func() jetstream.Directives { return jetstream.Directives{} }
 			switch test.replaced {
 			case "pulled":
-				again = c.waitForLease(id)
-				c.heartbeat("d", "1", again)
-				replacement = func() jetstream.Directives { return c.heartbeat("d", "1", again) }
+				again = c.workers.waitForLease(id)
+				c.workers.heartbeat("d", "1", again)
+				replacement = func() jetstream.Directives { return c.workers.heartbeat("d", "1", again) }
 			case "running":
-				again = c.waitForLease(id)
-				c.heartbeatRunning("d", again, "d.1.9", 0)
-				other = c.startTrial("d", again)
-				replacement = func() jetstream.Directives { return c.heartbeatRunning("d", again, other, test.age) }
+				again = c.workers.waitForLease(id)
+				c.workers.heartbeatRunning("d", again, "d.1.9", 0)
+				other = c.workers.startTrial("d", again)
+				replacement = func() jetstream.Directives {
+					return c.workers.heartbeatRunning("d", again, other, test.age)
+				}
 				replacement()
 			}
 			if !test.original {
 				c.waitUntilStopped(h, original)
 				c.waitUntilContinues(id, other, replacement)
-				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+				c.workers.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 					Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 				c.waitUntilContinues(id, other, replacement)
-				c.publishEvent("d", again,
+				c.workers.publishEvent("d", again,
 					grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Started: 1}})
 			} else {
 				c.waitUntilContinues(id, run, original)
@@ -163,7 +136,7 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 					c.waitUntilStopped(again, replacement)
 				}
 				if other != "" {
-					c.publishEvent("d", again,
+					c.workers.publishEvent("d", again,
 						grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
 							Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 					c.waitUntilContinues(id, run, original)
@@ -171,7 +144,7 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 				if f := c.trial(id, 0).Failures; len(f) > 0 {
 					t.Errorf("on the trial's record: %v, want nothing", f)
 				}
-				c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+				c.workers.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 					Result: &grid.Result{Started: 1}})
 			}
 			c.waitUntilFinished(id)
@@ -189,15 +162,15 @@ func TestManyOutages(t *testing.T) {
 	w := newFakeCluster()
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, nil)
-	h := c.waitForLease(id)
-	c.heartbeatRunning("b", h, "", 0)
-	run := c.startTrial("b", h)
+	h := c.workers.waitForLease(id)
+	c.workers.heartbeatRunning("b", h, "", 0)
+	run := c.workers.startTrial("b", h)
 	for range w.nodes().CrashLimit + 1 {
-		c.loseNode(w, "b", h, func() jetstream.Directives { return c.heartbeat("d", "1") })
-		again := c.waitForLease(id)
-		c.heartbeatRunning("d", again, c.startTrial("d", again), time.Millisecond)
+		c.loseNode(w, "b", h, func() jetstream.Directives { return c.workers.heartbeat("d", "1") })
+		again := c.workers.waitForLease(id)
+		c.workers.heartbeatRunning("d", again, c.workers.startTrial("d", again), time.Millisecond)
 		c.waitUntilContinues(id, run, func() jetstream.Directives {
-			return c.heartbeatRunning("b", h, run, time.Minute)
+			return c.workers.heartbeatRunning("b", h, run, time.Minute)
 		})
 	}
 	if trial := c.trial(id, 0); len(trial.Failures) > 0 || trial.Attempt != 1 {
@@ -214,28 +187,28 @@ func TestResultOfALostNode(t *testing.T) {
 			w := newFakeCluster()
 			c := startWithNodes(t, t.TempDir(), 1, w.nodes())
 			id := c.submit(2, func(s *api.Submit) { s.MaxParallel = 1 })
-			h := c.waitForLease(id)
-			c.heartbeatRunning("b", h, "", 0)
-			run := c.startTrial("b", h)
+			h := c.workers.waitForLease(id)
+			c.workers.heartbeatRunning("b", h, "", 0)
+			run := c.workers.startTrial("b", h)
 			c.loseNode(w, "b", h)
 			var again *jetstream.GrantedLease
 			var other string
 			if running {
-				again = c.waitForLease(id)
-				c.heartbeatRunning("d", again, "", 0)
-				other = c.startTrial("d", again)
+				again = c.workers.waitForLease(id)
+				c.workers.heartbeatRunning("d", again, "", 0)
+				other = c.workers.startTrial("d", again)
 			}
-			c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+			c.workers.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 				Result: &grid.Result{Started: 1}})
 			if running {
 				c.waitUntilStopped(again, func() jetstream.Directives {
-					return c.heartbeatRunning("d", again, other, time.Second)
+					return c.workers.heartbeatRunning("d", again, other, time.Second)
 				})
-				c.publishEvent("d", again,
+				c.workers.publishEvent("d", again,
 					grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other,
 						Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			}
-			if next := c.waitForLease(id); next.Lo != 1 {
+			if next := c.workers.waitForLease(id); next.Lo != 1 {
 				t.Errorf("got a lease of trial %d, want the other trial", next.Lo)
 			}
 			if trial := c.trial(id, 0); trial.State != grid.Succeeded || trial.Run != run {
@@ -253,18 +226,18 @@ func TestHarmfulSecondRun(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 2, w.nodes())
 	id := c.submit(1, func(s *api.Submit) { s.Task.NoReplace = true })
 	other := c.submit(1, nil)
-	h, o := c.waitForLease(id), c.waitForLease(other)
+	h, o := c.workers.waitForLease(id), c.workers.waitForLease(other)
 	if h.Sweep != id {
 		h, o = o, h
 	}
 	both := func(run string) jetstream.Directives {
 		return c.handleHeartbeat("b",
-			&jetstream.Heartbeat{Start: "1", Mark: c.marks["b"],
-				Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
+			&jetstream.Heartbeat{Start: "1", Mark: c.workers.marks["b"],
+				Leases: []jetstream.HeldLease{heldLease(h, run, time.Minute), heldLease(o, "b.1.8", time.Minute)}})
 	}
 	both("b.1.7")
-	run := c.startTrial("b", h)
-	c.startTrial("b", o)
+	run := c.workers.startTrial("b", h)
+	c.workers.startTrial("b", o)
 	c.loseNode(w, "b", o)
 	c.waitForLeases(id, 1)
 	if trial := c.trial(id, 0); trial.State != grid.Running || trial.Run != run {
@@ -274,13 +247,13 @@ func TestHarmfulSecondRun(t *testing.T) {
 		t.Errorf("the node is back and was told to stop it")
 	}
 	c.handleHeartbeat("b", &jetstream.Heartbeat{Start: "2"}) // its machine has restarted
-	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+	c.workers.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 		Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 	var again *jetstream.GrantedLease
 	c.waitFor("the trial is leased again", func(*scheduler) bool {
-		held, err := c.leaseClient().TakeLeases(t.Context(), "p0_c1_m0", 1)
+		held, err := c.workers.client().TakeLeases(t.Context(), "p0_c1_m0", 1)
 		if r, _ := c.Sweep(id); err == nil && len(held) == 0 {
-			held, err = c.leaseClient().TakeLeases(t.Context(), string(r.Sweep.Lane()), 1)
+			held, err = c.workers.client().TakeLeases(t.Context(), string(r.Sweep.Lane()), 1)
 		}
 		if err == nil && len(held) == 1 && held[0].Sweep == id {
 			again = &held[0]
@@ -298,9 +271,9 @@ func TestQueueLostLeases(t *testing.T) {
 	dir := t.TempDir()
 	c := startWithNodes(t, dir, 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.waitForLease(id)
-	c.heartbeatRunning("b", h, "", 0)
-	run := c.startTrial("b", h)
+	h := c.workers.waitForLease(id)
+	c.workers.heartbeatRunning("b", h, "", 0)
+	run := c.workers.startTrial("b", h)
 	if err := c.store.Queue.Delete(t.Context(), h.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -309,14 +282,18 @@ func TestQueueLostLeases(t *testing.T) {
 	w.setState("b", cluster.Alive)
 	c = startWithNodes(t, dir, 1, w.nodes())
 	c.waitForLeases(id, 1)
-	c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+	c.waitUntilContinues(id, run, func() jetstream.Directives {
+		return c.workers.heartbeatRunning("b", h, run, time.Minute)
+	})
 	c.runReconcile()
 	c.runReconcile()
-	c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
-	if held, err := c.leaseClient().TakeLeases(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
+	c.waitUntilContinues(id, run, func() jetstream.Directives {
+		return c.workers.heartbeatRunning("b", h, run, time.Minute)
+	})
+	if held, err := c.workers.client().TakeLeases(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
 		t.Errorf("got %v, %v from the queue, want nothing", held, err)
 	}
-	c.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
+	c.workers.publishEvent("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run,
 		Result: &grid.Result{Started: 1}})
 	c.waitUntilFinished(id)
 }
@@ -329,9 +306,9 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 			dir := t.TempDir()
 			c := startWithNodes(t, dir, 1, newFakeCluster().nodes())
 			id := c.submit(1, nil)
-			h := c.waitForLease(id)
-			c.heartbeatRunning("b", h, "", 0)
-			run := c.startTrial("b", h)
+			h := c.workers.waitForLease(id)
+			c.workers.heartbeatRunning("b", h, "", 0)
+			run := c.workers.startTrial("b", h)
 			if restarted {
 				c.stopMaster()
 				c = startWithNodes(t, dir, 1, newFakeCluster().nodes())
@@ -343,17 +320,18 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 				}
 			}
 			c.waitUntilContinues(id, run, func() jetstream.Directives {
-				return c.heartbeatRunning("b", h, run, time.Minute)
+				return c.workers.heartbeatRunning("b", h, run, time.Minute)
 			})
-			c.publishEvent("d", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID}) // not its to give
+			// The lease is not its to give.
+			c.workers.publishEvent("d", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID})
 			c.waitUntilContinues(id, run, func() jetstream.Directives {
-				return c.heartbeatRunning("b", h, run, time.Minute)
+				return c.workers.heartbeatRunning("b", h, run, time.Minute)
 			})
 			// later its ID says who has it
 			if err := c.store.Calls.LocalClient("d").ReturnLease(t.Context(), h); err == nil && !restarted {
 				t.Error("the lease is given back by a node that does not hold it")
 			}
-			if err := c.leaseClient().ReturnLease(t.Context(), h); err != nil {
+			if err := c.workers.client().ReturnLease(t.Context(), h); err != nil {
 				t.Errorf("given back by its holder: %v", err)
 			}
 		})
@@ -372,13 +350,13 @@ func TestAbandonedLease(t *testing.T) {
 		t.Run(fmt.Sprintf("claimed once: %v, deletable: %v", claimed, test.deletable), func(t *testing.T) {
 			c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 			id := c.submit(3, nil)
-			h := c.waitForLease(id)
+			h := c.workers.waitForLease(id)
 			if claimed {
-				c.heartbeat("b", "1", h)
+				c.workers.heartbeat("b", "1", h)
 			}
 			look := func(later time.Duration) (gone bool) {
 				if claimed {
-					c.heartbeat("b", "1")
+					c.workers.heartbeat("b", "1")
 					c.nodes.recordHeartbeat("b", &jetstream.Heartbeat{Start: "1"}, time.Now().Add(later))
 				}
 				c.inLoop(func(s *scheduler) {
@@ -408,7 +386,7 @@ func TestAbandonedLease(t *testing.T) {
 func TestOrphanLeaseIsDeleted(t *testing.T) {
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.waitForLease(id)
+	h := c.workers.waitForLease(id)
 	if _, err := c.store.Queue.Publish(t.Context(),
 		jetstream.Lease{Sweep: id, Lo: 0, Hi: 1, Attempt: 1, Shape: h.Shape}); err != nil {
 		t.Fatal(err)

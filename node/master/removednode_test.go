@@ -40,13 +40,13 @@ func TestForgottenNode(t *testing.T) {
 				dir := t.TempDir()
 				c := startWithNodes(t, dir, 1, w.nodes())
 				id := c.submit(1, func(s *api.Submit) { s.Task.NoReplace = noReplace })
-				h := c.waitForLease(id)
-				c.heartbeatRunning("b", h, "", 0)
-				c.startTrial("b", h)
+				h := c.workers.waitForLease(id)
+				c.workers.heartbeatRunning("b", h, "", 0)
+				c.workers.startTrial("b", h)
 				c = forget(c, w, dir)
-				again := c.waitForLease(id)
+				again := c.workers.waitForLease(id)
 				if again.ID == h.ID { // the queue of a master that has started hands out again what it had handed out
-					again = c.waitForLease(id)
+					again = c.workers.waitForLease(id)
 				}
 				if again.ID == h.ID || again.Attempt != 2 {
 					t.Errorf("got lease %s with attempt %d, want another one with attempt 2", again.ID, again.Attempt)
@@ -55,8 +55,8 @@ func TestForgottenNode(t *testing.T) {
 				if delete(f, grid.ClassHalt); len(f) > 0 {
 					t.Errorf("on the trial's record: %v, want nothing that counts", f)
 				}
-				c.heartbeatRunning("d", again, c.startTrial("d", again), time.Second)
-				c.publishEvent("d", again,
+				c.workers.heartbeatRunning("d", again, c.workers.startTrial("d", again), time.Second)
+				c.workers.publishEvent("d", again,
 					grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: c.trial(id, 0).Run,
 						Result: &grid.Result{Started: 1}})
 				c.waitUntilFinished(id)
@@ -71,8 +71,8 @@ func TestForgottenNodeLeavesNothing(t *testing.T) {
 	t.Parallel()
 	w := newFakeCluster()
 	c := startWithNodes(t, t.TempDir(), 1, w.nodes())
-	c.heartbeat("b", "x")
-	c.heartbeat("d", "x")
+	c.workers.heartbeat("b", "x")
+	c.workers.heartbeat("d", "x")
 	c.inLoop(func(s *scheduler) {
 		for _, node := range []grid.NodeID{"b", "d"} {
 			s.health.record(&history.Transition{Sweep: "t-1", Index: 1, Node: node, Change: grid.Retry,

@@ -66,7 +66,7 @@ func startWithLimits(
 		server.Close()
 	})
 	<-m.Ready()
-	return &testMaster{Master: m, t: t, store: store}
+	return withWorkers(&testMaster{Master: m, t: t, store: store})
 }
 
 // eventually polls until ok returns true.
@@ -214,7 +214,7 @@ func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 func TestFullStoreOfSweepsThatRun(t *testing.T) {
 	c := startWithLimits(t, jetstream.Limits{EventBytes: 1 << 20}, Retention{}, nil)
 	id := c.submit(100_000, nil)
-	h := c.takeLease(id)
+	h := c.workers.takeLease(id)
 	if _, err := c.store.Events.Publish(t.Context(), endedEvents(id, "", 900_000)); err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestFullStoreOfSweepsThatRun(t *testing.T) {
 		return err == nil && len(left) == 0
 	})
 	late := endedEvents(id, "n", 1)
-	if err := c.leaseClient().PublishEvents(ctx, late); !errors.Is(err, jetstream.ErrUnknownSweep) {
+	if err := c.workers.client().PublishEvents(ctx, late); !errors.Is(err, jetstream.ErrUnknownSweep) {
 		t.Errorf("the late end of %v: got %v, want the node to drop it", h.ID, err)
 	}
 }
@@ -290,7 +290,7 @@ func TestRemove(t *testing.T) {
 	if err := c.Remove(t.Context(), "none-1"); !errors.As(err, &refusal) || refusal.Status != 404 {
 		t.Errorf("one that is not there: got %v", err)
 	}
-	h := c.takeLease(id)
+	h := c.workers.takeLease(id)
 	if _, err := c.Pause(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ func TestRemove(t *testing.T) {
 	if err := c.Remove(t.Context(), id); !errors.As(err, &refusal) {
 		t.Errorf("a paused sweep of which a trial runs: got %v", err)
 	}
-	c.finishLease(h, grid.ClassNone, time.Second)
+	c.workers.finishLease(h, grid.ClassNone, time.Second)
 	c.waitFor("the loop knows that it rests", func(s *scheduler) bool { return s.feeds[id] == nil })
 	if err := c.Remove(t.Context(), id); err != nil {
 		t.Fatal(err)

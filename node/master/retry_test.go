@@ -63,7 +63,7 @@ func (c *testMaster) runToEnd(id grid.SweepID) int64 {
 		if ended {
 			return c.counts(id).Succeeded
 		}
-		c.finishLease(c.takeLease(id), grid.ClassNone, time.Millisecond)
+		c.workers.finishLease(c.workers.takeLease(id), grid.ClassNone, time.Millisecond)
 	}
 }
 
@@ -78,7 +78,7 @@ func TestCancelDuringARetry(t *testing.T) {
 		_, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1})
 		done <- err
 	}()
-	c.waitAndTakeLease(id)
+	c.workers.waitAndTakeLease(id)
 	if _, err := c.Cancel(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
@@ -118,13 +118,13 @@ func TestClientLeavesDuringARetry(t *testing.T) {
 		_, _, err := c.Retry(ctx, id, api.Retry{Index: -1})
 		done <- err
 	}()
-	h := c.waitAndTakeLease(id)
+	h := c.workers.waitAndTakeLease(id)
 	leave()
 	err := <-done
 	if err != nil && !errors.Is(err, context.Canceled) { // it may have been done before
 		t.Errorf("the retry: got %v, want that its client left", err)
 	}
-	c.finishLease(h, grid.ClassNone, time.Millisecond)
+	c.workers.finishLease(h, grid.ClassNone, time.Millisecond)
 	n := c.runToEnd(id)
 	if all := c.counts(id); n == 0 || all.Done() != count {
 		t.Errorf("got %+v at the end, want %d results, some of which are successes", all, count)
@@ -154,12 +154,12 @@ func TestRetryOfManyTrials(t *testing.T) {
 	}()
 	leases := 0
 	for ran := int64(0); ran < count; leases++ {
-		h := c.waitAndTakeLease(id)
+		h := c.workers.waitAndTakeLease(id)
 		if h.Attempt != 2 || !h.Quiet {
 			t.Fatalf("got %+v, want a lease of attempt 2 that nobody need tell of", h.Lease)
 		}
 		ran += h.Hi - h.Lo
-		c.finishLease(h, grid.ClassNone, time.Millisecond)
+		c.workers.finishLease(h, grid.ClassNone, time.Millisecond)
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -32,11 +32,11 @@ func TestRetryWithNewFiles(t *testing.T) {
 	}
 	c.waitForLeases(id, 3)
 	for _, class := range []grid.Class{grid.ClassExit, grid.ClassNone, grid.ClassExit} {
-		h := c.takeLease(id)
+		h := c.workers.takeLease(id)
 		if h.Updates != 0 {
 			t.Errorf("a lease of the submission: got %d updates, want none", h.Updates)
 		}
-		c.finishLease(h, class, time.Second)
+		c.workers.finishLease(h, class, time.Second)
 	}
 	c.waitUntilRecordFinished(id)
 	q := api.Retry{Index: -1, FailedOnly: true, Bundle: newer}
@@ -66,11 +66,11 @@ func TestRetryWithNewFiles(t *testing.T) {
 	}
 	c.waitForLeases(id, 2)
 	for range 2 {
-		h := c.takeLease(id)
+		h := c.workers.takeLease(id)
 		if h.Updates != 1 {
 			t.Errorf("a lease of an updated trial: got %d updates, want 1", h.Updates)
 		}
-		c.finishLease(h, grid.ClassNone, time.Second)
+		c.workers.finishLease(h, grid.ClassNone, time.Second)
 	}
 	c.waitUntilRecordFinished(id)
 

@@ -21,7 +21,7 @@ func TestBrokenSetupPausesItsSweep(t *testing.T) {
 		if paused() {
 			t.Fatalf("the sweep is paused after %d failures", n)
 		}
-		c.finishLease(c.waitAndTakeLease(id), grid.ClassSetup, time.Millisecond)
+		c.workers.finishLease(c.workers.waitAndTakeLease(id), grid.ClassSetup, time.Millisecond)
 	}
 	c.waitFor("the sweep is paused", func(*scheduler) bool { return paused() })
 	r, _ := c.Sweep(id)
@@ -40,7 +40,7 @@ func TestBrokenSetupPausesItsSweep(t *testing.T) {
 	}
 	for _, class := range []grid.Class{grid.ClassSetup, grid.ClassSetup, grid.ClassNone, grid.ClassSetup,
 		grid.ClassSetup, grid.ClassExit} {
-		c.finishLease(c.waitAndTakeLease(id), class, time.Millisecond)
+		c.workers.finishLease(c.workers.waitAndTakeLease(id), class, time.Millisecond)
 	}
 	if paused() {
 		t.Error("a sweep is paused whose trials run in between")

@@ -28,7 +28,7 @@ func TestStopAfter(t *testing.T) {
 			t.Fatalf("got %s, %q; want it paused because %s", r.Sweep.State, r.Sweep.Problem, want)
 		}
 	}
-	end := func(class grid.Class) { c.finishLease(c.takeLease(id), class, time.Second) }
+	end := func(class grid.Class) { c.workers.finishLease(c.workers.takeLease(id), class, time.Second) }
 	end(grid.ClassSignal) // it is run again
 	end(grid.ClassExit)
 	end(grid.ClassNone)
@@ -48,7 +48,7 @@ func TestStopAfter(t *testing.T) {
 	}
 
 	small := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1; s.Task.Resources.CPUs = 500 })
-	c.finishLease(c.takeLease(small), grid.ClassExit, time.Second)
+	c.workers.finishLease(c.workers.takeLease(small), grid.ClassExit, time.Second)
 	c.waitFor("the small sweep has ended", func(s *scheduler) bool { return s.feeds[small] == nil })
 	if r, _ := c.Sweep(small); r.Sweep.State != grid.SweepFinished {
 		t.Errorf("a sweep that is complete: got %s, want it finished", r.Sweep.State)
@@ -61,7 +61,7 @@ func TestExtendAfterFailures(t *testing.T) {
 	t.Parallel()
 	c := startMaster(t, 1)
 	id := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1 })
-	c.finishLease(c.takeLease(id), grid.ClassExit, time.Second)
+	c.workers.finishLease(c.workers.takeLease(id), grid.ClassExit, time.Second)
 	c.waitUntilRecordFinished(id)
 	axis, err := space.ParseSet("i=5")
 	if err != nil {
@@ -71,6 +71,6 @@ func TestExtendAfterFailures(t *testing.T) {
 	if err != nil || added != 1 || r.Sweep.Accepted != 1 {
 		t.Fatalf("got %d new trials with %d failures accepted, %v; want one of each", added, r.Sweep.Accepted, err)
 	}
-	c.finishLease(c.takeLease(id), grid.ClassNone, time.Second)
+	c.workers.finishLease(c.workers.takeLease(id), grid.ClassNone, time.Second)
 	c.waitUntilRecordFinished(id)
 }

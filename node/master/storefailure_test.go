@@ -38,11 +38,11 @@ func TestLeaseThatCannotBeDeleted(t *testing.T) {
 	})
 	c.waitForLeases(id, 4)
 	for range 2 {
-		h := c.takeLease(id)
+		h := c.workers.takeLease(id)
 		if before[h.ID] {
 			t.Errorf("lease %s is taken once more", h.ID)
 		}
-		c.finishLease(h, grid.ClassNone, time.Millisecond)
+		c.workers.finishLease(h, grid.ClassNone, time.Millisecond)
 	}
 	c.inLoop(func(s *scheduler) { s.withdrawLeases(cancelledContext(t), s.feeds[id]) })
 	if _, err := c.Cancel(t.Context(), id, false); err != nil {
@@ -70,9 +70,9 @@ func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 	t.Parallel()
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.waitForLease(id)
-	c.heartbeatRunning("b", h, "", 0)
-	c.startTrial("b", h)
+	h := c.workers.waitForLease(id)
+	c.workers.heartbeatRunning("b", h, "", 0)
+	c.workers.startTrial("b", h)
 	c.killNode("b")
 	crashed := func(n int) {
 		t.Helper()
@@ -83,12 +83,12 @@ func TestNodeDiesWhileTheStoreRefuses(t *testing.T) {
 		})
 	}
 	crashed(1)
-	again := c.waitForLease(id)
+	again := c.workers.waitForLease(id)
 	if again.ID == h.ID || again.Attempt != 2 {
 		t.Fatalf("got %+v, want a new lease for attempt 2", again.Lease)
 	}
-	c.heartbeatRunning("b", again, "", 0)
-	c.startTrial("b", again)
+	c.workers.heartbeatRunning("b", again, "", 0)
+	c.workers.startTrial("b", again)
 	if _, err := c.Cancel(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
@@ -105,18 +105,20 @@ func TestNodeIsBackBeforeItIsFenced(t *testing.T) {
 	t.Parallel()
 	c := startWithNodes(t, t.TempDir(), 1, newFakeCluster().nodes())
 	id := c.submit(1, nil)
-	h := c.waitForLease(id)
-	c.heartbeatRunning("b", h, "", 0)
-	run := c.startTrial("b", h)
+	h := c.workers.waitForLease(id)
+	c.workers.heartbeatRunning("b", h, "", 0)
+	run := c.workers.startTrial("b", h)
 	c.inLoop(func(s *scheduler) { // the reconciler comes later
 		c.nodes.mu.Lock()
 		c.nodes.byID["b"].dead = true
 		c.nodes.mu.Unlock()
 		s.fencer.handleNodeDeath(cancelledContext(t), "b", nodeLoss{reason: "node b died"})
-		c.heartbeatRunning("b", h, run, time.Minute)
+		c.workers.heartbeatRunning("b", h, run, time.Minute)
 	})
 	c.runReconcile()
-	c.waitUntilContinues(id, run, func() jetstream.Directives { return c.heartbeatRunning("b", h, run, time.Minute) })
+	c.waitUntilContinues(id, run, func() jetstream.Directives {
+		return c.workers.heartbeatRunning("b", h, run, time.Minute)
+	})
 	c.inLoop(func(s *scheduler) {
 		if len(s.fencer.pending) > 0 {
 			t.Errorf("still to be fenced: %v", s.fencer.pending)
@@ -191,9 +193,9 @@ func TestRestoreIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
 	c := startWithNodes(t, dir, 1, newFakeCluster().nodes())
 	other := c.submit(1, nil)
-	h := c.waitForLease(other)
-	c.heartbeatRunning("b", h, "", 0)
-	run := c.startTrial("b", h)
+	h := c.workers.waitForLease(other)
+	c.workers.heartbeatRunning("b", h, "", 0)
+	run := c.workers.startTrial("b", h)
 	c.stopMaster()
 	c = newTestMaster(t, dir, 1, newFakeCluster().nodes(), nil)
 	alterHistory(t, dir, "ALTER TABLE known RENAME TO hidden")
@@ -206,12 +208,12 @@ func TestRestoreIsTriedAgain(t *testing.T) {
 			t.Fatal("after a minute the master says of no problem")
 		}
 	}
-	if o := c.heartbeatRunning("b", h, run, time.Minute); len(o.Stop) > 0 {
+	if o := c.workers.heartbeatRunning("b", h, run, time.Minute); len(o.Stop) > 0 {
 		t.Errorf("a node is told to stop %v, which may be its", o.Stop)
 	}
 	alterHistory(t, dir, "ALTER TABLE hidden RENAME TO known")
 	c.waitUntilContinues(other, run, func() jetstream.Directives {
-		return c.heartbeatRunning("b", h, run, time.Minute)
+		return c.workers.heartbeatRunning("b", h, run, time.Minute)
 	})
 	if problem := c.Problem(); problem != "" {
 		t.Errorf("it goes on, and its problem is still %q", problem)
@@ -225,14 +227,14 @@ func TestRunTimesThatCannotBeRead(t *testing.T) {
 	c := restartMaster(t, dir, 1)
 	id := c.submit(10, func(s *api.Submit) { s.Task.Order = grid.OrderLongest })
 	for range 2 {
-		c.finishLease(c.waitAndTakeLease(id), grid.ClassNone, time.Second)
+		c.workers.finishLease(c.workers.waitAndTakeLease(id), grid.ClassNone, time.Second)
 	}
 	c.stopMaster()
 	c = newTestMaster(t, dir, 1, nil, nil)
 	alterHistory(t, dir, "UPDATE trial SET detail = 5 WHERE state = 2")
 	c.run()
 	for range 8 {
-		c.finishLease(c.waitAndTakeLease(id), grid.ClassNone, time.Second)
+		c.workers.finishLease(c.workers.waitAndTakeLease(id), grid.ClassNone, time.Second)
 	}
 	c.waitUntilFinished(id)
 }

@@ -19,7 +19,7 @@ func TestHistoryOfAnotherStream(t *testing.T) {
 		c := restartMaster(t, dir, 2)
 		id := c.submit(2, nil)
 		for range 2 {
-			c.finishLease(c.takeLease(id), class, time.Millisecond)
+			c.workers.finishLease(c.workers.takeLease(id), class, time.Millisecond)
 		}
 		c.waitUntilRecordFinished(id)
 		c.stopMaster()
@@ -51,7 +51,7 @@ func TestHistoryWithoutSweepsOfNewerVersions(t *testing.T) {
 	dir := t.TempDir()
 	c := restartMaster(t, dir, 2)
 	id := c.submit(1, nil)
-	c.finishLease(c.takeLease(id), grid.ClassNone, time.Millisecond)
+	c.workers.finishLease(c.workers.takeLease(id), grid.ClassNone, time.Millisecond)
 	c.waitUntilRecordFinished(id)
 	newer := newSweep(t, "newer-1", 1)
 	newer.V = grid.RecordVersion + 1

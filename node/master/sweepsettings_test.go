@@ -18,7 +18,7 @@ func TestSetPriority(t *testing.T) {
 	c.waitForLeases(id, queueDepth*2)
 	first, _ := c.Sweep(id)
 	old, need := first.Sweep.Lane(), first.Sweep.Task.Resources.Initial()
-	h := c.takeLeaseIn(old)
+	h := c.workers.takeLeaseIn(old)
 	urgent := 5
 	r, err := c.Set(t.Context(), id, api.Set{Priority: &urgent})
 	if err != nil || r.Sweep.Priority != urgent || r.AllLanes()[old] != need || r.AllLanes()[r.Sweep.Lane()] != need ||
@@ -29,9 +29,9 @@ func TestSetPriority(t *testing.T) {
 		f := s.feeds[id]
 		return f.leasesInLane[old] == 1 && f.leasesInLane[r.Sweep.Lane()] == queueDepth*2
 	})
-	c.finishLease(h, grid.ClassNone, time.Second)
+	c.workers.finishLease(h, grid.ClassNone, time.Second)
 	for range 19 {
-		c.finishLease(c.takeLeaseIn(r.Sweep.Lane()), grid.ClassNone, time.Second)
+		c.workers.finishLease(c.workers.takeLeaseIn(r.Sweep.Lane()), grid.ClassNone, time.Second)
 	}
 	c.waitFor("the sweep has ended", func(s *scheduler) bool { return s.feeds[id] == nil })
 	if n := c.counts(id); n.Succeeded != 20 {
@@ -48,7 +48,7 @@ func TestSetMaxParallel(t *testing.T) {
 	c := startMaster(t, 4)
 	id := c.submit(100, nil)
 	c.waitForLeases(id, queueDepth*4)
-	h := c.takeLease(id)
+	h := c.workers.takeLease(id)
 	for _, n := range []int{1, 3, 0, 2} {
 		if _, err := c.Set(t.Context(), id, api.Set{MaxParallel: &n}); err != nil {
 			t.Fatal(err)
@@ -59,7 +59,7 @@ func TestSetMaxParallel(t *testing.T) {
 		}
 		c.waitForLeases(id, want)
 	}
-	c.finishLease(h, grid.ClassNone, time.Second)
+	c.workers.finishLease(h, grid.ClassNone, time.Second)
 	c.waitForLeases(id, 2)
 }
 
@@ -81,7 +81,7 @@ func TestSetOfAPausedSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.finishLease(c.takeLeaseIn(r.Sweep.Lane()), grid.ClassNone, time.Second)
+	c.workers.finishLease(c.workers.takeLeaseIn(r.Sweep.Lane()), grid.ClassNone, time.Second)
 	c.waitFor("the sweep has ended", func(s *scheduler) bool { return s.feeds[id] == nil })
 	if _, err := c.Set(t.Context(), id, api.Set{Priority: new(int)}); err != nil {
 		t.Errorf("set of a sweep that has ended: %v", err)

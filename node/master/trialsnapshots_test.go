@@ -56,7 +56,7 @@ func TestLeasesNameSnapshots(t *testing.T) {
 	resumed := 0
 	attempt := func(wantSnapshot, wantBad int, class grid.Class, wall time.Duration, stores bool) {
 		t.Helper()
-		h := c.waitAndTakeLease(id)
+		h := c.workers.waitAndTakeLease(id)
 		if h.Lo != 0 || h.Hi != 1 || h.Snapshot != wantSnapshot || h.Bad != wantBad {
 			t.Errorf("attempt %d: got the lease [%d,%d) with snapshot %d, bad %d; want %d, %d", h.Attempt, h.Lo, h.Hi,
 				h.Snapshot, h.Bad, wantSnapshot, wantBad)
@@ -65,9 +65,9 @@ func TestLeasesNameSnapshots(t *testing.T) {
 		if stores {
 			saveSnapshot(t, store, id, h.Attempt, resumed)
 		}
-		c.runCount++
-		c.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
-			Kind: grid.Finished, Attempt: h.Attempt, Run: "n.1." + time.Duration(c.runCount).String(),
+		c.workers.runCount++
+		c.workers.closeLease(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
+			Kind: grid.Finished, Attempt: h.Attempt, Run: "n.1." + time.Duration(c.workers.runCount).String(),
 			Time:   time.Now().UnixMicro(),
 			Result: &grid.Result{Class: class, Resumed: resumed, Usage: grid.Usage{Wall: wall.Microseconds()}},
 		}}})
@@ -90,11 +90,11 @@ func TestCheckpointedTrialsAreLeasedAlone(t *testing.T) {
 	c, _ := startWithSnapshotStore(t, 1<<30)
 	id := c.submit(500, checkpointTask)
 	for range 20 {
-		h := c.waitAndTakeLease(id)
+		h := c.workers.waitAndTakeLease(id)
 		if h.Hi-h.Lo != 1 {
 			t.Fatalf("got a lease of %d trials", h.Hi-h.Lo)
 		}
-		c.finishLease(h, grid.ClassNone, time.Microsecond)
+		c.workers.finishLease(h, grid.ClassNone, time.Microsecond)
 	}
 }
 
@@ -102,7 +102,7 @@ func TestCheckpointedTrialsAreLeasedAlone(t *testing.T) {
 func TestHolder(t *testing.T) {
 	c, _ := startWithSnapshotStore(t, 1<<30)
 	id := c.submit(2, checkpointTask)
-	h := c.waitAndTakeLease(id)
+	h := c.workers.waitAndTakeLease(id)
 	c.leases.recordHeld("a", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Sweep: id, Deliveries: 1}},
 		&jetstream.Directives{}, time.Now())
 	for _, q := range []struct {
@@ -174,7 +174,7 @@ func TestSuccessOutlivesTheMaster(t *testing.T) {
 	c := startWithSnapshots(t, dir, 4, nil, store)
 	id := c.submit(3, func(s *api.Submit) { checkpointTask(s); s.Task.Retries = nil })
 	for _, class := range []grid.Class{grid.ClassNone, grid.ClassExit} {
-		c.finishLease(c.waitAndTakeLease(id), class, time.Second)
+		c.workers.finishLease(c.workers.waitAndTakeLease(id), class, time.Second)
 	}
 	c.stopMaster()
 	files := []checkpoint.File{{Path: "a", Mode: fs.ModeDir}}
@@ -329,9 +329,9 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 func TestRemovedSweepsLeaveNoSnapshots(t *testing.T) {
 	c, store := startWithSnapshotStore(t, 1<<30)
 	id := c.submit(1, func(s *api.Submit) { checkpointTask(s); s.Task.Retries = grid.Retries{} })
-	h := c.waitAndTakeLease(id)
+	h := c.workers.waitAndTakeLease(id)
 	saveSnapshot(t, store, id, 1, 0)
-	c.finishLease(h, grid.ClassExit, time.Second)
+	c.workers.finishLease(h, grid.ClassExit, time.Second)
 	c.waitFor("the sweep has ended", func(*scheduler) bool {
 		r, _ := c.Sweep(id)
 		return r.Sweep.State == grid.SweepFinished

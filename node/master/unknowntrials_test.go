@@ -55,7 +55,7 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 				t.Errorf("history counts %+v, want %d ended", n, good)
 			}
 			for range 3 {
-				c.finishLease(c.takeLease(id), grid.ClassNone, time.Millisecond)
+				c.workers.finishLease(c.workers.takeLease(id), grid.ClassNone, time.Millisecond)
 			}
 			c.waitUntilRecordFinished(id)
 			if n := c.counts(id); n.Succeeded != 3 {
