@@ -344,11 +344,11 @@ func (c *MasterClient) NotifyReady(fn func(lane string)) (stop func()) { return 
 // TakeLeases takes up to n leases of a lane that are available now and not reserved for nodes of
 // newer versions. It is not an error if there are none.
 func (c *MasterClient) TakeLeases(ctx context.Context, lane string, n int) ([]GrantedLease, error) {
-	held, err := requestJSON[[]GrantedLease](ctx, c, callTake, takeCall{Lane: lane, N: n, Level: leaseVersion})
-	for i := range held {
-		held[i].Shape = lane
+	granted, err := requestJSON[[]GrantedLease](ctx, c, callTake, takeCall{Lane: lane, N: n, Level: leaseVersion})
+	for i := range granted {
+		granted[i].Shape = lane
 	}
-	return held, err
+	return granted, err
 }
 
 // ReturnLease returns a lease for good: everything about it has been reported.

@@ -112,9 +112,9 @@ func (q *Queue) load(ctx context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, l := range stored {
-		held := &queueEntry{GrantedLease: GrantedLease{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
-		q.leases[l.ID] = held
-		q.lanes.markGranted(held, "")
+		entry := &queueEntry{GrantedLease: GrantedLease{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
+		q.leases[l.ID] = entry
+		q.lanes.markGranted(entry, "")
 	}
 	return nil
 }
@@ -161,17 +161,17 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 func (q *Queue) grant(node grid.NodeID, shape string, n, level int) []GrantedLease {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	held := []GrantedLease{}
-	for lane := q.lanes[shape]; lane != nil && len(held) < n; {
+	granted := []GrantedLease{}
+	for lane := q.lanes[shape]; lane != nil && len(granted) < n; {
 		l := lane.pop(level)
 		if l == nil {
 			break
 		}
 		l.Deliveries++
 		q.lanes.markGranted(l, node)
-		held = append(held, l.GrantedLease)
+		granted = append(granted, l.GrantedLease)
 	}
-	return held
+	return granted
 }
 
 // errNotHeld is returned for a lease that the calling node does not hold.

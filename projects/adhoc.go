@@ -55,9 +55,9 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	t.Command = slices.Clone(argv)
 	t.Metrics = []grid.Source{{JSON: "stdout", Optional: true}}
 	p.document = mapping()
-	put(p.document, "command", sequenceOf(argv))
+	appendEntry(p.document, "command", sequenceOf(argv))
 	stdout := flowMap(scalar("json"), scalar("stdout"), scalar("optional"), unquoted("true"))
-	put(p.document, "metrics", sequence(stdout))
+	appendEntry(p.document, "metrics", sequence(stdout))
 	p.Default, p.tasks = t.Name, []*task{t}
 	return p, nil
 }

@@ -108,7 +108,7 @@ func (p *packer) file(it *item) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO),
 		errors.Is(err, unix.ENOTDIR):
-		p.note("%s was removed while the folder was packed and is left out", it.name)
+		p.addNote("%s was removed while the folder was packed and is left out", it.name)
 		return nil
 	case err != nil:
 		return unreadable(it.name, true, err)
@@ -119,7 +119,7 @@ func (p *packer) file(it *item) error {
 		return unreadable(it.name, true, err)
 	}
 	if !info.Mode().IsRegular() {
-		p.note("%s was replaced while the folder was packed and is left out", it.name)
+		p.addNote("%s was replaced while the folder was packed and is left out", it.name)
 		return nil
 	}
 	if info.Size() <= maxBuffered {
@@ -128,7 +128,7 @@ func (p *packer) file(it *item) error {
 	return p.large(f, it, info)
 }
 
-func (p *packer) note(format string, args ...any) {
+func (p *packer) addNote(format string, args ...any) {
 	p.files.Notes = append(p.files.Notes, fmt.Sprintf(format, args...))
 }
 
@@ -207,7 +207,7 @@ func unchanged(before, after fs.FileInfo) bool {
 }
 
 func (p *packer) noteGrowth(it *item, n int64) {
-	p.note("%s was being written while the folder was packed; its first %d bytes travel", it.name, n)
+	p.addNote("%s was being written while the folder was packed; its first %d bytes travel", it.name, n)
 }
 
 func errChanging(it *item) error {

@@ -78,7 +78,7 @@ func (im *importer) readDriver(name, text string) {
 			v, err := statement(strings.Join(lines[i:], "\n")[at[1]:])
 			pairs, ok := v.([][2]any)
 			if err != nil || !ok {
-				im.note(name, i+1, "base_pars is computed, not written down; fill in `constants`")
+				im.addNote(name, i+1, "base_pars is computed, not written down; fill in `constants`")
 				continue
 			}
 			d.base = im.constants(name, i+1, pairs)
@@ -86,7 +86,7 @@ func (im *importer) readDriver(name, text string) {
 		if m := baseItem.Get().FindStringSubmatchIndex(line); m != nil {
 			v, err := statement(line[m[1]:])
 			if err != nil {
-				im.note(name, i+1, "the constant %s is computed, not written down; fill it in under `constants`",
+				im.addNote(name, i+1, "the constant %s is computed, not written down; fill it in under `constants`",
 					line[m[2]:m[3]])
 				continue
 			}
@@ -95,10 +95,10 @@ func (im *importer) readDriver(name, text string) {
 	}
 	if d.submits > 0 && d.reads == 0 {
 		if values := arguments(lines, d.submits-1); values != "" {
-			im.note(name, d.submits,
+			im.addNote(name, d.submits,
 				"tasks are submitted with computed arguments, %s; put these values into a parameter file", values)
 		} else {
-			im.note(name, d.submits,
+			im.addNote(name, d.submits,
 				"tasks are submitted with computed arguments; put their values into a parameter file")
 		}
 	}
@@ -135,15 +135,15 @@ func (im *importer) parameters(file string, line int, path string) string {
 	}
 	switch {
 	case name == "":
-		im.note(file, line, "the parameter file is computed, not written down; fill in `parameters`")
+		im.addNote(file, line, "the parameter file is computed, not written down; fill in `parameters`")
 		return ""
 	case !grid.IsRelative(name) || !usable(name) || strings.TrimSpace(name) == "":
-		im.note(file, line, "the parameter file %s is outside the project; copy it and fill in `parameters`", name)
+		im.addNote(file, line, "the parameter file %s is outside the project; copy it and fill in `parameters`", name)
 		return ""
 	}
 	data, err := os.ReadFile(filepath.Join(im.dir, name))
 	if err != nil {
-		im.note(file, line, "the parameter file %s is not there", name)
+		im.addNote(file, line, "the parameter file %s is not there", name)
 	}
 	im.oldValues(name, data)
 	return name
@@ -153,7 +153,7 @@ func (im *importer) parameters(file string, line int, path string) string {
 func (im *importer) constants(file string, line int, pairs [][2]any) (kept [][2]any) {
 	for _, p := range pairs {
 		if !isConstant(p) {
-			im.note(file, line, "the constant %v is not a plain value and was left out", p[0])
+			im.addNote(file, line, "the constant %v is not a plain value and was left out", p[0])
 			continue
 		}
 		if i := slices.IndexFunc(kept, func(o [2]any) bool { return o[0] == p[0] }); i >= 0 {

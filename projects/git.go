@@ -61,19 +61,21 @@ func globalIgnore(top string) string {
 // tracks reports whether git tracks a file of the walk. Git is asked on the first call only, since
 // most folders need no answer.
 func (r *repository) tracks(name string) bool {
-	return r != nil && r.ask() && r.tracked[r.name(name)]
+	return r != nil && r.load() && r.tracked[r.name(name)]
 }
 
 // tracksIn reports whether git tracks a file in a folder of the walk.
 func (r *repository) tracksIn(folder string) bool {
-	return r != nil && r.ask() && r.folders[r.name(folder)]
+	return r != nil && r.load() && r.folders[r.name(folder)]
 }
 
-func (r *repository) ask() bool {
-	if r.asked {
+// load asks git for the files that it tracks, unless it has been asked already. It reports whether
+// git has listed them.
+func (r *repository) load() bool {
+	if r.loaded {
 		return r.problem == nil
 	}
-	r.asked = true
+	r.loaded = true
 	out, err := git(filepath.Join(r.top, r.prefix), "ls-files", "-z", "--cached", "--full-name", "--", ".")
 	if err != nil {
 		r.problem = err

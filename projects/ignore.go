@@ -124,7 +124,7 @@ type repository struct {
 	at      string // the top as the walk names it, for a repository inside the walk
 	tracked map[string]bool
 	folders map[string]bool // folders that hold tracked files
-	asked   bool
+	loaded  bool
 	problem error
 }
 

@@ -102,7 +102,7 @@ func Import(dir string) (*Report, error) {
 	return &im.report, err
 }
 
-func (im *importer) note(file string, line int, format string, v ...any) {
+func (im *importer) addNote(file string, line int, format string, v ...any) {
 	im.report.Notes = append(im.report.Notes, fmt.Sprintf("%s:%d: %s", file, line, fmt.Sprintf(format, v...)))
 }
 
@@ -122,7 +122,7 @@ func (im *importer) readTasks(text string) {
 	marked := false // by a decorator
 	end := func(at int) {
 		if function.name != "" && !im.findCommand(function, lines, begin, at) && function.task {
-			im.note("tasks.py", function.line,
+			im.addNote("tasks.py", function.line,
 				"the task %s has no line cmd = [...] and was left out; put what it does into a program of its own",
 				function.name)
 		}
@@ -217,12 +217,12 @@ func (im *importer) project() *yaml.Node {
 		}
 		n := mapping()
 		if t.shell != "" {
-			put(n, "command", scalar(t.shell))
+			appendEntry(n, "command", scalar(t.shell))
 		} else {
-			put(n, "command", sequenceOf(t.command))
+			appendEntry(n, "command", sequenceOf(t.command))
 		}
 		if d != nil && d.parameters != "" {
-			put(n, "parameters", scalar(d.parameters))
+			appendEntry(n, "parameters", scalar(d.parameters))
 		}
 		if d != nil && len(d.base) > 0 {
 			constants := mapping()
@@ -234,15 +234,15 @@ func (im *importer) project() *yaml.Node {
 				case string:
 					value = scalar(v)
 				}
-				put(constants, p[0].(string), value)
+				appendEntry(constants, p[0].(string), value)
 			}
-			put(n, "constants", constants)
+			appendEntry(n, "constants", constants)
 		}
-		put(tasks, t.name, n)
+		appendEntry(tasks, t.name, n)
 	}
 	root := mapping()
-	put(root, "name", scalar(CleanName(filepath.Base(im.dir))))
-	put(root, "default", scalar(chosen))
-	put(root, "tasks", tasks)
+	appendEntry(root, "name", scalar(CleanName(filepath.Base(im.dir))))
+	appendEntry(root, "default", scalar(chosen))
+	appendEntry(root, "tasks", tasks)
 	return root
 }

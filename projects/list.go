@@ -94,7 +94,7 @@ func List(dir string, o ListOptions) (*Files, error) {
 		l.noteUnmatched("share", l.share)
 	}
 	if r != nil && r.problem != nil {
-		l.note("git could not list the files that it tracks, so tracked files that are ignored are left out: %v",
+		l.addNote("git could not list the files that it tracks, so tracked files that are ignored are left out: %v",
 			r.problem)
 	}
 	return f, nil
@@ -157,7 +157,7 @@ func (l *lister) outside() error {
 		if _, err := os.Stat(s); err != nil && !l.o.Cluster {
 			return fmt.Errorf("share names %s, which can't be read: %w; correct the path", s, problem.WithoutPath(err))
 		} else if err != nil {
-			l.note("share names %s, which this machine can't read (%v); trials run on nodes that can", s,
+			l.addNote("share names %s, which this machine can't read (%v); trials run on nodes that can", s,
 				problem.WithoutPath(err))
 		}
 		l.roots = append(l.roots, filepath.Clean(s))
@@ -166,7 +166,7 @@ func (l *lister) outside() error {
 	return nil
 }
 
-func (l *lister) note(format string, args ...any) {
+func (l *lister) addNote(format string, args ...any) {
 	l.files.Notes = append(l.files.Notes, fmt.Sprintf(format, args...))
 }
 
@@ -181,7 +181,7 @@ func (l *lister) noteUnmatched(what string, patterns nameSet) {
 				name, folder := strings.CutSuffix(x.Name, "/")
 				return p.matches(name, folder)
 			}) {
-			l.note("%s has %q, which matches no file of the project", what, p.text)
+			l.addNote("%s has %q, which matches no file of the project", what, p.text)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (im *importer) findCommand(f oldFunction, lines []string, begin, end int) b
 			case !ok || len(all) == 0:
 				grown = true
 			case grown || indentOf(lines[i]) != all[len(all)-1].indent || !all[len(all)-1].add(more):
-				im.note("tasks.py", i+1,
+				im.addNote("tasks.py", i+1,
 					"the task %s adds to its command here, after parameters or under a condition; look at `command`",
 					f.name)
 			}
@@ -114,18 +114,19 @@ func (im *importer) addTask(f oldFunction, all []candidate, chosen int) {
 	c := all[chosen]
 	var err error
 	if t.command, t.shell, err = im.command(c.value); err != nil {
-		im.note("tasks.py", c.line+1, "the command of task %s is computed, not written down; fill in `command`", t.name)
+		im.addNote("tasks.py", c.line+1,
+			"the command of task %s is computed, not written down; fill in `command`", t.name)
 		t.command = []string{"echo", "fill in the command of " + t.name}
 	}
 	for i, o := range all {
 		switch {
 		case i == chosen:
 		case o.indent > c.indent:
-			im.note("tasks.py", o.line+1,
+			im.addNote("tasks.py", o.line+1,
 				"the task %s has another command here, under a condition; the one of line %d was taken",
 				t.name, c.line+1)
 		default:
-			im.note("tasks.py", o.line+1,
+			im.addNote("tasks.py", o.line+1,
 				"the task %s has another command here, which gets no parameters; the one of line %d was taken",
 				t.name, c.line+1)
 		}

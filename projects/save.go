@@ -44,16 +44,16 @@ func (p *Project) Save(name string, axes []space.Axis, env map[string]string) (f
 			if err := grid.CheckVariable(key); err != nil {
 				return nil, err
 			}
-			put(variables, key, scalar(strings.ReplaceAll(env[key], "$", "$$")))
+			appendEntry(variables, key, scalar(strings.ReplaceAll(env[key], "$", "$$")))
 		}
-		put(task, "env", variables)
+		appendEntry(task, "env", variables)
 	}
 	dir := name
 	if p.Bundled {
 		dir = p.Dir
 	}
 	if len(axes) > 0 {
-		put(task, "parameters", scalar(parametersFile))
+		appendEntry(task, "parameters", scalar(parametersFile))
 		if data, err := os.ReadFile(filepath.Join(dir, parametersFile)); err == nil {
 			if old, err := space.ParseParameters(parametersFile, data); err == nil && sameAxes(old, axes) {
 				parameters = nil
@@ -67,10 +67,10 @@ func (p *Project) Save(name string, axes []space.Axis, env map[string]string) (f
 		}
 	}
 	tasks := mapping()
-	put(tasks, p.Default, task)
+	appendEntry(tasks, p.Default, task)
 	root := mapping()
-	put(root, "name", scalar(name))
-	put(root, "tasks", tasks)
+	appendEntry(root, "name", scalar(name))
+	appendEntry(root, "tasks", tasks)
 	text, err := encoded("# Made by mlfnode sweep --save.\n", root)
 	if err != nil {
 		return nil, err
@@ -151,20 +151,20 @@ func parametersText(axes []space.Axis) ([]byte, error) {
 	var last *yaml.Node // the zip, as long as nothing follows it
 	for _, a := range axes {
 		if a.Zip == nil {
-			put(root, a.Key, axisNode(a))
+			appendEntry(root, a.Key, axisNode(a))
 			last = nil
 			continue
 		}
 		zip := mapping()
 		for _, z := range a.Zip {
-			put(zip, z.Key, axisNode(z))
+			appendEntry(zip, z.Key, axisNode(z))
 		}
 		if last != nil {
 			last.Content = append(last.Content, zip)
 			continue
 		}
 		last = &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{zip}}
-		put(root, "zip", last)
+		appendEntry(root, "zip", last)
 	}
 	text, err := encoded("", root)
 	if err != nil {
@@ -188,7 +188,7 @@ func axisNode(a space.Axis) *yaml.Node {
 		if f.Name == space.FormulaInterval {
 			n := flowMap()
 			for i, key := range []string{"start", "end", "step"}[:min(len(f.Numbers), 3)] {
-				put(n, key, unquoted(string(f.Numbers[i])))
+				appendEntry(n, key, unquoted(string(f.Numbers[i])))
 			}
 			return n
 		}

@@ -159,5 +159,5 @@ func add(m *yaml.Node, field string, value *yaml.Node, replace bool) {
 		}
 		return
 	}
-	put(m, field, value)
+	appendEntry(m, field, value)
 }

@@ -35,7 +35,7 @@ func (im *importer) oldValues(name string, data []byte) {
 				continue
 			}
 			if old, ok := yaml11(c.Value); ok && c.Style == 0 && notes < most {
-				im.note(name, c.Line,
+				im.addNote(name, c.Line,
 					"%s was %s for the old program (YAML 1.1), and stays %s now; write %s for what it was",
 					c.Value, old, c.Value, old)
 				notes++

@@ -52,8 +52,10 @@ func flowMap(entries ...*yaml.Node) *yaml.Node {
 // mapping returns an empty map.
 func mapping() *yaml.Node { return &yaml.Node{Kind: yaml.MappingNode} }
 
-// put appends a key with its value to a map.
-func put(m *yaml.Node, key string, v *yaml.Node) { m.Content = append(m.Content, scalar(key), v) }
+// appendEntry appends a key with its value to a map.
+func appendEntry(m *yaml.Node, key string, v *yaml.Node) {
+	m.Content = append(m.Content, scalar(key), v)
+}
 
 // encoded returns a document in YAML, after a heading.
 func encoded(heading string, n *yaml.Node) ([]byte, error) {

@@ -95,7 +95,7 @@ func (r *operation) findLosses(ctx context.Context) (losses []string) {
 // noteRunningTrials notes which trials end with the machine's node.
 func (r *operation) noteRunningTrials(ctx context.Context, m *machine) {
 	if a, err := m.memberNamed(ctx, m.Name); err == nil && a != nil && a.Running > 0 {
-		r.note(m, count(a.Running, "trial was running, which begins again when there is a node for it",
+		r.addNotes(m, count(a.Running, "trial was running, which begins again when there is a node for it",
 			"trials were running, which begin again when there is a node for them"))
 	}
 }
@@ -139,7 +139,7 @@ const cleanupScript = `rm -f ROOT/bin/.ship-* ROOT/bin/.digest; rmdir ROOT/bin R
 func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {
 	r.step(m, Stop, func() (string, error) {
 		if first := r.machines.duplicateOf(m); first != nil {
-			r.note(m, "what it had is "+first.Name+"'s, which it shares its folder with")
+			r.addNotes(m, "what it had is "+first.Name+"'s, which it shares its folder with")
 			return "", nil
 		}
 		if m.facts.Digest == "" {
@@ -153,7 +153,7 @@ func (r *operation) stop(ctx context.Context, m *machine, o protocol.Request) {
 		if m.observed != nil && len(m.observed.Leftovers) > 0 {
 			return "", problem("some of it is still there: "+strings.Join(m.observed.Leftovers, ", "), "run down again")
 		}
-		r.note(m, reply.Notes...)
+		r.addNotes(m, reply.Notes...)
 		return changes(reply), nil
 	})
 }

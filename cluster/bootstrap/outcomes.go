@@ -93,8 +93,8 @@ func (r *report) fail(m *machine, s Step, err error) {
 	r.step(m, s, func() (string, error) { return "", err })
 }
 
-// note adds notes to the outcome of a machine.
-func (r *report) note(m *machine, notes ...string) {
+// addNotes adds notes to the outcome of a machine.
+func (r *report) addNotes(m *machine, notes ...string) {
 	r.update(m, func(o *Outcome) { o.Notes = append(o.Notes, notes...) })
 }
 

@@ -43,7 +43,7 @@ func (r *rollout) rolesAgree() bool {
 	}
 	if !agreed {
 		for _, m := range r.machines {
-			r.note(m, "nothing was changed, because not all machines can take their roles")
+			r.addNotes(m, "nothing was changed, because not all machines can take their roles")
 		}
 	}
 	return agreed
@@ -188,14 +188,14 @@ func (r *rollout) stopRemoved(ctx context.Context) {
 			return
 		}
 		m.stopped = true
-		r.note(m, "it is no longer in the cluster, and was stopped; its files stay in "+m.facts.Layout.Root)
+		r.addNotes(m, "it is no longer in the cluster, and was stopped; its files stay in "+m.facts.Layout.Root)
 		if worker && r.master != nil && r.ok(r.master) && m.observed.Cluster == r.master.observed.Cluster {
 			if err := r.master.forgetNode(ctx, m.observed.Node); err != nil {
-				r.note(m, ProblemOf(err).Cause)
+				r.addNotes(m, ProblemOf(err).Cause)
 			}
 		}
 	})
 	if err := r.saveApplied(); err != nil && r.master != nil {
-		r.note(r.master, ProblemOf(err).Cause)
+		r.addNotes(r.master, ProblemOf(err).Cause)
 	}
 }

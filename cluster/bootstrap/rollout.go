@@ -47,7 +47,7 @@ func (r *rollout) start(ctx context.Context, m *machine) {
 		if err != nil {
 			return "", err
 		}
-		r.note(m, reply.Notes...)
+		r.addNotes(m, reply.Notes...)
 		r.update(m, func(o *Outcome) { o.Service = m.observed.Service })
 		return strings.Join(reply.Done, ", "), nil
 	})

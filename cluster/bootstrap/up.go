@@ -189,7 +189,7 @@ func (r *operation) inspect(ctx context.Context, m *machine) {
 	r.probe(ctx, m, func() error {
 		if !m.removed {
 			problem, notes := m.facts.check()
-			if r.note(m, notes...); problem != nil {
+			if r.addNotes(m, notes...); problem != nil {
 				return problem
 			}
 		}

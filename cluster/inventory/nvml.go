@@ -37,7 +37,7 @@ func (d *devices) Close() {
 
 // Read implements Source. It runs nvidia-smi if the library is missing.
 func (d *devices) Read(ctx context.Context, m *Machine) {
-	err := d.ask(m)
+	err := d.read(m)
 	switch {
 	case err == nil:
 	case errors.Is(err, nvml.ERROR_LIBRARY_NOT_FOUND):
@@ -65,7 +65,7 @@ func (d *devices) start() error {
 	return nil
 }
 
-func (d *devices) ask(m *Machine) error {
+func (d *devices) read(m *Machine) error {
 	if err := d.start(); err != nil {
 		return err
 	}

@@ -185,19 +185,19 @@ func runNode(
 	defer n.Close()
 	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version",
 		cfg.Version)
-	tell := service.Notifier{}
-	a.warn(tell.Ready("node " + string(n.Name()) + " at " + n.Address()))
+	notifier := service.Notifier{}
+	a.warn(notifier.Ready("node " + string(n.Name()) + " at " + n.Address()))
 	watched, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	go func() { a.warn(tell.Run(watched, n.Healthy)) }()
+	go func() { a.warn(notifier.Run(watched, n.Healthy)) }()
 	for {
 		select {
 		case err := <-n.Failed():
 			return err
 		case sig := <-signals:
 			if sig == syscall.SIGHUP && !ttys.hungUp() {
-				a.warn(tell.Reloading())
-				a.warn(tell.Ready(rereadSettings(a, n, f)))
+				a.warn(notifier.Reloading())
+				a.warn(notifier.Ready(rereadSettings(a, n, f)))
 				continue
 			}
 			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM &&
@@ -207,9 +207,9 @@ func runNode(
 				go forceStop(a, n, signals, stopped)
 			}
 			cfg.Logger.Info("node is stopping", "signal", sig.String())
-			a.warn(tell.Stopping("the node is stopping"))
+			a.warn(notifier.Stopping("the node is stopping"))
 			if !replaced {
-				signs.Go(func() { n.SignStop(stopped, tell.ExtendTimeout) })
+				signs.Go(func() { n.SignStop(stopped, notifier.ExtendTimeout) })
 			}
 			return nil
 		}

@@ -30,7 +30,7 @@ func (s *Store) Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader
 		return nil
 	}
 	if there == 0 {
-		err = errors.Join(err, s.removed.take(u.part))
+		err = errors.Join(err, s.removed.moveIn(u.part))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -252,10 +252,10 @@ func (k *storedTrial) removeSnapshots(numbers []int) {
 		errs = append(errs, durable.Remove(filepath.Join(k.dir, strconv.Itoa(n)+".json")))
 	}
 	for _, hash := range parts {
-		errs = append(errs, k.table.removed.take(filepath.Join(k.dir, "parts", hash)))
+		errs = append(errs, k.table.removed.moveIn(filepath.Join(k.dir, "parts", hash)))
 	}
 	for _, hash := range unused {
-		if err := k.table.removed.take(filepath.Join(k.dir, "files", hash)); err != nil {
+		if err := k.table.removed.moveIn(filepath.Join(k.dir, "files", hash)); err != nil {
 			errs = append(errs, err)
 			continue
 		}

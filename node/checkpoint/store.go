@@ -295,7 +295,7 @@ func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := s.removed.take(name); err != nil {
+	if err := s.removed.moveIn(name); err != nil {
 		return fmt.Errorf("remove a damaged file of a checkpoint: %w", err)
 	}
 	var lacking []int
@@ -328,7 +328,7 @@ func (s *Store) Discard(id grid.TrialID) error {
 	if k.discarded { // only changed under k.diskMu
 		return nil
 	}
-	if err := s.removed.take(k.dir); err != nil {
+	if err := s.removed.moveIn(k.dir); err != nil {
 		return fmt.Errorf("remove the snapshots of %s: %w", id, err)
 	}
 	_ = os.Remove(filepath.Dir(k.dir)) // fails while the sweep has other folders
@@ -380,8 +380,8 @@ type removedFolder struct {
 	count atomic.Int64 // of what was moved there
 }
 
-// take moves a file or folder there, if it exists.
-func (f *removedFolder) take(path string) error {
+// moveIn moves a file or folder there, if it exists.
+func (f *removedFolder) moveIn(path string) error {
 	to := filepath.Join(f.dir, fmt.Sprintf("%d-%d", time.Now().UnixNano(), f.count.Add(1)))
 	if err := os.Rename(path, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

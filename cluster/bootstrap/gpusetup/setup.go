@@ -10,13 +10,13 @@ import (
 )
 
 // Setup probes one machine, fixes what o allows, and reports. An error means that the machine could
-// not be asked; everything that is wrong with the machine itself is in the report. tell, unless it
-// is nil, gets each step as it happens.
-func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Report, error) {
-	if tell == nil {
-		tell = func(Step) {}
+// not be asked; everything that is wrong with the machine itself is in the report. onStep, unless
+// it is nil, gets each step as it happens.
+func Setup(ctx context.Context, m shell.Machine, o Options, onStep func(Step)) (Report, error) {
+	if onStep == nil {
+		onStep = func(Step) {}
 	}
-	s := &setup{m: m, o: o.withDefaults(), tell: tell, report: Report{DryRun: o.DryRun}}
+	s := &setup{m: m, o: o.withDefaults(), onStep: onStep, report: Report{DryRun: o.DryRun}}
 	if err := s.probe(ctx); err != nil {
 		return s.report, err
 	}
@@ -31,7 +31,9 @@ func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Re
 		}
 		s.fixesStopped = s.fixesStopped || line.Verdict == Stop
 		s.report.Checks = append(s.report.Checks, line)
-		tell(Step{Check: line.Name, Verdict: line.Verdict, Text: cmp.Or(line.Cause, line.Note), Program: line.Program})
+		onStep(Step{
+			Check: line.Name, Verdict: line.Verdict, Text: cmp.Or(line.Cause, line.Note), Program: line.Program,
+		})
 		if err != nil {
 			return s.report, err
 		}
@@ -75,7 +77,7 @@ type setup struct {
 	m            shell.Machine
 	o            Options
 	h            host // what the last probe found
-	tell         func(Step)
+	onStep       func(Step)
 	report       Report
 	fixesStopped bool // a check said Stop: no fix from here on
 	fixPending   bool // a dry run found something to fix
@@ -109,7 +111,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 			"log in as root for this once (root@HOST), or have an administrator run it")
 		return line, nil
 	}
-	s.tell(Step{Check: c.name, Text: "fixing this: " + line.Cause, Program: line.Program})
+	s.onStep(Step{Check: c.name, Text: "fixing this: " + line.Cause, Program: line.Program})
 	s.report.Changed = append(s.report.Changed, c.name)
 	said, err := shell.Output(ctx, s.m, s.runAs(line.As, line.Program), nil)
 	if exit, ok := exitError(err); ok {
@@ -125,7 +127,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 		return line, nil
 	}
 	if said != "" {
-		s.tell(Step{Check: c.name, Text: said})
+		s.onStep(Step{Check: c.name, Text: said})
 	}
 	if err := s.probe(ctx); err != nil {
 		return line, err
@@ -152,7 +154,7 @@ func (s *setup) runTrial(ctx context.Context, c check, line Check) (Check, error
 		line.Finding = Finding{Verdict: Skip, Note: "a dry run starts no containers"}
 		return line, nil
 	}
-	s.tell(Step{Check: c.name, Text: "a trial container", Program: line.Program})
+	s.onStep(Step{Check: c.name, Text: "a trial container", Program: line.Program})
 	text, err := shell.Output(ctx, s.m, s.runAs(line.As, line.Program), nil)
 	if exit, ok := exitError(err); ok {
 		line.Finding = stop("the trial broke off: "+exit.Error(), cureUnknown)

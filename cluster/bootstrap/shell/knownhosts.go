@@ -60,8 +60,8 @@ func loadKnownHosts(r route) (*knownHosts, error) {
 	return k, nil
 }
 
-// find looks for a key in lines.
-func find(lines []knownhosts.KnownKey, key ssh.PublicKey) (knownhosts.KnownKey, bool) {
+// findKey looks for a key in lines.
+func findKey(lines []knownhosts.KnownKey, key ssh.PublicKey) (knownhosts.KnownKey, bool) {
 	i := slices.IndexFunc(lines, func(l knownhosts.KnownKey) bool { return sameKey(l.Key, key) })
 	if i < 0 {
 		return knownhosts.KnownKey{}, false
@@ -103,21 +103,21 @@ func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) e
 		return err
 	}
 	if cert, ok := key.(*ssh.Certificate); ok {
-		if _, signed := find(k.authorities, cert.SignatureKey); signed {
+		if _, signed := findKey(k.authorities, cert.SignatureKey); signed {
 			return k.checkCertificate(r, cert)
 		}
 		key = cert.Key // signed by somebody unknown it is as good as a plain one
 	}
-	if line, ok := find(k.revoked, key); ok {
+	if line, ok := findKey(k.revoked, key); ok {
 		return revokedProblem(r, key, line)
 	}
-	if _, ok := find(k.keys, key); ok {
+	if _, ok := findKey(k.keys, key); ok {
 		return nil
 	}
 	if len(k.keys) > 0 {
 		return changedProblem(r, key, k.keys)
 	}
-	if _, ok := find(k.otherPorts, key); ok {
+	if _, ok := findKey(k.otherPorts, key); ok {
 		return nil // as with OpenSSH; another key at another port is not a changed key
 	}
 	if r.acceptNew {
@@ -144,12 +144,12 @@ func (d *Dialer) checkHostKey(ctx context.Context, r route, key ssh.PublicKey) e
 // checkCertificate checks what a known authority has signed.
 func (k *knownHosts) checkCertificate(r route, cert *ssh.Certificate) error {
 	for _, key := range []ssh.PublicKey{cert.Key, cert.SignatureKey} {
-		if line, ok := find(k.revoked, key); ok {
+		if line, ok := findKey(k.revoked, key); ok {
 			return revokedProblem(r, key, line)
 		}
 	}
 	checker := ssh.CertChecker{IsHostAuthority: func(key ssh.PublicKey, _ string) bool {
-		_, ok := find(k.authorities, key)
+		_, ok := findKey(k.authorities, key)
 		return ok
 	}}
 	if err := checker.CheckHostKey(r.knownHostsName(), noAddr{}, cert); err != nil {

@@ -64,7 +64,7 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 	}
 	q := api.WindowQuery{Attempt: l.attempt, Limit: logWindow}
 	wait := time.Duration(0)
-	var take func(*api.LogWindow)
+	var apply func(*api.LogWindow)
 	switch {
 	case l.goal != nil:
 		goal := *l.goal
@@ -74,24 +74,24 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 			return nil
 		}
 		q.Offset = max(0, goal.Offset-logWindow/2)
-		take = func(w *api.LogWindow) { o.replace(w); l.show(&goal) }
+		apply = func(w *api.LogWindow) { o.replace(w); l.show(&goal) }
 	case !o.known, l.follow && o.total-o.next > logBehind:
 		q.Tail = logWindow
-		take = o.replace
+		apply = o.replace
 	case !l.follow && l.top < l.height && o.from > o.first:
 		q.Offset = max(0, o.from-logWindow)
 		q.Limit = o.from - q.Offset
-		take = func(w *api.LogWindow) {
+		apply = func(w *api.LogWindow) {
 			at := l.anchor()
 			o.prependWindow(w)
 			l.top = o.lineAt(at, "")
 		}
 	case o.next < o.total && (l.follow || l.top+2*l.height >= len(o.lines)):
 		q.Offset = o.next
-		take = l.later
+		apply = l.later
 	case !m.frozen && (!o.ended || l.epoch != m.cluster.epoch):
 		q.Offset, wait = o.next, l.wait
-		take = l.later
+		apply = l.later
 	default:
 		return nil
 	}
@@ -105,7 +105,7 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 			l.busy = false
 			if l.err = err; err == nil {
 				l.of = w.Attempt
-				take(&w)
+				apply(&w)
 			}
 			return nil
 		}
@@ -171,7 +171,7 @@ func (l *logView) keys(m *Model) []binding {
 				if text == "" {
 					return nil
 				}
-				return l.find(m, 0, l.anchor())
+				return l.startSearch(m, 0, l.anchor())
 			}}
 			return nil
 		}},
@@ -199,16 +199,16 @@ func (l *logView) keys(m *Model) []binding {
 	return all
 }
 
-// find makes the master search one part of the output after another, starting at an offset, until
-// there are hits. It goes to the first hit that is not before another offset.
-func (l *logView) find(m *Model, from, notBefore int64) tea.Cmd {
+// startSearch makes the master search one part of the output after another, starting at an offset,
+// until there are hits. It goes to the first hit that is not before another offset.
+func (l *logView) startSearch(m *Model, from, notBefore int64) tea.Cmd {
 	l.search.asked++
 	l.search.asking, l.search.more = l.search.asked, &from
-	return l.findInPart(m, l.search.asked, notBefore)
+	return l.searchPart(m, l.search.asked, notBefore)
 }
 
-// findInPart requests the hits in one part, for the search with this number.
-func (l *logView) findInPart(m *Model, number int, notBefore int64) tea.Cmd {
+// searchPart requests the hits in one part, for the search with this number.
+func (l *logView) searchPart(m *Model, number int, notBefore int64) tea.Cmd {
 	s, id, attempt := &l.search, l.id, l.attempt
 	text, from := s.text, *s.more
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
@@ -224,7 +224,7 @@ func (l *logView) findInPart(m *Model, number int, notBefore int64) tea.Cmd {
 			}
 			s.more = found.Next
 			if len(found.Hits) == 0 && found.Next != nil && *found.Next > from {
-				return l.findInPart(m, number, notBefore)
+				return l.searchPart(m, number, notBefore)
 			}
 			s.asking = 0
 			s.hits = append(s.hits, found.Hits...)
@@ -246,9 +246,9 @@ func (l *logView) step(m *Model, by int) tea.Cmd {
 	s := &l.search
 	switch {
 	case s.more != nil && s.asking == 0 && len(s.hits) == 0:
-		return l.find(m, *s.more, l.anchor())
+		return l.startSearch(m, *s.more, l.anchor())
 	case s.more != nil && s.asking == 0 && s.hit+by >= len(s.hits):
-		return l.find(m, *s.more, s.hits[s.hit].Offset+1)
+		return l.startSearch(m, *s.more, s.hits[s.hit].Offset+1)
 	case len(s.hits) > 0:
 		s.hit = (s.hit + by + len(s.hits)) % len(s.hits)
 		l.goal = &s.hits[s.hit]

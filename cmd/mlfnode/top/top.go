@@ -51,7 +51,7 @@ func Run(ctx context.Context, cfg Config) error {
 	m.hosts = cfg.Hosts
 	m.ask = func(wait time.Duration, q question) tea.Cmd {
 		return func() (msg tea.Msg) {
-			work.do(func() { msg = put(ctx, cfg.Client, wait, q) })
+			work.do(func() { msg = askAfter(ctx, cfg.Client, wait, q) })
 			return msg
 		}
 	}
@@ -118,8 +118,8 @@ type question func(ctx context.Context, c *api.Client) answer
 // model.
 type answer func() tea.Cmd
 
-// put puts a question after some time.
-func put(ctx context.Context, client func() *api.Client, wait time.Duration, q question) tea.Msg {
+// askAfter asks a question after some time.
+func askAfter(ctx context.Context, client func() *api.Client, wait time.Duration, q question) tea.Msg {
 	if wait > 0 {
 		t := time.NewTimer(wait)
 		defer t.Stop()
