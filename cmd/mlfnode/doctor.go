@@ -92,7 +92,7 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	gpus, uuids := queryGPUs(ctx)
 	ports := cfg.Cluster.Ports
 	h := doctor.Host{
-		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Seed: seed,
+		StateDir: cfg.StateDir, Version: cfg.Version, RemoteMaster: doctor.RemoteMaster{Seed: seed},
 		Ports: doctor.Ports{API: ports.API, NATS: ports.NATS, Gossip: ports.Gossip},
 		Bind:  cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus,
 		Containers: node.ContainerFacts(ctx, cfg, uuids),

@@ -8,12 +8,7 @@ package doctor
 
 import (
 	"context"
-	"crypto/x509"
-	"net"
-	"strconv"
 	"time"
-
-	"mlfnode/grid"
 )
 
 // State is the severity of a finding.
@@ -41,12 +36,6 @@ type Ports struct{ API, NATS, Gossip int }
 // DefaultPorts returns the ports of a cluster without settings.
 func DefaultPorts() Ports { return Ports{API: 7420, NATS: 7421, Gossip: 7422} }
 
-// MasterInfo is the master's description of itself.
-type MasterInfo struct {
-	Time    time.Time // by the master's clock, when it answered
-	Version string    // "" if unknown
-}
-
 // Service is the systemd service that keeps the node running.
 type Service struct {
 	Systemd   bool // systemd runs on the host
@@ -60,7 +49,6 @@ type Service struct {
 // a default.
 type Host struct {
 	StateDir  string
-	Node      grid.NodeID
 	Version   string
 	Ports     Ports
 	Bind      string // the address that the node listens on; empty means all
@@ -68,17 +56,11 @@ type Host struct {
 	Master    bool   // this host is the master
 	Running   bool   // the node runs, so it has its ports
 
-	Seed   string // the master's host name or address; empty if there is none yet
-	Limits string // the enforced resource limits, such as "memory"; empty for none
-	GPUs   GPUs
-
+	Limits     string // the enforced resource limits, such as "memory"; empty for none
+	GPUs       GPUs
 	Containers Containers
 	Service    *Service
-
-	AskMaster func(context.Context) (MasterInfo, error) // nil asks for the date only
-	// makes the master connect to this host's tcp or udp port; nil skips the check
-	DialBack func(ctx context.Context, network, port string) error
-	Roots    *x509.CertPool // what the master's certificate must chain to; nil if this host has not joined yet
+	RemoteMaster
 }
 
 // checkTimeout bounds each check that waits for an answer.
@@ -108,7 +90,7 @@ func Check(ctx context.Context, h Host) []Finding {
 	}
 	found = append(found, h.checkMasterPorts(ctx)...)
 	found = append(found, h.checkMaster(ctx)...)
-	return append(found, h.checkDialBack(ctx)...)
+	return append(found, h.checkDialBack(ctx, h.Ports.Gossip)...)
 }
 
 func fine(name, cause string) Finding { return Finding{Name: name, State: OK, Cause: cause} }
@@ -120,5 +102,3 @@ func warn(name, cause, cure string) Finding {
 func bad(name, cause, cure string) Finding {
 	return Finding{Name: name, State: Bad, Cause: cause, Cure: cure}
 }
-
-func (h Host) seedAddress(port int) string { return net.JoinHostPort(h.Seed, strconv.Itoa(port)) }

@@ -3,7 +3,9 @@ package doctor
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,11 +17,31 @@ const (
 	harmfulSkew    = time.Minute     // certificates and tokens become valid or expire at the wrong time
 )
 
+// MasterInfo is the master's description of itself.
+type MasterInfo struct {
+	Time    time.Time // by the master's clock, when it answered
+	Version string    // "" if unknown
+}
+
+// RemoteMaster is the master of the cluster that the host joins or has joined.
+type RemoteMaster struct {
+	Seed  string         // its host name or address; empty if there is none yet
+	Roots *x509.CertPool // what its certificate must chain to; nil if this host has not joined yet
+
+	AskMaster func(context.Context) (MasterInfo, error) // nil asks for the date only
+	// DialBack makes the master connect to this host's tcp or udp port; nil skips the check.
+	DialBack func(ctx context.Context, network, port string) error
+}
+
+func (m RemoteMaster) seedAddress(port int) string {
+	return net.JoinHostPort(m.Seed, strconv.Itoa(port))
+}
+
 // checkMaster compares the master's time and version with this host's.
 func (h Host) checkMaster(ctx context.Context) []Finding {
 	ask := h.AskMaster
 	if ask == nil {
-		ask = h.askDate
+		ask = func(ctx context.Context) (MasterInfo, error) { return h.askDate(ctx, h.Ports.API) }
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -38,13 +60,13 @@ func (h Host) checkMaster(ctx context.Context) []Finding {
 }
 
 // askDate reads the date from the header of any response, even a refusal.
-func (h Host) askDate(ctx context.Context) (MasterInfo, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.seedAddress(h.Ports.API)+"/", nil)
+func (m RemoteMaster) askDate(ctx context.Context, port int) (MasterInfo, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+m.seedAddress(port)+"/", nil)
 	if err != nil {
 		return MasterInfo{}, err
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
-		VerifyConnection: h.verify}}
+		VerifyConnection: m.verify}}
 	defer transport.CloseIdleConnections()
 	resp, err := transport.RoundTrip(r)
 	if err != nil {

@@ -115,7 +115,7 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 var errSilent = errors.New("silent")
 
 // handshake makes a TLS connection. It sends nothing secret.
-func (h Host) handshake(ctx context.Context, address string) error {
+func (m RemoteMaster) handshake(ctx context.Context, address string) error {
 	raw, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (h Host) handshake(ctx context.Context, address string) error {
 	// Names are not verified, because certificates contain the names of nodes, not of hosts. The
 	// chain is verified if this host has the cluster's CA.
 	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
-		VerifyConnection: h.verify})
+		VerifyConnection: m.verify})
 	err = c.HandshakeContext(ctx)
 	var alert *net.OpError
 	switch timeout := net.Error(nil); {
@@ -140,15 +140,15 @@ func (h Host) handshake(ctx context.Context, address string) error {
 	return err
 }
 
-func (h Host) verify(s tls.ConnectionState) error {
-	if h.Roots == nil {
+func (m RemoteMaster) verify(s tls.ConnectionState) error {
+	if m.Roots == nil {
 		return nil
 	}
 	intermediates := x509.NewCertPool()
 	for _, c := range s.PeerCertificates[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: h.Roots, Intermediates: intermediates,
+	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: m.Roots, Intermediates: intermediates,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	return err
 }
@@ -227,20 +227,20 @@ func judgeDatagram(address string, err error) Finding {
 	return fine("master's gossip, udp", address+" does not refuse datagrams")
 }
 
-// ErrSameHost is returned by Host.DialBack if the master runs on this host, so that nothing is
+// ErrSameHost is returned by RemoteMaster.DialBack if the master runs on this host, so that nothing is
 // tried.
 var ErrSameHost = errors.New("the master is on this host")
 
-// checkDialBack makes the master connect to this host.
-func (h Host) checkDialBack(ctx context.Context) []Finding {
-	if h.DialBack == nil {
+// checkDialBack makes the master connect to the gossip port of this host.
+func (m RemoteMaster) checkDialBack(ctx context.Context, gossip int) []Finding {
+	if m.DialBack == nil {
 		return nil
 	}
 	found := make([]Finding, 0, 2)
-	port := strconv.Itoa(h.Ports.Gossip)
+	port := strconv.Itoa(gossip)
 	for _, network := range []string{"tcp", "udp"} {
 		ctx, cancel := context.WithTimeout(ctx, 2*checkTimeout)
-		found = append(found, judgeDialBack(network, port, h.DialBack(ctx, network, port)))
+		found = append(found, judgeDialBack(network, port, m.DialBack(ctx, network, port)))
 		cancel()
 	}
 	return found

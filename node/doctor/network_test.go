@@ -30,7 +30,9 @@ func serving(t *testing.T) Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { u.Close() })
-	return Host{Seed: "127.0.0.1", Ports: Ports{API: api, NATS: api, Gossip: gossip}, Roots: roots}
+	return Host{
+		RemoteMaster: RemoteMaster{Seed: "127.0.0.1", Roots: roots}, Ports: Ports{API: api, NATS: api, Gossip: gossip},
+	}
 }
 
 // listenPort serves connections with fn and returns the port.
@@ -72,7 +74,7 @@ func TestReachRefused(t *testing.T) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	h := Host{Seed: "127.0.0.1", Ports: Ports{API: port, NATS: port, Gossip: port}}
+	h := Host{RemoteMaster: RemoteMaster{Seed: "127.0.0.1"}, Ports: Ports{API: port, NATS: port, Gossip: port}}
 	found := h.checkMasterPorts(t.Context())
 	for _, f := range found[:3] {
 		want(t, f, Bad, "refuses connections", "mlfnode service status")
@@ -86,7 +88,7 @@ func TestReachNoTLS(t *testing.T) {
 	t.Cleanup(plain.Close)
 	silent := listenPort(t, func(c net.Conn) { io.Copy(io.Discard, c) })
 	closing := listenPort(t, func(c net.Conn) { c.Close() })
-	h := Host{Seed: "127.0.0.1",
+	h := Host{RemoteMaster: RemoteMaster{Seed: "127.0.0.1"},
 		Ports: Ports{API: plain.Listener.Addr().(*net.TCPAddr).Port, NATS: silent, Gossip: closing}}
 	found := h.checkMasterPorts(t.Context())
 	want(t, found[0], Bad, "not with TLS", "ss -ltnp")
@@ -124,7 +126,7 @@ func TestReachSilence(t *testing.T) {
 			t.Fatalf("ip %s: %v %s", line, err, out)
 		}
 	}
-	h := Host{Seed: "10.9.9.2", Ports: DefaultPorts()}
+	h := Host{RemoteMaster: RemoteMaster{Seed: "10.9.9.2"}, Ports: DefaultPorts()}
 	for _, f := range h.checkMasterPorts(t.Context())[:3] {
 		want(t, f, Bad, "a firewall drops what is sent", "ping 10.9.9.2; if that answers, on 10.9.9.2: ufw allow 742")
 	}
