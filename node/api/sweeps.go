@@ -214,7 +214,8 @@ func (s Sweeps) Extend(ctx context.Context, id grid.SweepID, e Extend) (Done, er
 	return s.act(ctx, id, "extend", e)
 }
 
-// Set changes the priority of a sweep and how many of its trials may run at a time.
+// Set changes the priority of a sweep, how many of its trials may run at a time, or their time
+// limit.
 func (s Sweeps) Set(ctx context.Context, id grid.SweepID, set Set) (Done, error) {
 	return s.act(ctx, id, "set", set)
 }

@@ -86,7 +86,7 @@ type Transition struct {
 	Sweep          grid.SweepID
 	Index          int64
 	End            int64       // with Reopen: the transition is that of all trials from Index up to End
-	Change         grid.Change // Began, Done, Retry or Reopen
+	Change         grid.Change // Began, Done, Retry, Reopen or Reconnect
 	State          grid.State
 	Attempts       int
 	Node           grid.NodeID        // this and what follows are not set with Reopen

@@ -16,7 +16,9 @@ type Activity struct {
 	Attempts  map[grid.Class]int64      // attempts that have ended
 	Retries   map[grid.Class]int64      // attempts after which the trial runs again
 	Durations map[grid.State]*Durations // of attempts
-	Waits     *Durations                // of trials that run for longer than a moment, from the lease to the start
+	// Waits are of trials that run for longer than a moment, from the lease to the start; when a
+	// trial could have been leased is not recorded.
+	Waits *Durations
 
 	Tasks map[TaskOf]*TaskActivity // some thousand at most; further ones are not counted here
 

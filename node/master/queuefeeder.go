@@ -43,7 +43,7 @@ func (q *queueFeeder) topUp(ctx context.Context) error {
 }
 
 // slots returns how many trials with these resources the cluster can run at a time, as of this pass
-// of topUpQueue. It is cached because asking each node takes a while.
+// of topUp. It is cached because asking each node takes a while.
 func (q *queueFeeder) slots(r grid.Resources) int {
 	n, ok := q.slotCache[r]
 	if !ok {
