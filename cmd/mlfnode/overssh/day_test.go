@@ -38,32 +38,32 @@ func TestWorkingDay(t *testing.T) {
 	began := time.Now()
 	for _, section := range []struct {
 		name string
-		run  func(*day, *testing.T)
+		run  func(*testing.T, *day)
 	}{
-		{"the old example", (*day).oldExample},
-		{"taken down and brought up", (*day).takenDown},
-		{"a script of one's own", (*day).ownScript},
-		{"metrics and limits", (*day).metricsAndLimits},
-		{"a large file is sent once", (*day).largeFile},
-		{"a setup step runs once", (*day).setupOnce},
-		{"an old project", (*day).oldProject},
-		{"the program is fixed", (*day).mendedProgram},
-		{"a broken setup step", (*day).brokenSetup},
-		{"leaving a sweep and coming back", (*day).leaveAndReturn},
-		{"tokens", (*day).tokens},
-		{"two people", (*day).twoPeople},
-		{"failures under running trials", (*day).failures},
-		{"upgrade and reboot", (*day).upgradeAndReboot},
-		{"the evening", (*day).evening},
-		{"swapped roles", (*day).swappedRoles},
-		{"another master", (*day).anotherMaster},
-		{"a second cluster on the same machines", (*day).secondCluster},
-		{"a machine more, and one less", (*day).moreAndLess},
-		{"stopped, forgotten, and taken back", (*day).forgotten},
-		{"a smaller cluster", (*day).smallerCluster},
-		{"the end", (*day).purged},
+		{"the old example", testOldExample},
+		{"taken down and brought up", testTakenDown},
+		{"a script of one's own", testOwnScript},
+		{"metrics and limits", testMetricsAndLimits},
+		{"a large file is sent once", testLargeFile},
+		{"a setup step runs once", testSetupOnce},
+		{"an old project", testOldProject},
+		{"the program is fixed", testMendedProgram},
+		{"a broken setup step", testBrokenSetup},
+		{"leaving a sweep and coming back", testLeaveAndReturn},
+		{"tokens", testTokens},
+		{"two people", testTwoPeople},
+		{"failures under running trials", testFailures},
+		{"upgrade and reboot", testUpgradeAndReboot},
+		{"the evening", testEvening},
+		{"swapped roles", testSwappedRoles},
+		{"another master", testAnotherMaster},
+		{"a second cluster on the same machines", testSecondCluster},
+		{"a machine more, and one less", testMoreAndLess},
+		{"stopped, forgotten, and taken back", testForgotten},
+		{"a smaller cluster", testSmallerCluster},
+		{"the end", testPurged},
 	} {
-		if !t.Run(section.name, func(t *testing.T) { section.run(d, t) }) {
+		if !t.Run(section.name, func(t *testing.T) { section.run(t, d) }) {
 			t.Fatalf("the rest of the day needs %q", section.name)
 		}
 	}

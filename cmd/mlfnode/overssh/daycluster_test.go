@@ -24,8 +24,8 @@ func (d *day) onMachine(t *testing.T, h *hosts.Host, args ...string) (shown stri
 	return shown
 }
 
-// tokens are made on the laptop, and on the master's machine, for a colleague.
-func (d *day) tokens(t *testing.T) {
+// testTokens makes tokens for a colleague, on the laptop and on the master's machine.
+func testTokens(t *testing.T, d *day) {
 	ada, bert := d.ada(t), d.bert(t)
 	var token struct{ Token string }
 	ada.asks(&token, "token", "--role", "operator", "--note", "bert's laptop")
@@ -41,9 +41,9 @@ func (d *day) tokens(t *testing.T) {
 	wantLine(t, d.onMachine(t, d.machines[0], "sweeps"), "bug-1")
 }
 
-// twoPeople share the cluster: the colleague gets the next slot, and a higher priority the one
-// after that.
-func (d *day) twoPeople(t *testing.T) {
+// testTwoPeople has two people share the cluster: the colleague gets the next slot, and a higher
+// priority the one after that.
+func testTwoPeople(t *testing.T, d *day) {
 	ada, bert := d.ada(t), d.bert(t)
 	ada.does(append([]string{"sweep", "-d"}, d.gated("mine", 8)...)...)
 	ada.awaits("mine", "running", 4)
@@ -67,9 +67,9 @@ func (d *day) twoPeople(t *testing.T) {
 	bert.awaits("urgent", "succeeded", 1)
 }
 
-// failures meet a node that is drained, agents that are killed, and the cable of the master: the
-// four trials that run go on.
-func (d *day) failures(t *testing.T) {
+// testFailures drains a node, kills agents, and disconnects the master from the network: the four
+// trials that run go on.
+func testFailures(t *testing.T, d *day) {
 	ada := d.ada(t)
 	ada.awaits("mine", "running", 4)
 	wantAll(t, ada.does("drain", "host2", "--reason", "new disk"),
@@ -96,9 +96,9 @@ func (d *day) failures(t *testing.T) {
 	wantFirst(t, ada.awaits("mine", "running", 4))
 }
 
-// upgradeAndReboot has all machines get another program under running trials, and one of them
-// reboot.
-func (d *day) upgradeAndReboot(t *testing.T) {
+// testUpgradeAndReboot gives all machines another program under running trials, and reboots one of
+// them.
+func testUpgradeAndReboot(t *testing.T, d *day) {
 	text, err := os.ReadFile(program)
 	if err != nil {
 		t.Fatal(err)
@@ -130,9 +130,9 @@ func (d *day) upgradeAndReboot(t *testing.T) {
 	}
 }
 
-// evening has the cluster taken down with trials of two people running, and all machines switched
-// off over night.
-func (d *day) evening(t *testing.T) {
+// testEvening takes the cluster down while trials of two people run, and switches all machines off
+// overnight.
+func testEvening(t *testing.T, d *day) {
 	ada, bert := d.ada(t), d.bert(t)
 	ada.does(append([]string{"sweep", "-d"}, d.gated("late", 2)...)...)
 	bert.does(append([]string{"sweep", "-d"}, d.gated("later", 2)...)...)
@@ -169,8 +169,9 @@ func (d *day) edit(t *testing.T, change func(string) string) (before string) {
 	return string(text)
 }
 
-// swappedRoles are refused before anything is changed, without advice that would cost the results.
-func (d *day) swappedRoles(t *testing.T) {
+// testSwappedRoles checks that swapped roles are refused before anything is changed, without advice
+// that would cost the results.
+func testSwappedRoles(t *testing.T, d *day) {
 	ada := d.ada(t)
 	before := d.edit(t, func(string) string {
 		return "root: ML\nproject: chainer\nhosts:\n  - {address: host1, roles: [worker]}\n  - {address: host2, roles: [master]}\n  - {address: host3, roles: [worker]}\n"
@@ -185,8 +186,8 @@ func (d *day) swappedRoles(t *testing.T) {
 	wantStates(t, ada.does("up", "-f"), 3, "unchanged")
 }
 
-// anotherMaster moves the master; the colleague follows.
-func (d *day) anotherMaster(t *testing.T) {
+// testAnotherMaster moves the master; the colleague follows.
+func testAnotherMaster(t *testing.T, d *day) {
 	ada, bert := d.ada(t), d.bert(t)
 	wantLine(t, ada.does("move-master", "host2"), "host2", "moved the state of host1")
 	wantLine(t, ada.does("results", "train-1", "--best", "1"), "3*")
@@ -195,9 +196,9 @@ func (d *day) anotherMaster(t *testing.T) {
 	wantAll(t, bert.does("sweeps", "--mine"), "his", "later")
 }
 
-// secondCluster has another cluster.yaml for a machine that is taken, and takes it back: access to
-// the first cluster stays.
-func (d *day) secondCluster(t *testing.T) {
+// testSecondCluster writes another cluster.yaml for a machine that is taken, and takes it back:
+// access to the first cluster stays.
+func testSecondCluster(t *testing.T, d *day) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("mine.yaml", "root: OTHER\nhosts: [{address: host2, roles: [master]}]\n")
 	wantAll(t, ada.exits(1, "up", "-f", "mine.yaml"), "port 7422/tcp is held by ",
@@ -209,8 +210,9 @@ func (d *day) secondCluster(t *testing.T) {
 	ada.does("context")
 }
 
-// moreAndLess adds a machine, which takes trials immediately, and takes it out while it runs some.
-func (d *day) moreAndLess(t *testing.T) {
+// testMoreAndLess adds a machine, which takes trials immediately, and takes it out while it runs
+// some.
+func testMoreAndLess(t *testing.T, d *day) {
 	ada := d.ada(t)
 	four := d.machines[3]
 	d.forget(four)
@@ -251,9 +253,9 @@ func (d *day) runsNothing(t *testing.T, h *hosts.Host) {
 	hosts.WaitFor(t, hosts.Patience, func() error { return nothingRuns(h) })
 }
 
-// forgotten stops a machine, has the master forget it, and takes it back; first from the laptop,
-// then on the master's machine.
-func (d *day) forgotten(t *testing.T) {
+// testForgotten stops a machine, has the master forget it, and takes it back; first from the
+// laptop, then on the master's machine.
+func testForgotten(t *testing.T, d *day) {
 	ada := d.ada(t)
 	for _, forget := range []func(){
 		func() { ada.does("forget", "host3") },
@@ -268,9 +270,9 @@ func (d *day) forgotten(t *testing.T) {
 	}
 }
 
-// smallerCluster makes a cluster of fewer machines with flags: what is said about the old file ends
-// the others, and no more.
-func (d *day) smallerCluster(t *testing.T) {
+// testSmallerCluster makes a cluster of fewer machines with flags: what is said about the old file
+// ends the others, and no more.
+func testSmallerCluster(t *testing.T, d *day) {
 	ada := d.ada(t)
 	out := ada.does("up", "-a", "host2", "-r", "ML", "-m", "1", "-w", "1")
 	const hint = "mlfnode down host1 host3 -f cluster.yaml.old"
@@ -283,8 +285,8 @@ func (d *day) smallerCluster(t *testing.T) {
 	wantAll(t, ada.does("sweep", "--set", "i=0:2", "--", "echo", "{i}"), "2 of 2 succeeded")
 }
 
-// purged ends it all, after a question.
-func (d *day) purged(t *testing.T) {
+// testPurged removes everything, after a question.
+func testPurged(t *testing.T, d *day) {
 	ada := d.ada(t)
 	for _, answer := range []string{"no", "yes"} {
 		down := ada.onTerminal("down", "--purge")

@@ -15,8 +15,9 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// oldExample is the example of the old system, where one of the machines was never seen before.
-func (d *day) oldExample(t *testing.T) {
+// testOldExample runs the example of the old system, where one of the machines was never seen
+// before.
+func testOldExample(t *testing.T, d *day) {
 	ada := d.ada(t)
 	d.forget(d.machines[1])
 	up := ada.onTerminal("up", "-a", "host1,host2,host3", "-r", "ML", "-d", "chainer", "-m", "1", "-w", "2,3")
@@ -35,8 +36,8 @@ func (d *day) oldExample(t *testing.T) {
 	d.cpus = strconv.FormatFloat(all[0].CPUs/2, 'g', -1, 64) // all machines are this one
 }
 
-// takenDown has the cluster down: commands say so, and nothing runs or is made on the laptop.
-func (d *day) takenDown(t *testing.T) {
+// testTakenDown takes the cluster down: commands say so, and nothing runs or is made on the laptop.
+func testTakenDown(t *testing.T, d *day) {
 	ada := d.ada(t)
 	ada.does("down")
 	d.nothingLeft("ML")
@@ -76,8 +77,8 @@ with open("out/log.csv", "w") as f:
 print("trained with", a.lr, a.hidden)
 `
 
-// ownScript is a program with a command line and a log in CSV, which travels with its folder.
-func (d *day) ownScript(t *testing.T) {
+// testOwnScript runs a program with a command line and a log in CSV, which travels with its folder.
+func testOwnScript(t *testing.T, d *day) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("digits/train.py", trainProgram)
 	out := ada.in("digits").does("sweep", "--set", "lr=0.01,0.1,1", "--set", "hidden=8,32", "--metric",
@@ -97,8 +98,9 @@ func (d *day) ownScript(t *testing.T) {
 	wantAll(t, ada.does("extend", "train-1", "--set", "lr=10"), "train-1 finished: 8 of 8 succeeded")
 }
 
-// metricsAndLimits has a log that the program does not write, and a trial that takes too long.
-func (d *day) metricsAndLimits(t *testing.T) {
+// testMetricsAndLimits names a log that the program does not write, and runs a trial that takes too
+// long.
+func testMetricsAndLimits(t *testing.T, d *day) {
 	ada := d.ada(t).in("digits")
 	wantAll(t, ada.exits(1, "sweep", "--set", "lr=1", "--metric", "log:out/metrics.log", "--objective", "acc:max", "--",
 		"python3", "train.py"),
@@ -110,9 +112,9 @@ func (d *day) metricsAndLimits(t *testing.T) {
 	}
 }
 
-// largeFile has a folder with much data: it goes to the master and to each worker once, and trials
-// leave no copies.
-func (d *day) largeFile(t *testing.T) {
+// testLargeFile runs trials in a folder with much data: it goes to the master and to each worker
+// once, and trials leave no copies.
+func testLargeFile(t *testing.T, d *day) {
 	const size = 24 << 20
 	ada := d.ada(t)
 	data := make([]byte, size)
@@ -166,9 +168,9 @@ func traffic(t *testing.T, h *hosts.Host, sent bool) int64 {
 	return n
 }
 
-// setupOnce edits a comment between two sweeps: the setup step, which does not read it, has run
+// testSetupOnce edits a comment between two sweeps: the setup step, which does not read it, has run
 // once on each node.
-func (d *day) setupOnce(t *testing.T) {
+func testSetupOnce(t *testing.T, d *day) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("fit/project.yaml",
 		"tasks:\n  fit:\n    command: [sh, fit.sh]\n    setup: {run: \"sh setup.sh\", inputs: [setup.sh, needs.txt]}\n"+
@@ -192,8 +194,8 @@ func (d *day) setupOnce(t *testing.T) {
 	}
 }
 
-// oldProject imports a project of the old system and runs it.
-func (d *day) oldProject(t *testing.T) {
+// testOldProject imports a project of the old system and runs it.
+func testOldProject(t *testing.T, d *day) {
 	ada := d.ada(t)
 	for name, text := range map[string]string{
 		"tasks.py":       "@app.task(bind=True, acks_late=True)\ndef train(self, parameters):\n    cmd = [\"python3\", \"-u\", \"old/prog.py\"]\n    return run(self, cmd, parameters)\n",
@@ -207,8 +209,8 @@ func (d *day) oldProject(t *testing.T) {
 	wantAll(t, ada.does("sweep", "old"), "--verbose=1 --lr=0.01 --epoch=2", "4 of 4 succeeded")
 }
 
-// mendedProgram finds a bug, edits the program, and runs what had failed, first as it was.
-func (d *day) mendedProgram(t *testing.T) {
+// testMendedProgram finds a bug, edits the program, and runs what had failed, first as it was.
+func testMendedProgram(t *testing.T, d *day) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("bug/project.yaml", "tasks:\n  bug: {command: [sh, run.sh], parameters: parameters.yml}\n")
 	d.laptop.WriteFile("bug/parameters.yml", "k: [1, 2, 3]\n")
@@ -225,8 +227,8 @@ func (d *day) mendedProgram(t *testing.T) {
 	wantAll(t, ada.does("show", "bug-1"), "sh run.sh", "by ada on laptop")
 }
 
-// brokenSetup has a setup step that can't work: it is tried three times, not for each trial.
-func (d *day) brokenSetup(t *testing.T) {
+// testBrokenSetup runs a setup step that can't work: it is tried three times, not for each trial.
+func testBrokenSetup(t *testing.T, d *day) {
 	ada := d.ada(t)
 	d.laptop.WriteFile("broken/project.yaml",
 		"tasks:\n  broken: {command: [\"true\"], setup: \"echo tried >>$HOME/ML/tried; echo no such package; exit 1\", parameters: parameters.yml}\n")
@@ -244,9 +246,9 @@ func (d *day) brokenSetup(t *testing.T) {
 	ada.does("cancel", "broken-1")
 }
 
-// leaveAndReturn watches a sweep, presses Ctrl-C, closes the terminal, and has the cable of the
-// laptop out: trials go on, and resume brings the bar back.
-func (d *day) leaveAndReturn(t *testing.T) {
+// testLeaveAndReturn watches a sweep, presses Ctrl-C, closes the terminal, and disconnects the
+// laptop: trials go on, and resume brings the bar back.
+func testLeaveAndReturn(t *testing.T, d *day) {
 	ada := d.ada(t)
 	watch := ada.onTerminal(append([]string{"sweep"}, d.gated("night", 4)...)...)
 	watch.Expect("4 running")
