@@ -80,8 +80,8 @@ func (v *clusterView) eraseSequence() string {
 }
 
 // lines returns the lines of the table. Nothing can be redrawn above the first line of a terminal,
-// so a terminal that is too low for all machines shows how many are at which step, then those that
-// have failed and those that are busy.
+// so a terminal with too few lines for all machines shows how many are at which step, then those
+// that have failed and those that are busy.
 func (v *clusterView) lines(most int) []string {
 	chosen, lines := v.rows, []string(nil)
 	if len(v.rows) > most {
@@ -93,8 +93,8 @@ func (v *clusterView) lines(most int) []string {
 	return lines
 }
 
-// mostUrgent returns at most so many rows, those that need attention first.
-func (v *clusterView) mostUrgent(most int) []*machineRow {
+// mostUrgent returns at most limit rows, those that need attention first.
+func (v *clusterView) mostUrgent(limit int) []*machineRow {
 	var failed, busy []*machineRow
 	for _, r := range v.rows {
 		if r.failed {
@@ -103,8 +103,8 @@ func (v *clusterView) mostUrgent(most int) []*machineRow {
 			busy = append(busy, r)
 		}
 	}
-	all := append(failed[:min(len(failed), most/2)], busy...)
-	return all[:min(len(all), most)]
+	all := append(failed[:min(len(failed), limit/2)], busy...)
+	return all[:min(len(all), limit)]
 }
 
 // summary counts the machines at each step.

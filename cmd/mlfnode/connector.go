@@ -42,7 +42,7 @@ var errNoState = failed("there are no sweeps yet", "mlfnode sweep PROJECT")
 // unlikely.
 const maxReattachments = 10
 
-// awaitingMaster is what a command says that waits for the master while trials run.
+// awaitingMaster is the message of a command that waits for the master while trials run.
 const awaitingMaster = "the master does not answer; waiting for it (trials continue)"
 
 // settings loads node.yaml and applies the global flags.

@@ -10,8 +10,8 @@ import (
 )
 
 // interrupts delivers signals to whoever has captured them. The first signal that nobody captures
-// cancels the command's context, so that the command cleans up; the second ends the process at
-// once. The zero value delivers nothing.
+// cancels the command's context, so that the command cleans up; the second ends the process
+// immediately. The zero value delivers nothing.
 type interrupts struct {
 	mu       sync.Mutex
 	signals  chan os.Signal // from the system; nil in the zero value

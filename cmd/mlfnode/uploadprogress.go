@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// uploadNoticeAfter is how long an upload runs before its progress is shown: most are done at
-	// once.
+	// uploadNoticeAfter is how long an upload runs before its progress is shown: most are done
+	// immediately.
 	uploadNoticeAfter = 2 * time.Second
 	// uploadRefresh is the shortest time between two updates of the line on a terminal.
 	uploadRefresh = 200 * time.Millisecond

@@ -122,8 +122,8 @@ func (e *Estimate) Fit(step int64) (n int, memory int64, share grid.Milli) {
 	return n, memory, min(max(part, grid.Milli(8*e.Busy)), grid.One/grid.Milli(n))
 }
 
-// Differs reports whether more has changed than the mean utilisation, which need not be stored at
-// once.
+// Differs reports whether more has changed than the mean utilisation, which need not be stored
+// immediately.
 func (e *Estimate) Differs(before *Estimate) bool {
 	a, b := *e, *before
 	a.Busy = b.Busy

@@ -15,10 +15,10 @@ import (
 	"mlfnode/node/executor/executortest"
 )
 
-// BenchmarkRetry has a million trials that have failed run again, with an executor that returns at
-// once, and compares that with a sweep that is new: how soon the first one has ended, the rates
-// beside the request, after its answer and from the request to the last end, and the memory. On a
-// restart it also measures how soon the node is there.
+// BenchmarkRetry has a million trials that have failed run again, with an executor that returns
+// immediately, and compares that with a sweep that is new: how soon the first one has ended, the
+// rates beside the request, after its answer and from the request to the last end, and the memory.
+// On a restart it also measures how soon the node is there.
 func BenchmarkRetry(b *testing.B) {
 	const ran = 300_000 // trials of the new sweep, and of each rate of the retry
 	dir := b.TempDir()

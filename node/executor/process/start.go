@@ -56,8 +56,8 @@ func (s *slot) forkExec(a *executor.Attempt, file string, env []string, out *out
 	})
 }
 
-// descriptor returns fd. A stream that is not wanted is read-only, so that writing to it fails at
-// once.
+// descriptor returns fd. A stream that is not wanted is read-only, so that writing to it fails
+// immediately.
 func (s *slot) descriptor(fd int) uintptr {
 	if fd < 0 {
 		return s.executor.null.Fd()
