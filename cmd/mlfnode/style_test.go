@@ -3,12 +3,15 @@ package main
 import (
 	"go/ast"
 	"go/parser"
+	"go/scanner"
 	"go/token"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // The measures of the house style.
@@ -17,6 +20,10 @@ const (
 	medianFile      = 200
 	longestFunction = 120
 	documentedNames = 96 // percent
+	widestComment   = 100
+	widestCode      = 120
+	longText        = 60 // a text of so many columns stays whole, and its line may be longer
+	tabWidth        = 4
 )
 
 // house is what the style is measured on: the product's files, parsed.
@@ -86,6 +93,52 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s has %d lines, want at most %d", h.fset.Position(fn.Pos()), n, longestFunction)
 		}
 	}
+}
+
+func TestWidths(t *testing.T) {
+	eachGoFile(t, func(path string) {
+		src, err := os.ReadFile(filepath.Join(root, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts := linesWithTexts(path, src)
+		n := 0
+		for line := range strings.Lines(string(src)) {
+			n++
+			limit := widestCode
+			if text := strings.TrimSpace(line); strings.HasPrefix(text, "//") && !strings.HasPrefix(text, "//\t") {
+				limit = widestComment
+			}
+			if w := width(strings.TrimSuffix(line, "\n")); w > limit && !texts[n] {
+				t.Errorf("%s:%d has %d columns, want at most %d", path, n, w, limit)
+			}
+		}
+	})
+}
+
+// linesWithTexts returns the lines of a file that a long text crosses or lies on.
+func linesWithTexts(path string, src []byte) map[int]bool {
+	fset := token.NewFileSet()
+	file := fset.AddFile(path, -1, len(src))
+	var s scanner.Scanner
+	s.Init(file, src, nil, 0)
+	lines := map[int]bool{}
+	for {
+		pos, tok, lit := s.Scan()
+		if tok == token.EOF {
+			return lines
+		}
+		if tok == token.STRING && width(lit) >= longText {
+			first := file.Line(pos)
+			for i := range strings.Count(lit, "\n") + 1 {
+				lines[first+i] = true
+			}
+		}
+	}
+}
+
+func width(line string) int {
+	return utf8.RuneCountInString(line) + (tabWidth-1)*strings.Count(line, "\t")
 }
 
 func median(n []int) int {

@@ -43,8 +43,8 @@ type Formula struct {
 	newSeries func(key string, numbers []json.Number) (series, *problem.Error)
 }
 
-// FormulaInterval is the name of the formula that parameters.yml writes as {start: , end: , step: };
-// the others are written by their names.
+// FormulaInterval is the name of the formula that parameters.yml writes as {start: , end: ,
+// step: }; the others are written by their names.
 const FormulaInterval = "interval"
 
 // Formulas returns the fields of the axis that hold a formula. Of a valid axis there is one, or

@@ -227,8 +227,8 @@ func judgeDatagram(address string, err error) Finding {
 	return fine("master's gossip, udp", address+" does not refuse datagrams")
 }
 
-// ErrSameHost is returned by RemoteMaster.DialBack if the master runs on this host, so that nothing is
-// tried.
+// ErrSameHost is returned by RemoteMaster.DialBack if the master runs on this host, so that nothing
+// is tried.
 var ErrSameHost = errors.New("the master is on this host")
 
 // checkDialBack makes the master connect to the gossip port of this host.

@@ -153,7 +153,9 @@ func (w *testWorkers) closeLease(h *jetstream.GrantedLease, b *grid.Batch) {
 	if err = errors.Join(err, w.client().ReturnLease(w.t.Context(), h)); err != nil {
 		w.t.Fatal(err)
 	}
-	w.master.waitFor("the events are followed and the queue is fed", func(s *scheduler) bool { return s.applied >= seq })
+	w.master.waitFor("the events are followed and the queue is fed", func(s *scheduler) bool {
+		return s.applied >= seq
+	})
 }
 
 // startTrial reports that a node has started the first trial of a lease, and returns the run's

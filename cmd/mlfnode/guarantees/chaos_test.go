@@ -79,7 +79,7 @@ var disasters = []disaster{
 	}},
 	{"agent told to leave", func(c *chaos, h *hosts.Host) func() {
 		h.Agent.Signal(unix.SIGTERM)
-		h.Agent.Exit(hosts.Patience)
+		h.Agent.Exit(hosts.Timeout)
 		return func() { c.Relaunch(h) }
 	}},
 	{"power cut", func(c *chaos, h *hosts.Host) func() {

@@ -51,7 +51,7 @@ func TestCheckpoint(t *testing.T) {
 		}},
 		{"a node that leaves and joins again", func(on *hosts.Host) {
 			on.Agent.Signal(unix.SIGTERM)
-			if code := on.Agent.Exit(hosts.Patience); code != 0 {
+			if code := on.Agent.Exit(hosts.Timeout); code != 0 {
 				t.Errorf("got exit code %d of an agent that was told to leave", code)
 			}
 			p.waitForMove(on)
@@ -89,7 +89,8 @@ func TestCheckpointAlone(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		h := newHome(t, "MLF_CPUS=4")
 		ledger := filepath.Join(h.dir, "ledger")
-		args := []string{"sweep", "-q", "--set", "i=0:2", writeCounter(t, filepath.Join(h.dir, "counts"), ledger, "{grace: 30s}", "")}
+		args := []string{"sweep", "-q", "--set", "i=0:2",
+			writeCounter(t, filepath.Join(h.dir, "counts"), ledger, "{grace: 30s}", "")}
 		stops := 0
 		for ; stops < 5; stops++ {
 			before := countLines(ledger)
@@ -146,7 +147,7 @@ func TestCheckpointFaults(t *testing.T) {
 	var stored map[int]int // what the master has of each trial when a node is lost
 	lose := func(fault func()) {
 		t.Helper()
-		hosts.WaitFor(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Timeout, func() error {
 			stored = map[int]int{}
 			for i := range p.count {
 				if stored[i] = p.storedStep(i); stored[i] == 0 {
@@ -195,17 +196,20 @@ func TestCheckpointFaults(t *testing.T) {
 			wait(2 * time.Second)
 			on.Disk.Free()
 		}, 1}, // the step that could not be saved
-		{"full disk of the master", "{grace: 30s}", `case $MLF_ATTEMPT/$step in 1/40) exit 85 ;; esac`, func(*hosts.Host) {
-			p.Master.Disk.Fill()
-			wait(3 * time.Second)
-			p.Master.Disk.Free()
-		}, 1},
-		{"exit code 85, again and again", "{grace: 30s, repeats: 9}", `((step % 10)) || ((step == steps)) || exit 85`, nil, 0},
+		{"full disk of the master", "{grace: 30s}", `case $MLF_ATTEMPT/$step in 1/40) exit 85 ;; esac`,
+			func(*hosts.Host) {
+				p.Master.Disk.Fill()
+				wait(3 * time.Second)
+				p.Master.Disk.Free()
+			}, 1},
+		{"exit code 85, again and again", "{grace: 30s, repeats: 9}", `((step % 10)) || ((step == steps)) || exit 85`,
+			nil, 0},
 		{"a torn file", "{grace: 30s}", `case $MLF_ATTEMPT/$step in
 1/20) exit 85 ;;
 2/30) printf '30 4' >"$state"; exit 85 ;;
 esac`, nil, 10},
-		{"a state over max_size", "{grace: 30s, max_size: 9B}", `case $MLF_ATTEMPT/$step in 1/40) exit 85 ;; esac`, nil, 40},
+		{"a state over max_size", "{grace: 30s, max_size: 9B}", `case $MLF_ATTEMPT/$step in 1/40) exit 85 ;; esac`, nil,
+			40},
 	} {
 		began := time.Now()
 		stored = nil
@@ -223,12 +227,14 @@ esac`, nil, 10},
 		}
 		for _, s := range p.steps() {
 			if s.began && s.attempt > 1 && s.step < stored[s.trial] {
-				t.Errorf("%s: attempt %d of trial %d goes on from step %d, and step %d was stored", c.name, s.attempt, s.trial, s.step, stored[s.trial])
+				t.Errorf("%s: attempt %d of trial %d goes on from step %d, and step %d was stored", c.name, s.attempt,
+					s.trial, s.step, stored[s.trial])
 			}
 		}
 		p.checkAttempts(c.name)
 		p.allAlive()
-		t.Logf("%s: whole after %v, with %d steps done twice, %d back", c.name, time.Since(began).Round(time.Millisecond), repeated, back)
+		t.Logf("%s: whole after %v, with %d steps done twice, %d back", c.name,
+			time.Since(began).Round(time.Millisecond), repeated, back)
 	}
 }
 
@@ -245,7 +251,7 @@ func TestCheckpointIsForTheHolder(t *testing.T) {
 	if on == other {
 		other = a.victim
 	}
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if p.storedStep(0) == 0 {
 			return errors.New("no snapshot of the running trial is stored")
 		}
@@ -258,10 +264,12 @@ func TestCheckpointIsForTheHolder(t *testing.T) {
 	}
 	hash := files[0].Name()
 	snapshot := func(path string) string {
-		return fmt.Sprintf(`{"v":1,"a":1,"t":1,"f":[{"p":%q,"m":384,"t":1,"s":1,"h":%q}]}`, path, strings.Repeat("a", 64))
+		return fmt.Sprintf(`{"v":1,"a":1,"t":1,"f":[{"p":%q,"m":384,"t":1,"s":1,"h":%q}]}`, path,
+			strings.Repeat("a", 64))
 	}
 	requests := []struct{ method, path, body string }{
-		{"POST", base, snapshot("state")}, {"GET", base + "/1", ""}, {"GET", base + "/2", ""}, {"GET", base + "/files/" + hash, ""},
+		{"POST", base, snapshot("state")}, {"GET", base + "/1", ""}, {"GET", base + "/2", ""},
+		{"GET", base + "/files/" + hash, ""},
 		{"PUT", base + "/files/" + hash + "?size=1&have=0", "x"}, {"POST", base + "/files/" + hash, ""},
 	}
 	admin := bearer(a.NewToken("--role", "admin"))
@@ -269,11 +277,13 @@ func TestCheckpointIsForTheHolder(t *testing.T) {
 		cfg   *tls.Config
 		token string
 	}{
-		"nobody": {trusting(), ""}, "a person": {trusting(), admin}, "a node that does not hold the trial": {trusting(a.stolen(other)), ""},
-		"a node that shows a token too": {trusting(a.stolen(other)), admin},
+		"nobody": {trusting(), ""}, "a person": {trusting(), admin},
+		"a node that does not hold the trial": {trusting(a.stolen(other)), ""},
+		"a node that shows a token too":       {trusting(a.stolen(other)), admin},
 	} {
 		for _, r := range requests {
-			if err := a.call(who.cfg, who.token, r.method, r.path, strings.NewReader(r.body)).refused(http.StatusForbidden); err != nil {
+			if err := a.call(who.cfg, who.token, r.method, r.path,
+				strings.NewReader(r.body)).refused(http.StatusForbidden); err != nil {
 				t.Errorf("%s, %s %s: %v", name, r.method, r.path, err)
 			}
 		}
@@ -283,17 +293,24 @@ func TestCheckpointIsForTheHolder(t *testing.T) {
 		t.Errorf("the node that holds the trial: got %d, %v", r.status, r.err)
 	}
 	for _, r := range []struct{ method, path, body string }{
-		{"POST", base, snapshot("../../../../escaped")}, {"POST", base, snapshot("/etc/escaped")}, {"POST", base, "{"}, {"POST", base, `{"f":7}`},
+		{"POST", base, snapshot("../../../../escaped")}, {"POST", base, snapshot("/etc/escaped")}, {"POST", base, "{"},
+		{"POST", base, `{"f":7}`},
 		{"POST", base, `{"v":1,"f":[` + strings.Repeat(`{"p":"x","m":384},`, 200_000) + `{}]}`},
-		{"GET", base + "/files/" + strings.Repeat("b", 64), ""}, {"POST", base + "/files/..%2f..%2ftrial.json", ""}, {"GET", base + "/files/..%2f..%2ftrial.json", ""}, {"GET", base + "/99", ""},
-		{"PUT", base + "/files/..%2fescaped?size=1&have=0", "x"}, {"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=1&have=0", "x"},
-		{"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=-1&have=-5", "x"}, {"PUT", base + "/files/" + strings.Repeat("a", 64), "x"},
+		{"GET", base + "/files/" + strings.Repeat("b", 64), ""}, {"POST", base + "/files/..%2f..%2ftrial.json", ""},
+		{"GET", base + "/files/..%2f..%2ftrial.json", ""}, {"GET", base + "/99", ""},
+		{"PUT", base + "/files/..%2fescaped?size=1&have=0", "x"},
+		{"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=1&have=0", "x"},
+		{"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=-1&have=-5", "x"},
+		{"PUT", base + "/files/" + strings.Repeat("a", 64), "x"},
 		{"PUT", base + "/files/" + strings.Repeat("c", 64) + "?size=9223372036854775807&have=0", "x"},
-		{"GET", strings.Replace(base, "/0", "/1", 1) + "/1", ""}, {"GET", strings.Replace(base, "/0", "/-1", 1) + "/1", ""},
-		{"GET", "/v1/snapshots/..%2f..%2ftrust/0/1", ""}, {"POST", "/v1/snapshots/unknown-1/0", snapshot("state")}, {"DELETE", base, ""},
+		{"GET", strings.Replace(base, "/0", "/1", 1) + "/1", ""},
+		{"GET", strings.Replace(base, "/0", "/-1", 1) + "/1", ""},
+		{"GET", "/v1/snapshots/..%2f..%2ftrust/0/1", ""}, {"POST", "/v1/snapshots/unknown-1/0", snapshot("state")},
+		{"DELETE", base, ""},
 	} {
 		reply := a.call(holder, "", r.method, r.path, strings.NewReader(r.body))
-		if reply.err != nil || reply.status < 400 || reply.status == http.StatusInternalServerError && !strings.HasPrefix(r.method, "PUT") {
+		if reply.err != nil || reply.status < 400 ||
+			reply.status == http.StatusInternalServerError && !strings.HasPrefix(r.method, "PUT") {
 			t.Errorf("%s %s %.60s: got %d, %v; want a refusal", r.method, r.path, r.body, reply.status, reply.err)
 		}
 	}

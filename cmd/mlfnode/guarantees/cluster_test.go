@@ -82,7 +82,7 @@ func (h *home) interruptOnce(ok func() bool, sig syscall.Signal, args ...string)
 	go func() {
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
-		limit := time.After(patience)
+		limit := time.After(terminalTimeout)
 		for {
 			select {
 			case at := <-tick.C:
@@ -91,7 +91,7 @@ func (h *home) interruptOnce(ok func() bool, sig syscall.Signal, args ...string)
 					return
 				}
 			case at := <-limit:
-				h.t.Errorf("mlfnode %s: nothing to interrupt after %v", strings.Join(args, " "), patience)
+				h.t.Errorf("mlfnode %s: nothing to interrupt after %v", strings.Join(args, " "), terminalTimeout)
 				now <- at
 				return
 			case <-ended:

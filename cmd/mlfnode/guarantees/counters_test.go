@@ -72,7 +72,8 @@ tasks:
     checkpoint: %s
 `, ledger, steps, script, checkpoint),
 	} {
-		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(dir, 0o755),
+			os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -120,7 +121,7 @@ func readSteps(t *testing.T, ledger string) []stepped {
 func (cs counters) waitForStep(n int) *hosts.Host {
 	cs.t.Helper()
 	var on *hosts.Host
-	hosts.WaitFor(cs.t, hosts.Patience, func() error {
+	hosts.WaitFor(cs.t, hosts.Timeout, func() error {
 		on = nil
 		far := map[int]int{}
 		for _, s := range cs.steps() {
@@ -199,11 +200,11 @@ func (cs counters) storedStep(trial int) (step int) {
 	return step
 }
 
-// waitForMove waits until a trial that ran on a host has begun on another one that is not the master,
-// and gives it.
+// waitForMove waits until a trial that ran on a host has begun on another one that is not the
+// master, and gives it.
 func (cs counters) waitForMove(than *hosts.Host) (on *hosts.Host) {
 	cs.t.Helper()
-	hosts.WaitFor(cs.t, hosts.Patience, func() error {
+	hosts.WaitFor(cs.t, hosts.Timeout, func() error {
 		last := map[int]stepped{}
 		for _, s := range cs.steps() {
 			last[s.trial] = s
@@ -230,11 +231,13 @@ func (cs counters) waitForMove(than *hosts.Host) (on *hosts.Host) {
 func (cs counters) checkNothingLeft() {
 	cs.t.Helper()
 	hosts.WaitFor(cs.t, 30*time.Second, func() error {
-		if dirs, _ := filepath.Glob(filepath.Join(cs.Master.StateDir(), "snapshots", string(cs.sweep), "*")); len(dirs) > 0 {
+		if dirs, _ := filepath.Glob(filepath.Join(cs.Master.StateDir(), "snapshots", string(cs.sweep),
+			"*")); len(dirs) > 0 {
 			return fmt.Errorf("the master keeps %v", dirs)
 		}
 		for _, h := range cs.Hosts {
-			if dirs, _ := filepath.Glob(filepath.Join(h.StateDir(), "checkpoints", string(cs.sweep), "*")); len(dirs) > 0 {
+			if dirs, _ := filepath.Glob(filepath.Join(h.StateDir(), "checkpoints", string(cs.sweep),
+				"*")); len(dirs) > 0 {
 				return fmt.Errorf("%s keeps %v", h.Name, dirs)
 			}
 		}

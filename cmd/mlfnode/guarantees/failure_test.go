@@ -118,7 +118,7 @@ func TestJoinIsFast(t *testing.T) {
 	h := p.AddHost("newcomer")
 	began := time.Now()
 	p.Join(h)
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if n := p.ledger.started(); n < 1 {
 			return fmt.Errorf("no trial has begun")
 		}

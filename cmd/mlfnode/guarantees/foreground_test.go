@@ -77,7 +77,7 @@ func TestTerminalOfAMaster(t *testing.T) {
 	t.Parallel()
 	f := newForeground(t, "true")
 	f.term.HangUp()
-	if code := f.term.Exit(hosts.Patience); code != 0 {
+	if code := f.term.Exit(hosts.Timeout); code != 0 {
 		t.Errorf("got exit code %d, want 0", code)
 	}
 	f.checkGone()
@@ -96,7 +96,7 @@ func TestInsistOnTheEnd(t *testing.T) {
 	}
 	f.term.Press("\x03")
 	f.term.Expect("mlfnode: killing programs; press Ctrl-C again to end this process without waiting for them")
-	if code, screen := f.term.Close(hosts.Patience); code != 0 {
+	if code, screen := f.term.Close(hosts.Timeout); code != 0 {
 		t.Errorf("got exit code %d, want 0\n%s", code, screen)
 	}
 	f.checkGone()
@@ -125,7 +125,7 @@ func TestInsistTwice(t *testing.T) {
 	case <-time.After(time.Second):
 	}
 	f.term.Press("\x03")
-	if code := f.term.Exit(hosts.Patience); code != -1 {
+	if code := f.term.Exit(hosts.Timeout); code != -1 {
 		t.Errorf("got exit code %d, want death by a signal", code)
 	}
 	for _, pid := range stuck {

@@ -331,7 +331,7 @@ func TestJoinIsRefused(t *testing.T) {
 		cmd := h.Command(append([]string{"join", "--seed", "host1"}, c.args...)...)
 		cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+c.token)
 		proc := h.StartCommand(cmd)
-		if code := proc.Exit(hosts.Patience); code != 1 && code != 2 {
+		if code := proc.Exit(hosts.Timeout); code != 1 && code != 2 {
 			t.Errorf("%s: got exit code %d, want a refusal:\n%s", c.name, code, proc.Output())
 		}
 		if text := proc.Output(); !strings.Contains(text, "mlfnode: ") || !strings.Contains(text, "try: ") {
@@ -348,8 +348,8 @@ func TestJoinIsRefused(t *testing.T) {
 		cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+once)
 		proc := other.StartCommand(cmd)
 		if i == 0 {
-			p.Master.Agent.WaitForState(name, "alive", hosts.Patience)
-		} else if code := proc.Exit(hosts.Patience); code == 0 {
+			p.Master.Agent.WaitForState(name, "alive", hosts.Timeout)
+		} else if code := proc.Exit(hosts.Timeout); code == 0 {
 			t.Errorf("a token for one use let a second node in")
 		}
 	}
@@ -383,7 +383,7 @@ func TestWrongMaster(t *testing.T) {
 	cmd := h.Command("join", "--seed", "mallory")
 	cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+p.Token)
 	proc := h.StartCommand(cmd)
-	if code := proc.Exit(hosts.Patience); code != 1 {
+	if code := proc.Exit(hosts.Timeout); code != 1 {
 		t.Errorf("got exit code %d, want 1:\n%s", code, proc.Output())
 	}
 	mu.Lock()

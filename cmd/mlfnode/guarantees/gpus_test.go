@@ -94,7 +94,7 @@ func (sc *gpuScenario) trainWith(resources string, count, tenths int, flags ...s
 // explained waits until the explanation of a sweep's first trial has these parts.
 func (sc *gpuScenario) explained(of grid.SweepID, parts ...string) {
 	sc.t.Helper()
-	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+	hosts.WaitFor(sc.t, hosts.Timeout, func() error {
 		said := sc.Master.Must("trials", "--explain", string(of)+"/0")
 		for _, part := range parts {
 			if !strings.Contains(said, part) {
@@ -121,7 +121,7 @@ func (sc *gpuScenario) device(from *hosts.Host, host string, index int) (api.GPU
 // awaitDevice waits until a host's own node says that its GPU is in a state.
 func (sc *gpuScenario) awaitDevice(h *hosts.Host, index int, state, why string) {
 	sc.t.Helper()
-	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+	hosts.WaitFor(sc.t, hosts.Timeout, func() error {
 		g, err := sc.device(h, h.Name, index)
 		if err == nil && (g.State != state || !strings.Contains(g.Why, why)) {
 			err = fmt.Errorf("GPU %d of %s is %q: %q, want %q: %q", index, h.Name, g.State, g.Why, state, why)
@@ -281,7 +281,7 @@ func TestDeviceStates(t *testing.T) {
 		t.Errorf("gpus shows\n%s", shown)
 	}
 	// Others hear of it in the exchange of states.
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		g, err := p.device(p.Master, worker.Name, 1)
 		if err == nil && g.State != "sick" {
 			err = fmt.Errorf("the master says that it is %q", g.State)

@@ -67,7 +67,7 @@ func (l ledger) started() int {
 // waitForStarted waits until so many trials have begun.
 func (l ledger) waitForStarted(n int) {
 	l.t.Helper()
-	hosts.WaitFor(l.t, hosts.Patience, func() error {
+	hosts.WaitFor(l.t, hosts.Timeout, func() error {
 		if got := l.started(); got < n {
 			return fmt.Errorf("%d trials have begun, want %d", got, n)
 		}

@@ -39,8 +39,8 @@ func TestMembersEverywhere(t *testing.T) {
 	}
 	p.Master.PowerCut()
 	for _, h := range p.Hosts[1:] {
-		h.Agent.WaitForState("host1", "dead", hosts.Patience)
-		h.Agent.WaitForState("host2", "alive", hosts.Patience)
+		h.Agent.WaitForState("host1", "dead", hosts.Timeout)
+		h.Agent.WaitForState("host2", "alive", hosts.Timeout)
 		if shown := h.Must("members"); !strings.Contains(shown, "host1") || !strings.Contains(shown, "dead") {
 			t.Errorf("%s shows\n%s", h.Name, shown)
 		}
@@ -51,7 +51,7 @@ func TestMembersEverywhere(t *testing.T) {
 		}
 	}
 	p.Hosts[2].Agent.Signal(unix.SIGTERM)
-	if code := p.Hosts[2].Agent.Exit(hosts.Patience); code != 0 {
+	if code := p.Hosts[2].Agent.Exit(hosts.Timeout); code != 0 {
 		t.Errorf("an agent that was told to leave: got exit code %d, want 0", code)
 	}
 	p.Hosts[1].Agent.WaitForState("host3", "left", 2*time.Second)
@@ -71,7 +71,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("host2 took trial %d although it is drained", r.index)
 		}
 	}
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		all, err := p.Master.Agent.Members()
 		if err != nil || len(all) != 2 || !all[1].Drained {
 			return fmt.Errorf("members say %+v, %v, want host2 drained", all, err)
@@ -133,7 +133,7 @@ func TestIncarnationSurvivesPowerCut(t *testing.T) {
 	seen := map[string]bool{}
 	begins := func() {
 		p.Relaunch(h)
-		hosts.WaitFor(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Timeout, func() error {
 			about, err := p.client(h).Node(t.Context())
 			if err == nil && !about.Working {
 				err = fmt.Errorf("%s is not at work", h.Name)
@@ -161,12 +161,12 @@ func TestForgetAndReturn(t *testing.T) {
 	p := newScenario(t, 3, hosts.Options{})
 	h := p.Hosts[2]
 	h.PowerCut()
-	p.Master.Agent.WaitForState(h.Name, "dead", hosts.Patience)
+	p.Master.Agent.WaitForState(h.Name, "dead", hosts.Timeout)
 	p.Master.Must("forget", h.Name)
-	p.Master.Agent.WaitForState(h.Name, "", hosts.Patience)
+	p.Master.Agent.WaitForState(h.Name, "", hosts.Timeout)
 	h.Boot()
 	old := p.Relaunch(h)
-	if code := old.Exit(hosts.Patience); code == 0 {
+	if code := old.Exit(hosts.Timeout); code == 0 {
 		t.Errorf("a forgotten node came back by itself:\n%s", old.Output())
 	}
 	p.Join(h)
@@ -180,7 +180,7 @@ func TestKeysRotate(t *testing.T) {
 	p := newScenario(t, 3, hosts.Options{})
 	before := keyring(t, p.Hosts[1])
 	p.Master.Must("token", "rotate")
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		want := keyring(t, p.Master)
 		if want == before {
 			return errors.New("the key is the old one")
@@ -194,7 +194,7 @@ func TestKeysRotate(t *testing.T) {
 	})
 	p.allAlive()
 	p.Hosts[2].PowerCut() // and one that was away meanwhile
-	p.Master.Agent.WaitForState("host3", "dead", hosts.Patience)
+	p.Master.Agent.WaitForState("host3", "dead", hosts.Timeout)
 	p.Master.Must("token", "rotate")
 	p.Hosts[2].Boot()
 	p.Relaunch(p.Hosts[2])

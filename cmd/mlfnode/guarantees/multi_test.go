@@ -208,7 +208,7 @@ func TestClusterOneResult(t *testing.T) {
 	lost := p.ledger.running(h.Name)
 	p.waitForReported(4)
 	h.Processes.Suspend()
-	p.ledger.waitForElsewhere(lost, h.Name, time.Now(), hosts.Patience)
+	p.ledger.waitForElsewhere(lost, h.Name, time.Now(), hosts.Timeout)
 	open()
 	p.finish(settle)
 	h.Processes.Continue()
@@ -337,7 +337,7 @@ func TestClusterNoOrphan(t *testing.T) {
 	for _, other := range p.Hosts {
 		h.Network.Partition(other)
 	}
-	p.ledger.waitForElsewhere(lost, h.Name, time.Now(), hosts.Patience)
+	p.ledger.waitForElsewhere(lost, h.Name, time.Now(), hosts.Timeout)
 	for _, other := range p.Hosts {
 		h.Network.Heal(other)
 	}
@@ -361,7 +361,7 @@ func TestClusterNoOrphan(t *testing.T) {
 	begin() // a node that leaves
 	h = p.busyWorker()
 	h.Agent.Signal(unix.SIGTERM)
-	if code := h.Agent.Exit(hosts.Patience); code != 0 {
+	if code := h.Agent.Exit(hosts.Timeout); code != 0 {
 		t.Errorf("an agent that was told to leave: got exit code %d, want 0", code)
 	}
 	if left := h.Processes.List(); len(left) > 0 {

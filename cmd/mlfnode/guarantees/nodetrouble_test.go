@@ -75,7 +75,7 @@ func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 // awaitAtWork waits until the sick host has a trial of the sweep, and not only just.
 func (p *troubled) awaitAtWork() {
 	p.t.Helper()
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Timeout, func() error {
 		for tr, err := range p.client(p.Master).Trials().List(p.t.Context(), p.sweep, api.TrialQuery{}) {
 			if err != nil {
 				return err
@@ -106,7 +106,7 @@ func (p *troubled) reason() string {
 // awaitReason waits until members says why the sick host runs nothing.
 func (p *troubled) awaitReason(part string) {
 	p.t.Helper()
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Timeout, func() error {
 		if why := p.reason(); !strings.Contains(why, part) {
 			return fmt.Errorf("members says %q of the host, want %q in it", why, part)
 		}
@@ -129,7 +129,7 @@ func shims(h *hosts.Host) (pids []int) {
 func (p *troubled) shim() (pid int) {
 	p.t.Helper()
 	var before []int
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Timeout, func() error {
 		all := shims(p.sick)
 		stayed := slices.DeleteFunc(slices.Clone(all), func(pid int) bool { return !slices.Contains(before, pid) })
 		if before = all; len(stayed) > 0 {
@@ -224,7 +224,7 @@ func (p *troubled) startInVain(times int, gate string) {
 		p.t.Fatal(err)
 	}
 	for range times {
-		if agent := p.Relaunch(p.sick); agent.Exit(hosts.Patience) == 0 ||
+		if agent := p.Relaunch(p.sick); agent.Exit(hosts.Timeout) == 0 ||
 			!strings.Contains(agent.Output(), "already in use") {
 			p.t.Errorf("an agent without its port has printed\n%s", agent.Output())
 		}
@@ -261,5 +261,5 @@ func (p *troubled) hangDriver(programs string) {
 	if took := time.Since(began); took > 12*time.Second {
 		p.t.Errorf("an agent's start and six commands took %v with a driver that hangs", took)
 	}
-	hosts.WaitFor(p.t, hosts.Patience, func() error { _, err := os.Stat(asked); return err })
+	hosts.WaitFor(p.t, hosts.Timeout, func() error { _, err := os.Stat(asked); return err })
 }

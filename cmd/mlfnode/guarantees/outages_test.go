@@ -69,7 +69,7 @@ func reunite(p *scenario, w *hosts.Host) {
 	c := p.client(p.Master)
 	for _, word := range []string{"drain", "undrain"} {
 		p.Master.Must(word, w.Name)
-		hosts.WaitFor(p.t, hosts.Patience, func() error {
+		hosts.WaitFor(p.t, hosts.Timeout, func() error {
 			all, err := c.Members().List(p.t.Context())
 			if err != nil {
 				return err
@@ -193,7 +193,7 @@ func TestOutages(t *testing.T) {
 func (sc *scenario) waitForFirst(name string, first map[int64]ledgerLine) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
-	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+	hosts.WaitFor(sc.t, hosts.Timeout, func() error {
 		for _, tr := range sc.trials(c) {
 			if tr.State != grid.Running || tr.Attempt != 1 || string(tr.Node) != first[tr.Index].host {
 				return fmt.Errorf("%s: trial %d is %s with attempt %d on %s, want attempt 1 on %s; %s",

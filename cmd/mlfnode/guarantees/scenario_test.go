@@ -126,7 +126,7 @@ func (sc *scenario) submitGated(from *hosts.Host, count int) (open func()) {
 func (sc *scenario) waitForReported(n int64) {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
-	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+	hosts.WaitFor(sc.t, hosts.Timeout, func() error {
 		v, err := c.Sweeps().Get(sc.t.Context(), sc.sweep)
 		if err == nil && v.Running < n {
 			err = fmt.Errorf("the master knows of %d running trials, want %d", v.Running, n)
@@ -139,7 +139,7 @@ func (sc *scenario) waitForReported(n int64) {
 func (sc *scenario) busyWorker() *hosts.Host {
 	sc.t.Helper()
 	var busy *hosts.Host
-	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+	hosts.WaitFor(sc.t, hosts.Timeout, func() error {
 		for _, h := range sc.Hosts {
 			if h != sc.Master && len(sc.ledger.running(h.Name)) > 0 {
 				busy = h
@@ -179,7 +179,7 @@ func (sc *scenario) finish(limit time.Duration) {
 func (sc *scenario) atRest() {
 	sc.t.Helper()
 	c := sc.client(sc.Master)
-	hosts.WaitFor(sc.t, hosts.Patience, func() error {
+	hosts.WaitFor(sc.t, hosts.Timeout, func() error {
 		v, err := c.Sweeps().Get(sc.t.Context(), sc.sweep)
 		if err == nil && (v.Running > 0 || v.State == grid.SweepRunning) {
 			err = fmt.Errorf("%s is %s, and %d trials run", sc.sweep, v.State, v.Running)
@@ -307,7 +307,7 @@ func (sc *scenario) checkNothingRuns() {
 // allAlive waits until every host that is on calls every node alive.
 func (sc *scenario) allAlive() {
 	sc.t.Helper()
-	sc.WaitForAlive(hosts.Patience)
+	sc.WaitForAlive(hosts.Timeout)
 }
 
 // wait lets time pass: these tests are about time.

@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// patience is how long a terminal may take for what should happen immediately.
-const patience = 30 * time.Second
+// terminalTimeout is how long a terminal may take for what should happen immediately.
+const terminalTimeout = 30 * time.Second
 
 // terminal is a command that runs, with what it has printed so far.
 type terminal struct {
@@ -67,7 +67,7 @@ func (h *home) open(args ...string) *terminal {
 // see waits until the text was shown.
 func (r *terminal) see(text string) {
 	r.t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(terminalTimeout)
 	for {
 		shown, grown := r.shown()
 		if strings.Contains(shown, text) {
@@ -86,7 +86,7 @@ func (r *terminal) exit(code int) string {
 	r.t.Helper()
 	select {
 	case <-r.ended:
-	case <-time.After(patience):
+	case <-time.After(terminalTimeout):
 		shown, _ := r.shown()
 		r.t.Fatalf("%s does not end:\n%s", strings.Join(r.cmd.Args[1:], " "), tail(shown))
 	}

@@ -42,7 +42,8 @@ func TestCheckpointChainer(t *testing.T) {
 			t.Fatalf("%v in %s", err, text)
 		}
 		for _, entry := range log {
-			all = append(all, string(entry["epoch"])+" "+string(entry["main/loss"])+" "+string(entry["validation/main/loss"]))
+			all = append(all, string(entry["epoch"])+" "+string(entry["main/loss"])+" "+
+				string(entry["validation/main/loss"]))
 		}
 		attempts, err := c.Trials().Attempts(t.Context(), grid.TrialID{Sweep: p.sweep, Index: 0})
 		if err != nil {
@@ -76,8 +77,9 @@ func TestCheckpointChainer(t *testing.T) {
 			p.Relaunch(on)
 		}, false},
 		{"node killed", func(on *hosts.Host) {
-			hosts.WaitFor(t, hosts.Patience, func() error {
-				if dirs, _ := filepath.Glob(filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), "0", "[0-9]*.json")); len(dirs) == 0 {
+			hosts.WaitFor(t, hosts.Timeout, func() error {
+				if dirs, _ := filepath.Glob(filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), "0",
+					"[0-9]*.json")); len(dirs) == 0 {
 					return errors.New("no snapshot of the running trial is stored")
 				}
 				return nil
@@ -112,7 +114,8 @@ const chainerEpochs = 20
 // training is a scenario whose trial is the training of the chainer example.
 type training struct{ *scenario }
 
-// makeProject makes a copy of the example project whose programs find their packages without a network.
+// makeProject makes a copy of the example project whose programs find their packages without a
+// network.
 func (tr training) makeProject() string {
 	tr.t.Helper()
 	dir := tr.newFile("chainer")
@@ -148,7 +151,8 @@ def slow(*args):
 train_mnist.train_epoch = slow
 train_mnist.main()
 `
-	for name, text := range map[string]string{"project.yaml": project, "slowly.py": slowly, "parameters.yml": "seed: 3\n"} {
+	for name, text := range map[string]string{"project.yaml": project, "slowly.py": slowly,
+		"parameters.yml": "seed: 3\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			tr.t.Fatal(err)
 		}
@@ -180,7 +184,7 @@ func (tr training) epochs(c *api.Client, attempt int) (n int) {
 func (tr training) waitForEpochs(n int) (on *hosts.Host) {
 	tr.t.Helper()
 	c := tr.client(tr.Master)
-	hosts.WaitFor(tr.t, hosts.Patience, func() error {
+	hosts.WaitFor(tr.t, hosts.Timeout, func() error {
 		attempts, err := c.Trials().Attempts(tr.t.Context(), grid.TrialID{Sweep: tr.sweep, Index: 0})
 		if err != nil || len(attempts) == 0 {
 			return errors.Join(err, errors.New("the training has not begun"))

@@ -71,7 +71,7 @@ func upgrade(sc *scenario, h *hosts.Host, program string, args ...string) {
 func checkVersions(sc *scenario, want map[string]string) {
 	sc.t.Helper()
 	for _, h := range sc.Hosts {
-		hosts.WaitFor(sc.t, hosts.Patience, func() error { return wrongVersion(h, want) })
+		hosts.WaitFor(sc.t, hosts.Timeout, func() error { return wrongVersion(h, want) })
 	}
 	sc.t.Logf("\n%s", sc.Hosts[1].Must("members"))
 }

@@ -85,7 +85,7 @@ func (a *Agent) WaitForState(of, want string, limit time.Duration) {
 // waitForMembers waits until the host's node reports n nodes as alive.
 func (a *Agent) waitForMembers(n int) {
 	a.host.harness.t.Helper()
-	WaitFor(a.host.harness.t, Patience, func() error {
+	WaitFor(a.host.harness.t, Timeout, func() error {
 		if a.Proc != nil {
 			select {
 			case <-a.Ended():

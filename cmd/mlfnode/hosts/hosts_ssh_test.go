@@ -12,7 +12,7 @@ import (
 )
 
 // ssh runs OpenSSH's client on the laptop, without prompting anybody.
-func ssh(from *Laptop, args ...string) Result { return sshWithin(from, Patience, args...) }
+func ssh(from *Laptop, args ...string) Result { return sshWithin(from, Timeout, args...) }
 
 // sshWithin is like ssh for a host that may not answer.
 func sshWithin(from *Laptop, limit time.Duration, args ...string) Result {
@@ -70,7 +70,7 @@ func TestLogins(t *testing.T) {
 				t.Errorf("got exit code %d\n%q\n%q\nwant %d\n%q\n%q; the server says\n%s", r.Code, r.Stdout, r.Stderr,
 					test.code, want, test.refused, h.SSH.Log())
 			}
-			WaitFor(t, Patience, func() error { return nothing(h.Processes.Leftovers()) })
+			WaitFor(t, Timeout, func() error { return nothing(h.Processes.Leftovers()) })
 		})
 	}
 	if r := s.Hosts[0].Run(exec.Command("ls", "/etc/x")); r.Code == 0 {
@@ -142,7 +142,7 @@ func TestLoginsOnATerminal(t *testing.T) {
 	term.Type("yes")
 	term.Expect("Enter passphrase")
 	term.Type("open sesame")
-	if code, screen := term.Close(Patience); code != 0 || !strings.Contains(screen, "\nwell\n") {
+	if code, screen := term.Close(Timeout); code != 0 || !strings.Contains(screen, "\nwell\n") {
 		t.Errorf("with a passphrase: got exit code %d\n%s", code, screen)
 	}
 	term = laptop.OnTerminal(laptop.Program("ssh", "-o", "StrictHostKeyChecking=accept-new", "host2"))
@@ -153,7 +153,7 @@ func TestLoginsOnATerminal(t *testing.T) {
 	term.Expect("$ ")
 	term.Type("echo $((6*7)); tty; exit 3")
 	term.Expect("42\n/dev/pts/")
-	if code, screen := term.Close(Patience); code != 3 {
+	if code, screen := term.Close(Timeout); code != 3 {
 		t.Errorf("with a password: got exit code %d, want 3\n%s", code, screen)
 	}
 }
@@ -251,7 +251,7 @@ func TestFirewallAndJump(t *testing.T) {
 	laptop.Trust(far, jump)
 	goes := func(want bool, args ...string) {
 		t.Helper()
-		limit := Patience
+		limit := Timeout
 		if !want {
 			limit = time.Second
 		}
@@ -292,7 +292,7 @@ sudo sh -c 'touch /etc/systemd/system/c; rm /usr/bin/tar; echo x >>/etc/issue; m
 		"made /tmp/a", "removed /usr/bin/tar", "changed /etc/issue", "made /opt/d",
 		"changed " + home + "/.ssh", "made /var/tmp/b"}
 	var got []string
-	WaitFor(t, Patience, func() error {
+	WaitFor(t, Timeout, func() error {
 		got = h.Files.Changes(home + "/mlfnode")
 		if left := h.Processes.Leftovers(); len(left) != 1 || left[0].Command != "sleep 300" {
 			return fmt.Errorf("left on the host: %v, want sleep 300", left)

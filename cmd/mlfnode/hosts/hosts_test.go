@@ -243,7 +243,7 @@ func TestPowerCut(t *testing.T) {
 	script := "setsid sh -c 'trap \"\" TERM HUP INT; sleep 300; : " + mark + "' & sleep 300; : " + mark
 	for _, h := range s.Hosts {
 		h.StartCommand(h.Program("/bin/sh", "-c", script))
-		WaitFor(t, Patience, func() error {
+		WaitFor(t, Timeout, func() error {
 			if n := len(h.Processes.List()); n < 4 {
 				return fmt.Errorf("%d processes", n)
 			}
@@ -296,12 +296,12 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	WaitFor(t, Patience, func() error { _, err := os.Stat(ready); return err })
+	WaitFor(t, Timeout, func() error { _, err := os.Stat(ready); return err })
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	WaitFor(t, Patience, func() error {
+	WaitFor(t, Timeout, func() error {
 		if n := running(t, mark); n > 0 {
 			return fmt.Errorf("%d processes are left", n)
 		}
@@ -427,14 +427,14 @@ func TestStopAndContinue(t *testing.T) {
 		t.Errorf("a stopped program went from %d bytes to %d", before, after)
 	}
 	h.Processes.Continue()
-	WaitFor(t, Patience, func() error {
+	WaitFor(t, Timeout, func() error {
 		if len(p.Output()) < before+10 {
 			return errors.New("it does not go on")
 		}
 		return nil
 	})
 	p.Signal(unix.SIGTERM)
-	if code := p.Exit(Patience); code != -1 {
+	if code := p.Exit(Timeout); code != -1 {
 		t.Errorf("got exit code %d, want an end by signal", code)
 	}
 }

@@ -84,7 +84,7 @@ func (l *Laptop) StartKeyAgent(names ...string) (socket string) {
 	home := l.home()
 	socket = filepath.Join(home, ".ssh", "agent")
 	l.StartCommand(l.Program("ssh-agent", "-D", "-a", socket))
-	WaitFor(l.harness.t, Patience, func() error { _, err := os.Stat(socket); return err })
+	WaitFor(l.harness.t, Timeout, func() error { _, err := os.Stat(socket); return err })
 	for _, name := range names {
 		cmd := l.Program("ssh-add", filepath.Join(home, ".ssh", name))
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket)

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Patience is how long the methods of this package wait for something that should happen soon, on a
+// Timeout is how long the methods of this package wait for something that should happen soon, on a
 // machine that may be busy.
-const Patience = 60 * time.Second
+const Timeout = 60 * time.Second
 
 // Proc is a program in the background on a host. Its output goes to a file.
 type Proc struct {
@@ -43,7 +43,7 @@ func (p *Proc) Output() string {
 // WaitForOutput waits until it has printed the text.
 func (p *Proc) WaitForOutput(text string) {
 	p.t.Helper()
-	WaitFor(p.t, Patience, func() error {
+	WaitFor(p.t, Timeout, func() error {
 		out := p.Output()
 		if strings.Contains(out, text) {
 			return nil

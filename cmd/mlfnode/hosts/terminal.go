@@ -67,7 +67,7 @@ func (t *Terminal) Screen() string { return strings.ReplaceAll(t.Output(), "\r\n
 // Expect waits until the text is shown, after the text that the last Expect waited for.
 func (t *Terminal) Expect(text string) {
 	t.t.Helper()
-	WaitFor(t.t, Patience, func() error {
+	WaitFor(t.t, Timeout, func() error {
 		screen := t.Screen()
 		at := strings.Index(screen[t.seen:], text)
 		if at < 0 {

@@ -144,7 +144,7 @@ func (p *person) onTerminal(args ...string) *hosts.Terminal {
 // code has to be this one.
 func (p *person) ends(term *hosts.Terminal, code int) (screen string) {
 	p.t.Helper()
-	got, _ := term.Close(hosts.Patience)
+	got, _ := term.Close(hosts.Timeout)
 	screen = strings.Join(term.Lines(), "\n")
 	p.t.Logf("exit code %d\n%s", got, screen)
 	if got != code {
@@ -165,7 +165,7 @@ func (p *person) trialsOf(sweep, state string) []trial {
 func (p *person) awaits(sweep, state string, n int) []trial {
 	p.t.Helper()
 	var all []trial
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Timeout, func() error {
 		if all = p.trialsOf(sweep, state); len(all) != n {
 			return fmt.Errorf("%d trials of %s are %s, want %d", len(all), sweep, state, n)
 		}
@@ -177,7 +177,7 @@ func (p *person) awaits(sweep, state string, n int) []trial {
 // awaitsMembers waits until the person sees so many nodes alive.
 func (p *person) awaitsMembers(n int) {
 	p.t.Helper()
-	hosts.WaitFor(p.t, hosts.Patience, func() error {
+	hosts.WaitFor(p.t, hosts.Timeout, func() error {
 		var all []hosts.Member
 		p.asks(&all, "members")
 		alive := 0

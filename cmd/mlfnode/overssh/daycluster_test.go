@@ -76,7 +76,7 @@ func testFailures(t *testing.T, d *day) {
 		"host2 takes no more trials; still running there: 2 trials (")
 	wantLine(t, ada.does("members"), "host2", "alive, drained", "new disk")
 	ada.does("undrain", "host2")
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if shown := ada.does("members"); strings.Contains(shown, "drained") {
 			return errors.New(shown)
 		}
@@ -250,7 +250,7 @@ func testMoreAndLess(t *testing.T, d *day) {
 // runsNothing waits until nothing runs on a machine.
 func (d *day) runsNothing(t *testing.T, h *hosts.Host) {
 	t.Helper()
-	hosts.WaitFor(t, hosts.Patience, func() error { return nothingRuns(h) })
+	hosts.WaitFor(t, hosts.Timeout, func() error { return nothingRuns(h) })
 }
 
 // testForgotten stops a machine, has the master forget it, and takes it back; first from the

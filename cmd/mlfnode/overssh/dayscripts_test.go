@@ -143,7 +143,7 @@ func testLargeFile(t *testing.T, d *day) {
 		}
 	}
 	for _, h := range d.machines[:3] {
-		hosts.WaitFor(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Timeout, func() error {
 			if files := named(t, filepath.Join(home(h), "ML", "state"), "data.bin"); len(files) > 1 {
 				return fmt.Errorf("%s: the copies %q are left", h.Name, files)
 			}
@@ -258,7 +258,7 @@ func testLeaveAndReturn(t *testing.T, d *day) {
 	watch.Expect("4 of 4 trials left")
 	watch.Expect("] 0/4 · 4 running")
 	watch.HangUp()
-	t.Logf("the terminal is closed: exit code %d", watch.Exit(hosts.Patience))
+	t.Logf("the terminal is closed: exit code %d", watch.Exit(hosts.Timeout))
 	watch = ada.onTerminal("resume", "night")
 	watch.Expect("] 0/4 · 4 running")
 	d.laptop.Network.Disconnect()

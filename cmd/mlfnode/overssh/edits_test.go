@@ -17,7 +17,7 @@ func TestRoleIsTaken(t *testing.T) {
 	wantLine(t, out, "host1", "restarted")
 	wantLine(t, out, "host2", "stopped")
 	wantLine(t, out, "host3", "unchanged")
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if n := l.members(); n != 2 {
 			return fmt.Errorf("%d nodes are alive, want 2", n)
 		}

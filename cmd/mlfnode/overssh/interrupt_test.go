@@ -28,6 +28,6 @@ func TestInterruptedQuestion(t *testing.T) {
 		}
 		term.Type("shown")
 		term.Expect("shown\nread shown")
-		term.Close(hosts.Patience)
+		term.Close(hosts.Timeout)
 	}
 }

@@ -66,7 +66,7 @@ func TestRestartOverSSH(t *testing.T) {
 	l := newHarness(t, 3)
 	l.laptop.Must(three...)
 	l.laptop.Must("sweep", "--detach", "--set", "i=1:4", "--", "sh", "-c", "echo begin; sleep 12; echo end")
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if n := len(l.trials("running")); n != 3 {
 			return fmt.Errorf("%d trials run, want 3", n)
 		}
@@ -76,7 +76,7 @@ func TestRestartOverSSH(t *testing.T) {
 	for _, h := range []string{"host1", "host2", "host3"} {
 		wantLine(t, out, h, "restarted")
 	}
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if n := len(l.trials("succeeded")); n != 3 {
 			return fmt.Errorf("%d trials succeeded, want 3", n)
 		}
@@ -165,7 +165,7 @@ func TestAttachOverSSH(t *testing.T) {
 	if r := l.laptop.Run(cmd); r.Code != 0 {
 		t.Fatalf("exit code %d:\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
-	hosts.WaitFor(t, hosts.Patience, func() error { // the master hears of the new node by gossip
+	hosts.WaitFor(t, hosts.Timeout, func() error { // the master hears of the new node by gossip
 		if n := l.members(); n != 2 {
 			return fmt.Errorf("%d nodes are alive, want 2", n)
 		}
@@ -197,14 +197,14 @@ func TestOnATerminal(t *testing.T) {
 	up := l.laptop.OnTerminal(l.laptop.Command("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2"))
 	up.Expect(l.Hosts[0].SSH.Fingerprint("ed25519"))
 	up.Type("yes")
-	if code, screen := up.Close(hosts.Patience); code != 0 || !strings.Contains(screen, "joined, started") {
+	if code, screen := up.Close(hosts.Timeout); code != 0 || !strings.Contains(screen, "joined, started") {
 		t.Errorf("exit code %d, want 0 and a table:\n%s", code, screen)
 	}
 	l.laptop.Must("down", "--purge", "--yes")
 	up = l.laptop.OnTerminal(l.laptop.Command("up", "-f"))
 	up.Expect("install")
 	up.Press("\x03")
-	if code, screen := up.Close(hosts.Patience); code != 130 {
+	if code, screen := up.Close(hosts.Timeout); code != 130 {
 		t.Errorf("exit code %d, want 130:\n%s", code, screen)
 	}
 	l.laptop.Must("down", "--purge", "--yes")

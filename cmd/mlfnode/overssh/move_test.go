@@ -20,7 +20,7 @@ func TestMoveMasterOverSSH(t *testing.T) {
 	gate := l.Hosts[2].Accounts.Home(hosts.DefaultUser) + "/ML/gate"
 	l.laptop.Must("sweep", "--detach", "--set", "i=1", "--", "sh", "-c",
 		"until [ -e "+gate+" ]; do sleep 0.1; done; echo end")
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if n := len(l.trials("running")); n != 1 {
 			return fmt.Errorf("%d trials run, want 1", n)
 		}
@@ -37,7 +37,7 @@ func TestMoveMasterOverSSH(t *testing.T) {
 		l.Hosts[2].Program("/usr/bin/touch", gate))); r.Code != 0 {
 		t.Fatal(r.Stderr)
 	}
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if n := len(l.trials("succeeded")); n != 1 {
 			return fmt.Errorf("%d trials succeeded, want 1", n)
 		}

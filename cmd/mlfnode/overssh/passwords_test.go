@@ -26,7 +26,7 @@ func TestPasswords(t *testing.T) {
 	const question = "password of ada on "
 	answers := map[string]int{}
 	for asked := range 4 { // host1 is one login, for itself and as the jump host; its first answer is a slip
-		hosts.WaitFor(t, hosts.Patience, func() error {
+		hosts.WaitFor(t, hosts.Timeout, func() error {
 			if n := strings.Count(term.Screen(), question); n <= asked {
 				return fmt.Errorf("asked %d times:\n%s", n, term.Screen())
 			}
@@ -39,7 +39,7 @@ func TestPasswords(t *testing.T) {
 			term.Type("secret")
 		}
 	}
-	code, screen := term.Close(hosts.Patience)
+	code, screen := term.Close(hosts.Timeout)
 	if code != 0 {
 		t.Fatalf("up: exit code %d\n%s", code, screen)
 	}

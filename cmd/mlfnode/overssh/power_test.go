@@ -26,7 +26,7 @@ func TestMachinesAreStartedAnew(t *testing.T) {
 		}
 		wantLine(t, l.laptop.Must("up", "-f"), h.Name, "started")
 	}
-	hosts.WaitFor(t, hosts.Patience, func() error {
+	hosts.WaitFor(t, hosts.Timeout, func() error {
 		if n := len(l.trials("succeeded")); n != 6 {
 			return fmt.Errorf("%d trials succeeded, want 6", n)
 		}
@@ -44,7 +44,7 @@ func TestFollowedThroughRestart(t *testing.T) {
 	sweep := l.laptop.Start("sweep", "--set", "i=1:13", "--", "sh", "-c", "echo begin; sleep 1; echo end {i}")
 	sweep.WaitForOutput("begin")
 	l.laptop.Must("restart")
-	if code := sweep.Exit(hosts.Patience); code != 0 {
+	if code := sweep.Exit(hosts.Timeout); code != 0 {
 		t.Errorf("exit code %d of the sweep, want 0:\n%s", code, sweep.Output())
 	}
 	if n := len(l.trials("succeeded")); n != 12 {
