@@ -178,9 +178,12 @@ type scopedSweep struct {
 // of returns the copy of a sweep: another one after the sweep's record has changed.
 func (s *scopedSweep) of(base *sweep) *sweep {
 	if s.base != base {
+		if base.ctx.Err() != nil {
+			return base // nothing starts in it, and trials that did have been stopped
+		}
 		copied := *base
 		if s.base != nil && s.base.ctx == base.ctx {
-			copied.ctx = s.copied.ctx // trials that run have it, too
+			copied.ctx = s.copied.ctx // shared with the trials that already run
 		} else {
 			copied.ctx, s.cancel = context.WithCancelCause(base.ctx)
 		}

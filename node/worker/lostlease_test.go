@@ -87,6 +87,25 @@ func TestLossReachesTrialsOfEarlierRecords(t *testing.T) {
 	}
 }
 
+// TestLossReachesTrialsDespiteAnEarlierRecord scopes a record from before a pause after one from
+// after it, as a runner does that was late: the trial that runs is still stopped.
+func TestLossReachesTrialsDespiteAnEarlierRecord(t *testing.T) {
+	record := func(s grid.SweepState, halt bool) *jetstream.Record {
+		return &jetstream.Record{Sweep: &grid.Sweep{ID: "a-1", State: s, Halt: halt}}
+	}
+	before := updatedSweep(nil, record(grid.SweepRunning, false))
+	paused := updatedSweep(before, record(grid.SweepPaused, true))
+	after := updatedSweep(paused, record(grid.SweepRunning, false))
+	defer after.stop(nil)
+	h := &leaseHandle{runners: 2}
+	running, _ := h.scope(after)
+	h.scope(before)
+	h.markLost()
+	if got := context.Cause(running.ctx); got != executor.ErrLost {
+		t.Errorf("the trial after the pause: got cause %v, want %v", got, executor.ErrLost)
+	}
+}
+
 // TestFurtherAttemptIsToldBeforeItRuns reads the events while the second attempt of a trial starts.
 func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 	var s *harness
