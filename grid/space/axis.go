@@ -47,8 +47,8 @@ type Formula struct {
 // step: }; the others are written by their names.
 const FormulaInterval = "interval"
 
-// Formulas returns the fields of the axis that hold a formula. Of a valid axis there is one, or
-// none if it has Values or Zip.
+// Formulas returns the fields of the axis that hold a formula. Of a valid axis one of them has
+// numbers, or none if it has Values or Zip.
 func (a Axis) Formulas() (set []Formula) {
 	all := [...]Formula{
 		{FormulaInterval, a.Interval, newInterval},
@@ -85,16 +85,19 @@ type series interface {
 }
 
 func newSeries(a Axis) (series, *problem.Error) {
-	formulas := a.Formulas()
-	switch {
-	case len(formulas) == 0 && len(a.Values) == 0:
-		return nil, problem.Errorf("Give it one value or more, or leave the key out.", "%s has no values", a.Key)
-	case len(formulas) == 0:
-		return newList(a.Key, a.Values)
-	case len(formulas) > 1 || len(a.Values) > 0:
-		return nil, problem.Errorf("Give either values or one formula.", "%s has more than one kind of values", a.Key)
+	formulas, kinds := a.Formulas(), min(len(a.Values), 1)
+	for _, f := range formulas {
+		kinds += min(len(f.Numbers), 1)
 	}
-	return formulas[0].newSeries(a.Key, formulas[0].Numbers)
+	switch {
+	case kinds == 0:
+		return nil, problem.Errorf("Give it one value or more, or leave the key out.", "%s has no values", a.Key)
+	case kinds > 1:
+		return nil, problem.Errorf("Give either values or one formula.", "%s has more than one kind of values", a.Key)
+	case len(formulas) > 0:
+		return formulas[0].newSeries(a.Key, formulas[0].Numbers)
+	}
+	return newList(a.Key, a.Values)
 }
 
 // maxAxes bounds the number of parameters in a space.

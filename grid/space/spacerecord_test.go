@@ -46,3 +46,27 @@ func TestRecordsThatContradictThemselves(t *testing.T) {
 		}
 	}
 }
+
+// TestEmptyFormulaBesideAnother decodes axes as clients may send them, with empty lists of
+// formulas that they do not use.
+func TestEmptyFormulaBesideAnother(t *testing.T) {
+	for axis, want := range map[string]string{
+		`{"key":"x","linspace":[0,1,3],"logspace":[]}`:               "",
+		`{"key":"x","interval":[0,3],"linspace":[],"logspace":[]}`:   "",
+		`{"key":"x","interval":[]}`:                                  "x has no values",
+		`{"key":"x","linspace":[0,1,3],"logspace":[0,1,3]}`:          "x has more than one kind of values",
+		`{"key":"x","values":[1],"linspace":[0,1,3],"interval":[1]}`: "x has more than one kind of values",
+	} {
+		var a Axis
+		if err := json.Unmarshal([]byte(axis), &a); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := a.Check(); err != nil {
+			got = err.Error()
+		}
+		if (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: got %q, want %q", axis, got, want)
+		}
+	}
+}
