@@ -37,7 +37,7 @@ type Cluster struct {
 type Host struct {
 	Address  string          `yaml:"address"`            // [USER@]HOST[:PORT], or local
 	Name     string          `yaml:"name,omitempty"`     // of its node; the default comes from the address
-	Roles    []grid.NodeRole `yaml:"roles,flow"`         //
+	Roles    []grid.NodeRole `yaml:"roles,flow"`         // none: it gets the files, but runs no node
 	Settings yaml.Node       `yaml:"settings,omitempty"` // of its node.yaml, which override those of all nodes
 }
 

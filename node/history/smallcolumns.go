@@ -1,8 +1,6 @@
 package history
 
-import (
-	"encoding/binary"
-)
+import "encoding/binary"
 
 // smallColumns holds the columns whose values are small; columnSmall stands for all of them.
 type smallColumns struct {

@@ -112,7 +112,7 @@ func (m *Master) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer close(m.closed)
-	loaded, err := m.sweepTable.load(ctx)
+	revision, err := m.sweepTable.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -136,8 +136,8 @@ func (m *Master) Run(ctx context.Context) error {
 		})
 	}
 	start("watch sweep records", func(ctx context.Context) error {
-		// From where load has loaded them: nobody changes records in between.
-		return m.cfg.Store.Records.Watch(ctx, loaded, func(c jetstream.Change) {
+		// From the newest revision that was loaded: nobody changes records in between.
+		return m.cfg.Store.Records.Watch(ctx, revision, func(c jetstream.Change) {
 			m.storeRecord(c)
 			_ = m.send(ctx, func(s *scheduler) { s.applyError = s.applyRecord(ctx, c) }) // fails only when ctx ends
 		})

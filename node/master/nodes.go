@@ -61,8 +61,8 @@ func (s *Scheduling) refusesLane(node grid.NodeID, lane grid.Lane) bool {
 	return drained || s.Withheld(node)[grid.ScopeOfLane(lane)] != ""
 }
 
-// direct adds to the directives of a node which trials it may take.
-func (s *Scheduling) direct(o *jetstream.Directives, node grid.NodeID) {
+// setDirectives adds to the directives of a node which trials it may take.
+func (s *Scheduling) setDirectives(o *jetstream.Directives, node grid.NodeID) {
 	o.Drain, o.Quarantine, o.Reason = s.Drain(node)
 	o.Without = s.Withheld(node)
 }

@@ -133,7 +133,7 @@ func (w *nodeWatcher) handleHeartbeat(node grid.NodeID, b *jetstream.Heartbeat) 
 	if cas := w.m.cfg.Nodes.CAs; cas != nil {
 		o.CAs = cas()
 	}
-	w.m.cfg.Nodes.direct(&o, node)
+	w.m.cfg.Nodes.setDirectives(&o, node)
 	return o
 }
 

@@ -1,8 +1,6 @@
 package monitor
 
-import (
-	"mlfnode/node/api"
-)
+import "mlfnode/node/api"
 
 // rootHandlers answer the calls of other programs, such as Prometheus, which have no prefix.
 type rootHandlers struct {

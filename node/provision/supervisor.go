@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap/protocol"
+	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/durable"
 	"mlfnode/node/filelock"
@@ -169,7 +170,7 @@ func (s *supervisor) startAgent() (*exec.Cmd, error) {
 		}
 	}
 	command := "join"
-	if readRecord(s.Layout).Role == "master" {
+	if readRecord(s.Layout).Role == grid.Master {
 		command = "master"
 	}
 	c := exec.Command(s.Program(), command, "--config", s.Config(), "--state-dir", s.State())

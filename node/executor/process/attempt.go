@@ -76,7 +76,7 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	left := 0
 	if err == nil && !t.isEmpty() {
 		grace := a.GracePeriod()
-		if w.first.hard {
+		if w.stopped.hard {
 			grace = 0
 		}
 		left = t.killLeftovers(grace, a.Kill)
@@ -103,8 +103,8 @@ func (s *slot) follow(ctx context.Context, a *executor.Attempt, t *attemptTree, 
 	}
 	oom := s.memory.oomKilled()
 	switch {
-	case w.first.class != "":
-		o.Class, o.Reason = w.first.class, w.first.reason
+	case w.stopped.class != "":
+		o.Class, o.Reason = w.stopped.class, w.stopped.reason
 	case oom && o.Class != grid.ClassNone:
 		o.Class, o.Reason = grid.ClassMemory, executor.OutOfMemory(a.Memory, o.Usage.Memory)
 	case !s.memory.countsOOMKills() && status.Signaled() && status.Signal() == unix.SIGKILL &&

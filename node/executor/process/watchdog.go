@@ -19,9 +19,9 @@ type watchdog struct {
 	tree    *attemptTree
 	attempt *executor.Attempt
 
-	mu    sync.Mutex
-	ended bool        // the program has ended: no more signals
-	first stopRequest // the one that counts; zero while nobody has stopped the attempt
+	mu      sync.Mutex
+	ended   bool        // the program has ended: no more signals
+	stopped stopRequest // why and how the program is stopped; zero while it is not
 
 	done    chan struct{} // closed when the program has ended
 	stops   []func() bool
@@ -129,10 +129,10 @@ func (w *watchdog) stop(r stopRequest) {
 func (w *watchdog) claimStop(r stopRequest) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended || w.first.class != "" {
+	if w.ended || w.stopped.class != "" {
 		return false
 	}
-	w.first = r
+	w.stopped = r
 	w.stopper.Add(1)
 	return true
 }
@@ -146,7 +146,7 @@ func (w *watchdog) wait(grace time.Duration) {
 	case <-timer.C:
 	case <-w.attempt.Kill:
 		w.mu.Lock()
-		w.first.hard = true
+		w.stopped.hard = true
 		w.mu.Unlock()
 	}
 }

@@ -40,7 +40,7 @@ func (a *agentConn) sendLocked(m *message) {
 // agentConns are the agent that is connected to a shim and the one that started it.
 type agentConns struct {
 	current *agentConn // nil while none is connected
-	owner   *agentConn // alone begins runs; nil before any agent has connected
+	owner   *agentConn // the only agent that begins runs; nil before any agent has connected
 }
 
 // attach makes a the current agent and returns the previous one. own says that a started the shim.

@@ -9,7 +9,8 @@ import (
 // sendTimeout limits the sending of a message over a control connection.
 const sendTimeout = 5 * time.Second
 
-// frameConn is a control connection, of either side. Any goroutine may send.
+// frameConn is a control connection, of either side. Any goroutine may send; only send and
+// sendLocked write to it.
 type frameConn struct {
 	*net.UnixConn
 
