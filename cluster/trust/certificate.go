@@ -77,36 +77,6 @@ func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 // that do not know pins verify a master by this name and the file ca.crt.
 const ServerName = "mlfnode"
 
-// signNode returns a certificate for a node. Only a master's certificate is valid for servers.
-func (i *Issuer) signNode(by *issuers, node grid.NodeID, role grid.NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
-	usage, names := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []string(nil)
-	if role == grid.Master {
-		usage, names = append(usage, x509.ExtKeyUsageServerAuth), []string{ServerName}
-	}
-	now := i.clock()
-	end := now.Add(i.lifetime)
-	ca := by.cas[0]
-	if end.After(ca.NotAfter) {
-		end = ca.NotAfter
-	}
-	t := &x509.Certificate{
-		SerialNumber:          newSerial(),
-		Subject:               pkix.Name{CommonName: string(node)},
-		NotBefore:             now.Add(-clockSlack),
-		NotAfter:              end,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           usage,
-		BasicConstraintsValid: true,
-		URIs:                  []*url.URL{nodeURI(node, role)},
-		DNSNames:              names,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, ca, key, keyOf(ca, by.keys))
-	if err != nil {
-		return nil, fmt.Errorf("sign the certificate of %s: %w", node, err)
-	}
-	return der, nil
-}
-
 func nodeURI(node grid.NodeID, role grid.NodeRole) *url.URL {
 	return &url.URL{Scheme: "mlfnode", Host: "node", Path: "/" + string(node), RawQuery: "role=" + string(role)}
 }

@@ -14,7 +14,7 @@ import (
 
 // nodeLifetime is the validity of a node's certificate. The certificate is renewed after two thirds
 // of it, so a machine may be off for the last third before it needs a token again. The year is also
-// named in config.CertificateLife, docs/clusters.md and docs/ARCHITECTURE.md.
+// named in node/config/config.go (CertificateLife), docs/clusters.md and docs/ARCHITECTURE.md.
 const nodeLifetime = 365 * 24 * time.Hour
 
 // issuedAt returns the time when a node's certificate was issued.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -243,4 +245,65 @@ func TestMapNamesEveryPackage(t *testing.T) {
 	if len(packages) < 40 {
 		t.Errorf("packages: got %d, want at least 40", len(packages))
 	}
+}
+
+// mapRow is a row of the map about one package: its folder, and who imports it.
+var mapRow = regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\| [^|]+ \\| ([^|]+) \\|")
+
+// TestMapNamesImporters holds that the map of docs/ARCHITECTURE.md names who imports a package: all
+// that do, unless a row ends in "and others".
+func TestMapNamesImporters(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	importers := importersOfPackages(t)
+	rows := 0
+	for _, m := range mapRow.FindAllStringSubmatch(string(page), -1) {
+		folder, text := m[1], m[2]
+		if !strings.HasPrefix(text, "`") || strings.Contains(text, "`make") {
+			continue // most, everything, people, tests
+		}
+		rows++
+		listed, others := strings.CutSuffix(text, " and others")
+		var names []string
+		for name := range strings.SplitSeq(listed, ", ") {
+			names = append(names, strings.Trim(name, "`"))
+		}
+		for _, name := range names {
+			if !slices.Contains(importers[folder], name) {
+				t.Errorf("%s: the map names %s, which does not import it; %q do", folder, name, importers[folder])
+			}
+		}
+		for _, name := range importers[folder] {
+			if !others && !slices.Contains(names, name) {
+				t.Errorf("%s: the map does not name %s", folder, name)
+			}
+		}
+	}
+	if rows < 40 {
+		t.Errorf("got %d rows, want at least 40", rows)
+	}
+}
+
+// importersOfPackages returns which packages of the product import each package.
+func importersOfPackages(t *testing.T) map[string][]string {
+	all := map[string][]string{}
+	eachGoFile(t, func(path string) {
+		folder := filepath.ToSlash(filepath.Dir(path))
+		if strings.HasSuffix(path, "_test.go") || strings.HasSuffix(folder, "test") || folder == "cmd/mlfnode/hosts" {
+			return
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			of, inside := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), "mlfnode/")
+			if inside && !slices.Contains(all[of], folder) {
+				all[of] = append(all[of], folder)
+			}
+		}
+	})
+	return all
 }

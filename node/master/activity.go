@@ -64,6 +64,17 @@ func (d *Durations) add(seconds float64) {
 	d.Sum += seconds
 }
 
+// Cumulative returns how many durations are up to each bound of DurationBounds, and how many there
+// are.
+func (d *Durations) Cumulative() (upTo map[float64]uint64, count uint64) {
+	upTo = map[float64]uint64{}
+	for i, bound := range DurationBounds() {
+		count += uint64(d.Counts[i])
+		upTo[bound] = count
+	}
+	return upTo, count + uint64(d.Counts[len(d.Counts)-1])
+}
+
 func (d *Durations) clone() *Durations { return &Durations{slices.Clone(d.Counts), d.Sum} }
 
 // record counts a transition of a trial. f is nil for a sweep that is not active.

@@ -172,19 +172,9 @@ func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
 		gauge("worker_prefetched_tasks",
 			"Number of tasks of given type prefetched at a worker: nodes take no trial before it can start.", 0, node,
 			of.Task)
-		buckets, count := cumulative(c.Runtime)
+		buckets, count := c.Runtime.Cumulative()
 		ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc("flower_task_runtime_seconds", "Task runtime",
 			[]string{"worker", "task"}, nil),
 			count, c.Runtime.Sum, buckets, node, of.Task)
 	}
-}
-
-// cumulative returns the cumulative buckets of a histogram, and the number of durations.
-func cumulative(d *master.Durations) (buckets map[float64]uint64, count uint64) {
-	buckets = map[float64]uint64{}
-	for i, bound := range master.DurationBounds() {
-		count += uint64(d.Counts[i])
-		buckets[bound] = count
-	}
-	return buckets, count + uint64(d.Counts[len(d.Counts)-1])
 }

@@ -136,7 +136,7 @@ func (s *scrape) counter(name, help string, value int64, labels ...label) {
 
 func (s *scrape) histogram(name, help string, d *master.Durations, labels ...label) {
 	desc, values := s.desc(name, help, labels)
-	buckets, count := cumulative(d)
+	buckets, count := d.Cumulative()
 	s.ch <- prometheus.MustNewConstHistogram(desc, count, d.Sum, buckets, values...)
 }
 
