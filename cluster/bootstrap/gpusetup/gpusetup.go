@@ -1,6 +1,6 @@
 // Package gpusetup makes a machine with NVIDIA GPUs ready for containers: it probes, evaluates,
 // fixes and probes again. One script (probe.sh) gathers all facts, as any user and without changing
-// anything. A table of checks (table.go) evaluates them; each check is a pure function of the
+// anything. A table of checks (checktable.go) evaluates them; each check is a pure function of the
 // probe's output. If a check finds something that can be fixed, a second script fixes it as root,
 // and the check is evaluated again. Nothing is done twice: on a machine that is ready, every check
 // passes immediately. The driver is never installed: that is the choice of the machine's owner.
