@@ -8,7 +8,7 @@ import (
 	"mlfnode/node/poll"
 )
 
-// inbox is the only door into the scheduler. It holds functions that the scheduler's goroutine
+// inbox is the only way into the scheduler. It holds functions that the scheduler's goroutine
 // runs one after the other. A caller chooses what it waits for:
 //
 //	post  for nothing: it never blocks, as in the answer to a heartbeat

@@ -265,8 +265,8 @@ func (f *Fake) findLocked(name string) (*inventory.GPU, *inventory.Instance, str
 	return nil, nil, ""
 }
 
-// obeyLocked executes the lines appended to the file. It ignores a line until it is complete.
-func (f *Fake) obeyLocked() error {
+// executeLocked runs the commands appended to the file. It ignores a line until it is complete.
+func (f *Fake) executeLocked() error {
 	text, err := os.ReadFile(f.file)
 	if f.file == "" || errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -309,7 +309,7 @@ func (f *Fake) Read(_ context.Context, m *inventory.Machine) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m.Driver, m.CUDA = "550.54.15", "12.4"
-	if err := errors.Join(f.obeyLocked(), f.driver); err != nil {
+	if err := errors.Join(f.executeLocked(), f.driver); err != nil {
 		m.GPUProblem = err.Error()
 		return
 	}
@@ -331,7 +331,7 @@ func (f *Fake) Read(_ context.Context, m *inventory.Machine) {
 func (f *Fake) Sample(context.Context) (inventory.Sample, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := errors.Join(f.obeyLocked(), f.driver); err != nil {
+	if err := errors.Join(f.executeLocked(), f.driver); err != nil {
 		return inventory.Sample{}, err
 	}
 	s := inventory.Sample{Time: time.Now(), Health: f.wait}

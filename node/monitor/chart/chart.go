@@ -194,7 +194,7 @@ func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
 // others. Several goroutines call keep.
 func kept(rows []int32, keep func(row int32) bool) []int32 { return keptParts(rows, matching(keep)) }
 
-func keptParts(rows []int32, keep keeper) []int32 {
+func keptParts(rows []int32, keep rowFilter) []int32 {
 	spans := parallel.Split(len(rows), leastRows)
 	out, counts := make([]int32, len(rows)), make([]int, len(spans))
 	parallel.Each(len(spans), func(i int) {

@@ -176,12 +176,12 @@ func (f filter) keep(dest, rows []int32) int {
 	return n
 }
 
-// keeper writes the rows that satisfy a condition to dest, in their order, and returns how many
+// rowFilter writes the rows that satisfy a condition to dest, in their order, and returns how many
 // there are. dest may be rows; several goroutines call it.
-type keeper func(dest, rows []int32) int
+type rowFilter func(dest, rows []int32) int
 
-// matching returns a keeper for a predicate on rows.
-func matching(match func(row int32) bool) keeper {
+// matching returns a rowFilter for a predicate on rows.
+func matching(match func(row int32) bool) rowFilter {
 	return func(dest, rows []int32) (n int) {
 		for _, r := range rows {
 			if match(r) {
@@ -193,8 +193,8 @@ func matching(match func(row int32) bool) keeper {
 	}
 }
 
-// lookup returns a keeper for a table of the levels to keep.
-func lookup[T uint8 | uint16](column []T, table []bool) keeper {
+// lookup returns a rowFilter for a table of the levels to keep.
+func lookup[T uint8 | uint16](column []T, table []bool) rowFilter {
 	return func(dest, rows []int32) (n int) {
 		for _, r := range rows {
 			dest[n] = r
@@ -206,7 +206,7 @@ func lookup[T uint8 | uint16](column []T, table []bool) keeper {
 	}
 }
 
-func (c *condition) compile(v *View) (keeper, error) {
+func (c *condition) compile(v *View) (rowFilter, error) {
 	d := v.d
 	switch c.kind {
 	case "p", "d":
@@ -247,7 +247,7 @@ func (c *condition) compile(v *View) (keeper, error) {
 	return lookup(column, codes), nil
 }
 
-func (c *condition) spans(column []float32) keeper {
+func (c *condition) spans(column []float32) rowFilter {
 	spans := c.parse()
 	for i, s := range spans { // as values are stored, so that a bound is included
 		spans[i] = span{float64(float32(s.lo)), float64(float32(s.hi))}
@@ -278,7 +278,7 @@ func contains(spans []span, f float64) bool {
 // tableSize is the maximum number of values of an axis that is looked up in a table.
 const tableSize = 1 << 16
 
-func (c *condition) parameter(v *View) (keeper, error) {
+func (c *condition) parameter(v *View) (rowFilter, error) {
 	d := v.d
 	k := slices.Index(d.Space.Keys(), c.key)
 	if k < 0 {

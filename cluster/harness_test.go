@@ -27,23 +27,23 @@ var (
 	key2 = []byte("0123456789abcdef0123456789abcde2")
 )
 
-// stagePort is the gossip port of every node here: each one has a loopback address of its own.
-const stagePort = 17422
+// testPort is the gossip port of every node here: each one has a loopback address of its own.
+const testPort = 17422
 
 var (
-	stageNet  = 2 + rand.IntN(250) // several people may run these tests at one time
-	stageNext atomic.Int32
+	testNet     = 2 + rand.IntN(250) // several people may run these tests at one time
+	nextAddress atomic.Int32
 )
 
 func freshAddress() string {
-	n := stageNext.Add(1)
-	return fmt.Sprintf("127.%d.%d.%d", stageNet, n/250, n%250+1)
+	n := nextAddress.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d", testNet, n/250, n%250+1)
 }
 
 // config is that of a node with an address of its own.
 func config(name string) Config {
 	return Config{
-		Node: grid.NodeID(name), Bind: freshAddress(), Port: stagePort, Keys: [][]byte{key1}, Label: "test",
+		Node: grid.NodeID(name), Bind: freshAddress(), Port: testPort, Keys: [][]byte{key1}, Label: "test",
 		Self: Self{Version: "1.0.0", Protocol: 1, Roles: []grid.NodeRole{grid.Worker}, CPUs: 2, Memory: 1 << 30,
 			Slots: 2},
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
