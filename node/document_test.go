@@ -116,7 +116,11 @@ func conforms(t *testing.T, doc *openapi3.T, method, pattern string, resp *http.
 func TestAnswersConform(t *testing.T) {
 	cfg := testConfig(t)
 	s := attach(t, cfg)
-	sub := script(t, `echo out; echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3")
+	// The trial that fails runs until the sweep is cancelled when it is retried.
+	sub := script(t, `echo out; echo '{"accuracy": 0.5}' >>"$MLF_METRICS"
+test "$1" != --x=2 && exit
+test $MLF_ATTEMPT -eq 1 || sleep 600
+exit 1`, "x=1,2,3")
 	sub.Task.Objective = &grid.Objective{Metric: "accuracy", Goal: "maximize"}
 	v := submit(t, s.Client(), sub)
 	for _, err := range s.Client().Sweeps().Watch(t.Context(), v.Sweep, 0) {
