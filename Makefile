@@ -47,11 +47,12 @@ test: install-deps build python-test ## install what the tests need, then run th
 	$(TESTS) --packages ./cmd/mlfnode/overssh -- -count=1 $(WAITING) -timeout $(TIMEOUT) # it builds the program itself, which the cache of results does not see
 	$(TESTS) --packages ./cmd/mlfnode/guarantees -- -count=1 $(WAITING) -timeout $(TIMEOUT) # likewise, and alone, since it looks at the clock
 
-python-test:
-	@for p in chainer bowcnn template; do \
-		echo "python tests of projects/$$p"; \
-		(cd projects/$$p && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest -q) || exit 1; \
-	done
+python-test: # the examples' tests train models on one core each
+	@$(MAKE) --no-print-directory -j3 --output-sync $(addprefix python-test-,chainer bowcnn template)
+
+python-test-%:
+	@echo "python tests of projects/$*"
+	@cd projects/$* && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest -q
 
 chaos: ## break a cluster of five hosts 30 times at random; CHAOS_SEED=N repeats a run
 	LONG=1 $(GO) test -count=1 -v -timeout 30m -run '^TestChaos$$' ./cmd/mlfnode/guarantees
