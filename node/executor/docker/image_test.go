@@ -293,11 +293,7 @@ func TestCredentialsReachTheRegistry(t *testing.T) {
 	writeFile(t, filepath.Join(home, "config.json"),
 		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.Host(),
 			base64.StdEncoding.EncodeToString([]byte("ann:s3cret:with colon"))))
-	for deadline := time.Now().Add(30 * time.Second); m.Status(w).Image == nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("got %+v in 30 s after the login", m.Status(w).Err)
-		}
-	}
+	awaitStatus(t, m, w, 30*time.Second, func(s ImageStatus) bool { return s.Image != nil })
 }
 
 func removeImages(t *testing.T, e *testEngine, ref string) {
