@@ -121,25 +121,14 @@ func refuse(from, path string) string {
 
 func TestArrows(t *testing.T) {
 	checked := 0
-	eachGoFile(t, func(path string) {
+	eachImport(t, func(path, to string) {
 		pkg := filepath.ToSlash(filepath.Dir(path))
-		test := strings.HasSuffix(path, "_test.go")
-		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.ImportsOnly)
-		if err != nil {
-			t.Fatal(err)
+		if strings.HasSuffix(path, "_test.go") && (strings.HasPrefix(pkg, "cmd/mlfnode/") || pkg == "node") {
+			return // they drive whole nodes
 		}
-		for _, spec := range file.Imports {
-			to, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if test && (strings.HasPrefix(pkg, "cmd/mlfnode/") || pkg == "node") {
-				continue // they drive whole nodes
-			}
-			checked++
-			if why := refuse(pkg, to); why != "" {
-				t.Errorf("%s imports %s: %s", path, to, why)
-			}
+		checked++
+		if why := refuse(pkg, to); why != "" {
+			t.Errorf("%s imports %s: %s", path, to, why)
 		}
 	})
 	if checked < 200 {
@@ -207,6 +196,24 @@ func eachGoFile(t *testing.T, fn func(path string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// eachImport calls fn with each Go file of the module and each path that it imports.
+func eachImport(t *testing.T, fn func(path, to string)) {
+	t.Helper()
+	eachGoFile(t, func(path string) {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range file.Imports {
+			to, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fn(path, to)
+		}
+	})
 }
 
 // TestMapNamesEveryPackage holds that the map of docs/ARCHITECTURE.md has a place for each package
@@ -289,20 +296,13 @@ func TestMapNamesImporters(t *testing.T) {
 // importersOfPackages returns which packages of the product import each package.
 func importersOfPackages(t *testing.T) map[string][]string {
 	all := map[string][]string{}
-	eachGoFile(t, func(path string) {
+	eachImport(t, func(path, to string) {
 		folder := filepath.ToSlash(filepath.Dir(path))
 		if strings.HasSuffix(path, "_test.go") || strings.HasSuffix(folder, "test") || folder == "cmd/mlfnode/hosts" {
 			return
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.ImportsOnly)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, i := range f.Imports {
-			of, inside := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), "mlfnode/")
-			if inside && !slices.Contains(all[of], folder) {
-				all[of] = append(all[of], folder)
-			}
+		if of, inside := strings.CutPrefix(to, module); inside && !slices.Contains(all[of], folder) {
+			all[of] = append(all[of], folder)
 		}
 	})
 	return all
